@@ -1,0 +1,1 @@
+"""Prompts, and the grammar of the replies to them: the generator and the two agents."""

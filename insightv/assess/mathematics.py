@@ -1,0 +1,128 @@
+"""Mathematics by math-verify, in a process of its own.
+
+sympy can be made to compute for ever inside C code (9^(9^9)), which no thread and no signal ends; a process can be
+ended. So an answer, which is untrusted text, is compared in a child with a memory limit, which is killed when its time
+is up. The child is started when it is first needed, serves one comparison at a time, and ends with its owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from insightv.assess.text import final_part
+
+_LONGEST = 400
+_MATHS = re.compile(
+    r"\\[A-Za-z]+|[\^\u03c0\u221a\u221e\u2264\u2265<>\u00b1\u222a\u2229]"  # pi, root, infinity, orders, sets
+    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|\d\s*[A-Za-z]\b|[A-Za-z0-9)]\s*[=+*]\s*[A-Za-z0-9(-]|\d\s*/|/\s*\d"
+    r"|[\[(].*\d.*,.*[\])]"
+)
+_NAMES = re.compile(r"\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b")
+
+
+def looks_mathematical(text: str) -> bool:
+    """Whether a text is one formula: it has a mathematical sign, and no word that is not a function's name."""
+    if len(text) > _LONGEST or not _MATHS.search(text):
+        return False
+    rest = re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", " ", text)
+    longest = 2 if re.search(r"[\\^]", text) else 1  # "xy" may be a product, but AC/DC is none
+    return not re.search(rf"[^\W\d_]{{{longest + 1},}}", _NAMES.sub(" ", rest))
+
+
+class MathChecker:
+    """Compares two formulas; True, False, or None where either cannot be read or the time is up.
+
+    `limit_s` bounds one comparison, not the start of the child.
+    """
+
+    def __init__(self, limit_s: float = 5.0) -> None:
+        self._limit_s = limit_s
+        self._child: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insightv-math")
+        self._threads_end = weakref.finalize(self, self._thread.shutdown, wait=False)
+
+    async def equal(self, truth: str, answer: str) -> bool | None:
+        """Whether two formulas are equal; the event loop is not held up. Both must look mathematical or be numbers."""
+        wanted, given = final_part(truth), final_part(answer)
+        if not looks_mathematical(wanted) or not (looks_mathematical(given) or _is_plain(given)):
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.equal_now, wanted, given)
+
+    def equal_now(self, truth: str, answer: str) -> bool | None:
+        """The comparison itself, blocking, from any thread."""
+        with self._lock:
+            child = self._child
+            if child is None or child.poll() is not None:
+                child = self._child = _start()
+                weakref.finalize(self, _end, child)
+            verdict, alive = _exchange(child, {"truth": truth, "answer": answer}, self._limit_s)
+            if not alive:
+                _end(child)
+                self._child = None
+            return verdict
+
+
+def _is_plain(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?[\d.,]{1,40}|[A-Za-z]", text))
+
+
+def _start() -> subprocess.Popen[str]:
+    # -P: neither the script's folder nor the working one is searched for modules (there is a numbers.py in this one).
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).with_name("math_child.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+    )
+    if child.stdout is None or child.stdout.readline() != "ready\n":
+        code = child.wait()
+        raise RuntimeError(f"the process for math-verify ended with code {code} at its start; reinstall math-verify")
+    return child
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                continue
+
+
+def _exchange(child: subprocess.Popen[str], task: dict[str, str], limit_s: float) -> tuple[bool | None, bool]:
+    """The verdict, and whether the child still lives."""
+    if child.stdin is None or child.stdout is None:
+        return None, False
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(limit_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        child.stdin.write(json.dumps(task) + "\n")
+        child.stdin.flush()
+        line = child.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    finally:
+        timer.cancel()
+        timer.join()
+    verdict = json.loads(line) if line.endswith("\n") else None
+    return (verdict if isinstance(verdict, bool) else None), bool(line) and not late.is_set()

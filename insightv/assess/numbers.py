@@ -1,0 +1,256 @@
+"""Numbers as people write them, with units: read exactly (as fractions), compared with a tolerance, three-valued.
+
+A text may be read in more than one way ("300 K": kelvin, or thousands). All readings are compared; where they do not
+lead to one verdict the verdict is None. Decisions that are not plain arithmetic are listed at `Comparison`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from insightv.assess.number_words import read_number_words
+from insightv.assess.units import CURRENCIES, LETTER_SCALES, SCALES, TEMPERATURES, UNITS, unit_of
+
+_LONGEST = 80
+_EXPONENT = r"(?:\s?[eE][-+]?\d{1,3}(?!\d)|\s*[\u00d7x*\u00b7]\s*10\s*(?:\^|\*\*)\s*[{(]?\s*[-+]?\d{1,3}(?!\d)\s*[)}]?)"
+_NUMBER = (
+    r"(?P<mixed>\d{1,9}\s\d{1,9}\s?/\s?\d{1,9})"
+    r"|(?P<ratio>\d{1,15}(?:\.\d{1,15})?\s?/\s?\d{1,15}(?:\.\d{1,15})?)"
+    r"|(?P<power>10\s*(?:\^|\*\*)\s*[{(]?\s*[-+]?\d{1,3}(?!\d)\s*[)}]?)"
+    rf"|(?P<main>(?P<european>\d{{1,3}}(?:\.\d{{3}})+,\d+)|\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?(?!\d)"
+    rf"|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?:\.\d+)?(?!\d)|\d{{1,3}}(?:[ '_]\d{{3}})+(?:\.\d+)?(?!\d)"
+    rf"|\d+(?:\.\d*)?|\.\d+)(?P<exponent>{_EXPONENT})?"
+)
+_MONEY = "|".join(sorted((re.escape(c) for c in CURRENCIES if not c.islower() or c in ("us$",)), key=len, reverse=True))
+_CODES = "|".join(c for c in CURRENCIES if len(c) == 3 and c.isalpha() and c != "yen")
+_QUANTITY = re.compile(
+    rf"(?P<sign>[-+])?\s?(?P<money>(?i:us\$|{_MONEY}|(?:{_CODES}|rs\.?)(?=[\s\d])))?\s?(?P<sign2>[-+])?(?:{_NUMBER})"
+    r"(?![\d])(?P<rest>.*)",
+    re.DOTALL,
+)
+_ROUGHLY = re.compile(
+    r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
+    r"only|just|a total of|in total)\s+|[~≈]\s*)+"
+)
+_NOT_UNITS = frozenset(
+    re.findall(
+        r"\w+",
+        """a an and any as at but by each either except for from half if in into is are was neither no none nor not of
+        on or other out over pair pairs couple per plus minus score gross than then to under until versus vs with
+        without more less fewer greater least most above below before after quarter quarters third thirds between bc
+        ad bce ce am pm st nd rd th""",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
+
+    `dimension` "word" is a unit that the table does not know, kept in `word`. `bare_integer` says that digits alone
+    were written, `exact` that it is a fraction or a power.
+    """
+
+    value: Fraction
+    dimension: str = ""
+    factor: Fraction = Fraction(1)
+    word: str = ""
+    scale: int = 1
+    bare_integer: bool = False
+    exact: bool = False
+    suffix: str = ""
+
+
+def _power(text: str) -> Fraction:
+    exponent = int(re.sub(r"[^\d+-]", "", re.split(r"\^|\*\*|[eE]", text)[-1]))
+    return Fraction(10) ** exponent
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    if mixed := match["mixed"]:
+        whole, part = mixed.split(maxsplit=1)
+        top, bottom = part.split("/")
+        return None if not int(bottom) else int(whole) + Fraction(int(top), int(bottom))
+    if ratio := match["ratio"]:
+        top_text, bottom_text = ratio.split("/")
+        return None if not Fraction(bottom_text) else Fraction(top_text) / Fraction(bottom_text)
+    if power := match["power"]:
+        return _power(power)
+    main = match["main"]
+    if match["european"]:
+        main = main.replace(".", "").replace(",", ".")
+    value = Fraction(re.sub(r"[,' _]", "", main).rstrip("."))
+    return value * _power(match["exponent"]) if match["exponent"] else value
+
+
+def _from_latex(text: str) -> str:
+    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r" \1", text)
+    text = re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2", text)
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree", "°", text)
+    text = text.replace("{,}", ",").replace("\\times", "*").replace("\\cdot", "*").replace("\\approx", "~")
+    text = re.sub(r"\\([%$])", r"\1", text)
+    return re.sub(r"\\[,;: !]|~(?!\s*\d)", " ", text).strip()
+
+
+def read(text: str) -> tuple[Quantity, ...]:
+    """Every way to read the whole text as one quantity; empty where it is not one. Never reads a part of a text."""
+    if len(text) > _LONGEST:
+        return ()
+    text = _ROUGHLY.sub("", _from_latex(text)).strip()
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        words = read_number_words(text)
+        return () if words is None else _with_rest(words[0], words[1], "", digits=False)
+    value = _value(match)
+    if value is None or (match["sign"] and match["sign2"]):
+        return ()
+    if "-" in (match["sign"], match["sign2"]):
+        value = -value
+    digits = bool(match["main"]) and match["main"].isdigit() and not match["exponent"]
+    readings = _with_rest(value, match["rest"], match["money"] or "", digits=digits)
+    return readings if match["main"] else tuple(replace(reading, exact=True) for reading in readings)
+
+
+def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple[Quantity, ...]:
+    """The readings of a number followed by `rest` (scale words and a unit), with a currency sign before it or not."""
+    glued = bool(rest) and not rest[0].isspace() and rest[0] != "-"
+    rest = rest.strip().removeprefix("-").strip() if re.match(r"\s*-[A-Za-z]", rest) else rest.strip()
+    if not rest:
+        return _unit(value, "", money, 1, digits, "")
+    first, _, after = rest.partition(" ")
+    word = first.lower().rstrip(".")
+    if word.removesuffix("s") in SCALES or word in SCALES:
+        scale = SCALES.get(word) or SCALES[word.removesuffix("s")]
+        return _unit(value * scale, after, money, scale, False, rest)
+    readings: tuple[Quantity, ...] = ()
+    if first in LETTER_SCALES and (money or glued or first in "MB"):
+        scale = LETTER_SCALES[first]
+        readings = _unit(value * scale, after, money, scale, False, rest)
+    elif first == "m" and (money or glued):
+        readings = _unit(value * 10**6, after, money, 10**6, False, rest)
+    if readings and (money or first in "MB"):
+        return readings
+    return readings + _unit(value, rest, money, 1, digits, rest)
+
+
+def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suffix: str) -> tuple[Quantity, ...]:
+    sign = unit_of(money.rstrip(".")) if money else None
+    if not unit:
+        if sign:
+            return (Quantity(value, sign[0], scale=scale, suffix=money + suffix),)
+        return (Quantity(value, scale=scale, bare_integer=digits and scale == 1, suffix=suffix),)
+    share = re.fullmatch(r"(%|percent|per cent)(?: of .{1,40})?", unit, re.IGNORECASE)
+    known = ("percent", Fraction(1)) if share and not re.search(r"\d", unit) else unit_of(unit)
+    if known is not None:
+        if sign and known != sign:
+            return ()
+        return (Quantity(value, known[0], known[1], scale=scale, suffix=suffix),)
+    words = unit.lower().rstrip(".").split()
+    if sign or len(words) > 4 or not all(re.fullmatch(r"[^\W\d_][^\W\d_/'-]*", word) for word in words):
+        return ()
+    if _NOT_UNITS.intersection(words):
+        return ()
+    return (Quantity(value, "word", word=words[-1].removesuffix("s"), scale=scale, bare_integer=digits, suffix=suffix),)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two quantities are held against each other.
+
+    - `tolerance` is relative to the truth (0.05: ChartQA's relaxed accuracy), the bound included; a truth of zero is
+      met by zero alone; 0 asks for the same number.
+    - `counting`: a whole number of things up to 100 must be met exactly (30 bars are not 31).
+    - `year`: True, a whole number from 1500 to 2100 is a year and must be met exactly; None, it may be one, so that a
+      near miss is undecided.
+    - A truth written as a fraction or a power is met within 1 % (2/3 by 0.67, not by 0.7), by another such exactly.
+    - `percent`: the question asks for a percentage, so that 0.25 for 25 % is undecided instead of right.
+    - `falling`: the question speaks of a change, so that a wrong sign is undecided instead of wrong.
+    """
+
+    tolerance: Fraction = Fraction(1, 20)
+    counting: bool = False
+    year: bool | None = None
+    percent: bool = False
+    falling: bool = False
+
+    def verdict(self, truths: tuple[Quantity, ...], answers: tuple[Quantity, ...]) -> bool | None:
+        """True or False where all readings of both agree on it."""
+        if not truths or not answers:
+            return None
+        if truths[0].suffix == answers[0].suffix:
+            truths, answers = truths[:1], answers[:1]
+        found = {self._under(truth, answer)._pair(truth, answer) for truth in truths for answer in answers}
+        return found.pop() if len(found) == 1 else None
+
+    def _under(self, truth: Quantity, answer: Quantity) -> Comparison:
+        if not truth.exact:
+            return self
+        return replace(self, tolerance=Fraction(0) if answer.exact else min(self.tolerance, Fraction(1, 100)))
+
+    def _near(self, truth: Fraction, answer: Fraction) -> bool:
+        return truth == answer or (truth != 0 and abs(answer - truth) <= self.tolerance * abs(truth))
+
+    def _pair(self, truth: Quantity, answer: Quantity) -> bool | None:
+        if truth.dimension == answer.dimension:
+            if truth.dimension == "word" and truth.word != answer.word:
+                return None
+            return self._numbers(truth, answer, truth.value * truth.factor, answer.value * answer.factor)
+        dimensions = {truth.dimension, answer.dimension}
+        if dimensions <= {"", "word"}:
+            return self._numbers(truth, answer, truth.value, answer.value)
+        if dimensions == {"", "percent"}:
+            return self._percent(truth, answer)
+        if "" in dimensions:
+            return self._one_without_unit(truth, answer)
+        if "word" in dimensions:
+            return None
+        if dimensions <= TEMPERATURES:
+            return True if "angle" in dimensions and self._near(truth.value, answer.value) else None
+        return None if dimensions == {"percent", "points"} else False
+
+    def _numbers(self, truth: Quantity, answer: Quantity, wanted: Fraction, given: Fraction) -> bool | None:
+        if wanted == given:
+            return True
+        if truth.scale != answer.scale and self._scales_fit(truth, answer):
+            return None
+        if given == -wanted and self.falling:
+            return None
+        if truth.bare_integer and truth.scale == 1:
+            if self.counting and abs(wanted) <= 100:
+                return False
+            if (
+                self.year is not False
+                and truth.dimension == ""
+                and 1500 <= wanted <= 2100
+                and self._near(wanted, given)
+            ):
+                return False if self.year else None
+        return self._near(wanted, given)
+
+    def _scales_fit(self, truth: Quantity, answer: Quantity) -> bool:
+        """5 against 5 million: the axis may be in millions."""
+        if truth.scale == 1:
+            return self._near(truth.value * answer.scale, answer.value)
+        return answer.scale == 1 and self._near(truth.value, answer.value * truth.scale)
+
+    def _percent(self, truth: Quantity, answer: Quantity) -> bool | None:
+        if self._near(truth.value, answer.value):
+            return True
+        hundred = 100 if answer.dimension == "" else Fraction(1, 100)
+        if self._near(truth.value, answer.value * hundred):
+            return None if self.percent else True
+        return None if self.falling and truth.value == -answer.value else False
+
+    def _one_without_unit(self, truth: Quantity, answer: Quantity) -> bool | None:
+        if self._near(truth.value, answer.value):
+            return True
+        known, bare = (truth, answer) if truth.dimension else (answer, truth)
+        in_unit = known.value * known.factor
+        for dimension, factor in UNITS.values():
+            if dimension == known.dimension and self._near(in_unit, bare.value * factor):
+                return None
+        if truth.scale != answer.scale and self._scales_fit(truth, answer):
+            return None
+        return None if self.falling and truth.value == -answer.value else False

@@ -1,0 +1,277 @@
+"""Is an answer right? What rules can tell without a model: True, False, or None for "cannot be decided by rule".
+
+A rule says True or False only where a careful reader of the truth and the answer alone would not hesitate. Each has a
+name that is kept with the score. Mathematics stands apart in `mathematics`, since it needs a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from insightv.assess import choices as multiple_choice
+from insightv.assess import numbers
+from insightv.assess.number_words import mentions_number
+from insightv.assess.text import contains, final_part, key
+
+LONGEST = 4_000
+"""Characters of an answer beyond which no rule looks at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the rules say, and which one said it (for None: which came nearest, or "")."""
+
+    correct: bool | None
+    rule: str = ""
+
+
+_YES = {"yes": True, "true": True, "no": False, "false": False}
+_YES_OPENING = re.compile(
+    r"(?i)^(yes|no|true|false)\b(?:\s*$|\s*[,.;:!-]|\s+(?:it|they|he|she|there|this|that|these|those|because|the|you)\b)"
+)
+_TURNS = re.compile(
+    r"(?i)\b(?:yes|no|true|false|but|however|although|though|actually|wait|or|unless|unclear|unsure|maybe|perhaps)\b"
+)
+_SENTENCE = re.compile(
+    r"(?is)^(?P<subject>[^\d\n]{1,160}?)(?:\b(?:is|are|was|were|equals|has|have|had|costs|cost|totals|scored)\b|=|:)\s*"
+    r"(?:(?:equal|up|down)?\s*to\s+)?(?P<value>\S.{0,79})$"
+)
+_SUM = re.compile(r"(?s)^[\d\s.,+\-*/\u00d7\u00f7()%$^]{1,160}=\s*(?P<value>[^=]{1,80})$")
+_HEDGE = re.compile(
+    r"(?i)\b(?:not|no|never|neither|nor|if|or|either|maybe|perhaps|might|may|could|cannot|can't|isn't|aren't|wasn't|"
+    r"between|than|"
+    r"least|most|over|under|except|wrong|incorrect|but|however|unless|would|unlike|rather|instead|assuming|suppose)\b"
+)
+_ASKS_QUANTITY = re.compile(
+    r"\bhow (?:many|much)\b|\bvalue|\bnumber of\b|\bamount|\btotal|\bdifference|\bsum\b|\baverage|\bmean\b"
+)
+_COUNTS_UNITS = re.compile(
+    r"\bhow many (?:percent|percentage|%|hundred|thousand|million|billion|trillion|units|times|degrees)"
+)
+_SPEAKS_OF_CHANGE = re.compile(
+    r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
+)
+_MOST_ITEMS = 20
+_ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
+
+_CLASSES: tuple[frozenset[str], ...] = tuple(
+    frozenset(words.split())
+    for words in (
+        "red green blue yellow orange purple pink brown black white gray cyan magenta",
+        "monday tuesday wednesday thursday friday saturday sunday",
+        "january february march april may june july august september october november december",
+        "left right",
+        "up down",
+        "top bottom",
+        "north south east west",
+        "increase decrease",
+        "increasing decreasing",
+        "higher lower",
+        "first second third fourth fifth",
+    )
+)
+_SPELLINGS = {
+    "grey": "gray", "violet": "purple", "jan": "january", "feb": "february", "mar": "march", "apr": "april",
+    "jun": "june", "jul": "july", "aug": "august", "sep": "september", "sept": "september", "oct": "october",
+    "nov": "november", "dec": "december", "mon": "monday", "tue": "tuesday", "tues": "tuesday", "wed": "wednesday",
+    "thu": "thursday", "thur": "thursday", "thurs": "thursday", "fri": "friday", "sat": "saturday", "sun": "sunday",
+}  # fmt: skip
+
+
+def comparison(question: str, tolerance: Fraction) -> numbers.Comparison:
+    """How numbers are compared under this question: its words say whether it counts things, or asks for a year."""
+    text = question.lower()
+    quantity = _ASKS_QUANTITY.search(text)
+    year = re.search(r"\byears?\b|\bwhen\b|\bdates?\b|\bsince\b", text)
+    asks_year = re.search(r"\b(?:which|what|in (?:which|what)) years?\b|^when\b|\bwhat is the (?:\w+ )?year\b", text)
+    return numbers.Comparison(
+        tolerance=tolerance,
+        counting=bool(re.search(r"\b(?:how many|number of|count)\b", text) and not _COUNTS_UNITS.search(text)),
+        year=True if asks_year or (year and not quantity) else False if quantity else None,
+        percent=bool(re.search(r"percent|%|per cent", text)),
+        falling=bool(_SPEAKS_OF_CHANGE.search(text)),
+    )
+
+
+def decide(
+    question: str,
+    truth: str,
+    answer: str,
+    *,
+    choices: Sequence[str] | None = None,
+    tolerance: float = 0.05,
+    exact_text: bool = False,
+) -> Ruling:
+    """What the rules say of an answer.
+
+    Args:
+        question: the question's own text, whose words say how a number is to be met (see `numbers.Comparison`).
+        truth: the ground truth.
+        answer: the answer, however it is worded; only an answer that is plain is decided.
+        choices: the choices, where the question has them.
+        tolerance: relative tolerance for numbers, 0 for none.
+        exact_text: whether a text that is unlike the truth and does not hold it is wrong, as ChartQA has it, and not
+            merely undecided; for data whose answers come from a fixed set of labels.
+    """
+    if len(answer) > LONGEST or len(truth) > LONGEST or not answer.strip() or not truth.strip():
+        return Ruling(None)
+    if choices:
+        return _with_choices(truth, answer, choices)
+    how = comparison(question, Fraction(str(tolerance)))
+    wanted, given = final_part(truth), final_part(answer)
+    if (correct := _yes_no(wanted, given)) is not None:
+        return Ruling(correct, "yes_no")
+    if (correct := multiple_choice.label(truth, answer, question)) is not None:
+        return Ruling(correct, "label")
+    if numbers.read(wanted):
+        correct = _number(wanted, given, how)
+        if correct is None and exact_text and not mentions_number(given):
+            correct = False
+        return Ruling(correct, "number")
+    return _text_or_list(question, wanted, given, how, exact_text)
+
+
+def _with_choices(truth: str, answer: str, choices: Sequence[str]) -> Ruling:
+    correct = multiple_choice.verdict(truth, answer, choices)
+    if correct is None:
+        correct = _number_among(truth, answer, choices)
+    return Ruling(correct, "choice")
+
+
+def _number_among(truth: str, answer: str, choices: Sequence[str]) -> bool | None:
+    """Choices that are all quantities: the answer must equal one of them exactly, without tolerance."""
+    exact = numbers.Comparison(tolerance=Fraction(0), year=False)
+    readings = [numbers.read(final_part(choice)) for choice in choices]
+    right = multiple_choice.named(truth, choices)
+    if not all(readings) or right is None or len(right) != 1:
+        return None
+    given = _quantities(final_part(answer))
+    met = {i for i, reading in enumerate(readings) if exact.verdict(reading, given)}
+    return met == right if len(met) == 1 else None
+
+
+def _yes_no(truth: str, answer: str) -> bool | None:
+    wanted = _YES.get(key(truth))
+    opening = _YES_OPENING.match(answer)
+    if wanted is None or opening is None:
+        return None
+    rest = answer[opening.end(1) :]
+    return None if _TURNS.search(rest) else _YES[opening.group(1).lower()] is wanted
+
+
+def _quantities(text: str) -> tuple[numbers.Quantity, ...]:
+    """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
+    if found := numbers.read(text):
+        return found
+    if match := _SUM.match(text) or _ASSIGNED.match(text):
+        return numbers.read(match["value"].strip())
+    match = _SENTENCE.match(text)
+    if match is None or _HEDGE.search(match["subject"]) or len(match["subject"].split()) > 16:
+        return ()
+    return numbers.read(match["value"].strip())
+
+
+def _number(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+    wanted = numbers.read(truth)
+    return how.verdict(wanted, _quantities(answer)) if wanted else None
+
+
+def split_list(text: str) -> tuple[list[str], bool]:
+    """The items of a list, and whether the text is a list beyond doubt (brackets, semicolons, two commas or more)."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError):
+            items = [item.strip(" '\"") for item in re.split(r"[,;]\s*", text[1:-1])]
+        if isinstance(items, list) and items and all(isinstance(item, str | int | float) for item in items):
+            return [str(item) for item in items], True
+        return [text], False
+    if text.startswith("{") and text.endswith("}"):
+        text = text[1:-1]
+    separator = r"\s*;\s*|\n+" if re.search(r"[;\n]", text) else r"\s*,\s*(?!\d{3}\b)(?:and\s+)?|\s+and\s+|\s+&\s+"
+    items = [re.sub(r"^(?:[-*•]\s+|\d+[.)]\s+)", "", item).strip() for item in re.split(separator, text)]
+    items = [item for item in items if item]
+    return items, len(items) > 2 or bool(re.search(r";|\n", text))
+
+
+def _item(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+    if key(truth) and key(truth) == key(answer):
+        wanted = numbers.read(truth)
+        return how.verdict(wanted, numbers.read(answer)) if wanted else True
+    correct = _number(truth, answer, how)
+    return _unlike(truth, answer) if correct is None else correct
+
+
+def _list(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+    """Order does not count, and an item said twice counts once, unless the truth itself says it twice.
+
+    True where the items can be paired off. False where an item of either is, beyond doubt, none of the other's. A tuple
+    of numbers in round brackets is no list: (1, 2) is not (2, 1).
+    """
+    if re.fullmatch(r"\([-+\d.,\s/]+\)", truth):
+        return None
+    (wanted, sure), (given, _) = split_list(truth), split_list(answer)
+    if len(wanted) < 2 or not given or max(len(wanted), len(given)) > _MOST_ITEMS:
+        return None
+    distinct = list({key(item): item for item in wanted}.values())
+    if len(distinct) == len(wanted):
+        given = list({key(item): item for item in given}.values())
+    table = [[_item(w, g, how) for g in given] for w in wanted]
+    if len(wanted) == len(given) and _pairs_off(table):
+        return True
+    if not sure and len(given) < 2:
+        return None
+    columns = [list(column) for column in zip(*table, strict=True)]
+    return False if any(set(line) == {False} for line in table + columns) else None
+
+
+def _pairs_off(table: list[list[bool | None]]) -> bool:
+    """Whether each row can have a column of its own where it is True (augmenting paths)."""
+    owner: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fits in enumerate(table[row]):
+            if fits and column not in tried:
+                tried.add(column)
+                if column not in owner or place(owner[column], tried):
+                    owner[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(table)))
+
+
+def _unlike(truth: str, answer: str) -> bool | None:
+    """False for two different members of one closed class (colours, weekdays, months, directions, ...)."""
+    wanted, given = (_SPELLINGS.get(key(text), key(text)) for text in (truth, answer))
+    if any(wanted in members and given in members for members in _CLASSES):
+        return wanted == given
+    return None
+
+
+def _text_or_list(question: str, truth: str, answer: str, how: numbers.Comparison, exact_text: bool) -> Ruling:
+    wanted, given = key(truth), key(answer)
+    if wanted and wanted == given:
+        return Ruling(True, "text")
+    listed = _list(truth, answer, how)
+    if listed is not None:
+        return Ruling(listed, "list")
+    alike = _unlike(truth, answer)
+    if alike is not None:
+        return Ruling(alike, "text")
+    asked = key(question)
+    if wanted and given and _named_as_alternatives(asked, wanted, given):
+        return Ruling(False, "text")
+    if exact_text and wanted and given and not contains(given, wanted) and not contains(wanted, given):
+        return Ruling(False, "text")
+    return Ruling(None, "text")
+
+
+def _named_as_alternatives(question: str, truth: str, answer: str) -> bool:
+    """Whether the question offers both: "... red or blue?", answered with the other one."""
+    either = (f"{truth} or {answer}", f"{answer} or {truth}")
+    return any(contains(question, pair) or contains(question, pair.replace(" or ", " or a ")) for pair in either)

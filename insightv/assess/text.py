@@ -1,0 +1,150 @@
+"""The text of an answer, freed of its wrapping and put into a form that can be compared.
+
+Knows nothing of numbers, choices or mathematics; `final_part` and `plain` come before every rule, `key` is the form in
+which two texts are held against each other.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_DASHES = str.maketrans({c: "-" for c in "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"} | {"\u2014": " - "})
+_QUOTES = str.maketrans(
+    {c: '"' for c in "\u201c\u201d\u201e\u201f\u00ab\u00bb"} | {c: "'" for c in "\u2018\u2019\u201a\u201b\u2032"}
+)
+
+_MARKER = re.compile(
+    r"(?im)^\W{0,6}(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?answer\W{0,4}?(?:\s+is)?\s*:[\s*_]*(\S.*)$"
+)
+_MOST_BOXES = 16
+_TAGGED = re.compile(r"(?is)<answer>\s*(.*?)\s*</answer>")
+_LEAD = re.compile(
+    r"(?i)^(?:(?:so|thus|therefore|hence)\s*,?\s+(?=\S)|(?:overall|okay|ok|well|in conclusion|in summary)\s*,\s+(?=\S)"
+    r"|(?:and\s+)?(?:the|my)?\s*(?:(?:final|correct|right|best)\s+)?(?:answer|choice|option|result|solution)"
+    r"(?:\s+(?:is|are|was|would\s+be|should\s+be|must\s+be)\b|\s*[:=])\s*:?\s*"
+    r"|(?:it|this|that|they)(?:\s+(?:is|are|was|were)|'s)\s+(?!not\b))"
+)
+_WRAPS = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"\*\*([^*]+)\*\*",
+        r"\*([^*]+)\*",
+        r"__([^_]+)__",
+        r"`+([^`]+)`+",
+        r'"([^"]+)"',
+        r"'([^']+)'",
+        r"\$\$([^$]+)\$\$",
+        r"\$([^$]+)\$",
+        r"\\\(((?:(?!\\\)).)+)\\\)",
+        r"\\\[((?:(?!\\\]).)+)\\\]",
+        r"\\(?:text|textbf|mathrm|mathbf|textit)\{([^{}]+)\}",
+    )
+)
+
+
+def plain(text: str) -> str:
+    """The text under NFKC, after powers and fractions are spelled out: NFKC alone turns 10⁵ into 105, and 3½ into 31/2.
+
+    Invisible characters go, dashes and quotes become ASCII, spaces are collapsed; lines and case stay.
+    """
+    if not text.isascii():
+        text = _to_ascii_signs(text)
+    text = "".join(c for c in text if c in "\n\t\r" or unicodedata.category(c) not in ("Cf", "Cc", "Cs"))
+    return "\n".join(" ".join(line.split()) for line in text.splitlines()).strip()
+
+
+def _to_ascii_signs(text: str) -> str:
+    text = re.sub(r"[⁰¹²³⁴-⁹⁺⁻]+", lambda m: "^" + m.group().translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"[¼-¾⅐-⅞]", lambda m: " " + unicodedata.normalize("NFKC", m.group()).replace("\u2044", "/"), text)
+    return unicodedata.normalize("NFKC", text.translate(_DASHES).translate(_QUOTES)).translate(_DASHES)
+
+
+def unwrapped(text: str) -> str:
+    """A plain text without quotes, emphasis, formula marks, lead-in words ("the answer is") and closing full stop."""
+    for _ in range(8):
+        before = text
+        text = text.strip()
+        for wrap in _WRAPS:
+            if match := wrap.fullmatch(text):
+                text = match.group(1).strip()
+        lead = _LEAD.match(text)
+        if lead and lead.end() < len(text) and text[lead.end() :].strip(" .!"):
+            text = text[lead.end() :].strip()
+        if len(text) > 1 and text[-1] in ".!;," and text[-2:] != "..":
+            text = text[:-1].strip()
+        if text == before:
+            break
+    return text
+
+
+def _boxed(text: str) -> list[str]:
+    r"""What stands in each `\boxed{...}`, braces balanced; the whole text where there are too many to be an answer."""
+    found: list[str] = []
+    for match in re.finditer(r"\\f?boxed\s*\{", text):
+        if len(found) == _MOST_BOXES:
+            return ["", text]
+        depth = 1
+        for at in range(match.end(), len(text)):
+            depth += (text[at] == "{") - (text[at] == "}")
+            if depth == 0:
+                found.append(text[match.end() : at].strip())
+                break
+        else:
+            break
+    return found
+
+
+def final_part(text: str) -> str:
+    """The answer proper: what is boxed, tagged or announced by "Answer:", where that is one thing; else the whole text.
+
+    An answer that announces two different things stays whole, and so no rule will match it.
+    """
+    text = plain(text)
+    for found in (_boxed(text), _TAGGED.findall(text), _MARKER.findall(text)):
+        distinct = {unwrapped(part) for part in found}
+        if len(distinct) > 1:
+            return text
+        if len(distinct) == 1:
+            text = distinct.pop()
+    return unwrapped(text)
+
+
+def _without_accents(text: str) -> str:
+    """Accents of Latin letters dropped; in other scripts marks are letters of their own."""
+    if text.isascii():
+        return text
+    kept: list[str] = []
+    latin = False
+    for char in unicodedata.normalize("NFD", text):
+        if unicodedata.combining(char):
+            if latin:
+                continue
+        else:
+            latin = "a" <= char <= "z"
+        kept.append(char)
+    return unicodedata.normalize("NFC", "".join(kept))
+
+
+def key(text: str) -> str:
+    """The form in which texts are compared: no case, accents, articles, punctuation; signs that carry meaning stay.
+
+    "+", "-" before a digit, "<", "=", "%", "#" and a point between digits are kept: C++ is not C, and 3.5 is not 35.
+    Empty where nothing comparable is left.
+    """
+    text = _without_accents(plain(text).casefold())
+    text = re.sub(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\.|\b))", r"\1", text)  # u.s.a. -> usa.
+    text = text.replace("'", "").replace("&", " and ")
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = re.sub(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])", " ", text)
+    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:!?\"()\[\]{}`*_|]", " ", text)
+    words = [word for word in text.split() if word != "the"] or text.split()
+    if len(words) > 1 and words[0] in ("a", "an") and len(words[1]) > 1:
+        words = words[1:]
+    return " ".join(words)
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether `part` occurs in `text` as whole words; both are keys."""
+    return f" {part} " in f" {text} "

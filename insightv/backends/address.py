@@ -1,0 +1,93 @@
+"""Where the servers are and how to sign in: base_urls checked and cleaned, the key from the environment."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from insightv.backends.redact import Redactor
+from insightv.errors import ConfigError
+
+PUBLIC_API = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server: its URL without userinfo, the headers that sign in, and the secrets in them."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False, default_factory=dict)
+    secrets: tuple[str, ...] = field(repr=False, default=())
+
+
+def addresses_of(base_url: str | Sequence[str] | None, key: str | None, api_key_env: str) -> list[Address]:
+    """The servers of a setting; without one that of OPENAI_BASE_URL, or the public API.
+
+    Userinfo of a URL signs in by HTTP Basic, in place of the key.
+
+    Raises:
+        ConfigError: a URL cannot be used, or the public API has no key.
+    """
+    if base_url is None:
+        base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or PUBLIC_API
+    urls = [base_url] if isinstance(base_url, str) else list(base_url)
+    if not urls:
+        raise ConfigError("base_url is an empty list; give at least one URL, or leave base_url out")
+    found: dict[str, Address] = {}
+    for url in urls:
+        address = _address(url, key)
+        if address.url.startswith(PUBLIC_API) and not address.headers:
+            raise ConfigError(
+                f"the environment variable {api_key_env} is not set, and {PUBLIC_API} needs a key; "
+                "set it, or set base_url to your own server"
+            )
+        found.setdefault(address.url, address)
+    return list(found.values())
+
+
+def key_from(api_key_env: str) -> str | None:
+    """The key in an environment variable; None where it is not set or blank.
+
+    Raises:
+        ConfigError: it holds characters that no key has.
+    """
+    key = os.environ.get(api_key_env, "").strip()
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(f"the key in {api_key_env} holds blanks or characters outside ASCII; set it anew")
+    return key or None
+
+
+def _address(url: object, key: str | None) -> Address:
+    if not isinstance(url, str):
+        raise ConfigError(f"base_url holds {url!r}, which is not a URL; write it like 'http://localhost:8000/v1'")
+    parts = _split(url.strip())
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port else ""
+    clean = f"{parts.scheme.lower()}://{host}{port}{parts.path}".rstrip("/").removesuffix("/chat/completions")
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        pair = f"{user}:{password}"
+        token = base64.b64encode(pair.encode()).decode()
+        secrets = (pair, password, parts.password or "", user)
+        return Address(clean, {"Authorization": f"Basic {token}"}, secrets)
+    if key is None:
+        return Address(clean)
+    return Address(clean, {"Authorization": f"Bearer {key}"}, (key,))
+
+
+def _split(url: str) -> SplitResult:
+    example = "write it like 'http://localhost:8000/v1'"
+    shown = Redactor().clean(url, 200)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(f"base_url {shown!r} is not a URL; {example}") from None
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"base_url {shown!r} is not an http or https URL; {example}")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"base_url {shown!r} has a query or a fragment, which cannot be kept; {example}")
+    return parts

@@ -1,0 +1,55 @@
+"""Takes out of texts meant for people what must not be there: keys, userinfo, image data, addresses, control codes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+MASK = "[secret]"
+_SHORTEST_SECRET = 4
+"""Shorter ones would blank half of every text; no real key is that short."""
+
+_RULES = (
+    (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s+)?[^\s\"',;]+"),
+     rf"\1\2{MASK}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,}"), rf"\1 {MASK}"),
+    (re.compile(r"\b(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{6,}"), MASK),
+    (re.compile(r"(?<=://)[^/\s@\"']+@"), f"{MASK}@"),
+    (re.compile(r"data:[\w.+/-]{1,60};base64,[A-Za-z0-9+/=_-]*"), "[data url]"),
+    (re.compile(r"[A-Za-z0-9+/_-]{120,}={0,2}"), "[base64]"),
+    (re.compile(r"(?i)(?:\s+at)?\s+0x[0-9a-f]{6,}"), ""),
+    (re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]"), ""),
+    (re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""),
+)  # fmt: skip
+
+
+class Redactor:
+    """Knows the secrets of one backend, in all the forms in which a server or a library may print them."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def clean(self, text: str, limit: int = 300) -> str:
+        """`text` without secrets, on at most `limit` bytes of UTF-8."""
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        # Rules look at a little more than is kept, so that nothing is recognised too late because it was cut.
+        text = text[: 4 * limit]
+        for pattern, substitute in _RULES:
+            text = pattern.sub(substitute, text)
+        return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+    def clean_bytes(self, body: bytes, limit: int) -> str:
+        """The start of a reply as text, without secrets, on at most `limit` bytes of UTF-8."""
+        for form in self._forms:
+            body = body.replace(form.encode(), MASK.encode())
+        return self.clean(body[: 4 * limit].decode("utf-8", "replace"), limit)
+
+
+def _forms(secret: str) -> set[str]:
+    encoded = base64.b64encode(secret.encode()).decode()
+    return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], encoded, encoded.rstrip("=")}

@@ -1,0 +1,128 @@
+"""The `replay` backend: recorded calls answered from a file, for tests and demos. Nothing is asked of any model.
+
+    model = replay("calls.jsonl")      # in a configuration: model = "replay/calls.jsonl"
+
+A line of the file is a `RecordedCall`, as a run's journal is exported. Only the keys and where their lines begin are
+held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from insightv.callkey import RecordedCall, call_key
+from insightv.errors import ConfigError, ModelError
+from insightv.interfaces import ChatModel
+from insightv.records import Completion, Message, Sampling, Schema
+
+_SHOWN = 20
+
+
+class ReplayModel(ChatModel):
+    """Answers each call with the replies recorded under its key, whichever model of the file gave them."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"replay/{path}"
+        self._path = path
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ConfigError(f"the recording {str(path)!r} cannot be read: {reason}; name an existing file") from None
+        try:
+            self._models, self._places = _index(self._file, path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        """See `ChatModel.chat`.
+
+        Raises:
+            ModelError: code "not_recorded": the file does not have this call.
+        """
+        for model in self._models:
+            key = call_key(model, messages, sampling, schema=schema, n=n)
+            place = self._places.get(bytes.fromhex(key))
+            if place is not None:
+                return list(self._call_at(place, key).completions)
+        asked = f"{len(messages)} messages, seed {sampling.seed}, schema {schema.name if schema else None}, n {n}"
+        raise ModelError(
+            "not_recorded",
+            f"{self._path} has no call like this one ({asked}) among {len(self._places)} calls of {self._models}; "
+            "replay with the questions, prompts, sampling and seed of the recorded run, or record anew",
+        )
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _call_at(self, place: int, key: str) -> RecordedCall:
+        if self._file.closed:
+            self._file = self._path.open("rb")
+        self._file.seek(place)
+        try:
+            call = RecordedCall.model_validate_json(self._file.readline())
+        except ValidationError:
+            call = None
+        if call is None or call.key != key:
+            raise ModelError("not_recorded", f"{self._path} was changed while it was replayed; open it anew")
+        return call
+
+
+def replay(model: str) -> ReplayModel:
+    """A model that answers from the recording at the path `model`.
+
+    Raises:
+        ConfigError: the file cannot be read, or lines of it are not recorded calls; all are named.
+    """
+    return ReplayModel(Path(model).expanduser())
+
+
+def _index(file: BinaryIO, path: Path) -> tuple[list[str], dict[bytes, int]]:
+    """The models of a recording in order of appearance, and where each key's line begins."""
+    models: dict[str, None] = {}
+    places: dict[bytes, int] = {}
+    lines: dict[bytes, int] = {}
+    bad: list[str] = []
+    for number, place, line in _lines(file):
+        try:
+            call = RecordedCall.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"])) or "the line"
+            bad.append(f"{path}:{number}: {field}: {first['msg']}")
+            continue
+        key = bytes.fromhex(call.key)
+        if key in lines and call != _reread(path, places[key]):
+            bad.append(f"{path}:{number}: key {call.key[:12]}... stands on line {lines[key]} with other replies")
+            continue
+        models[call.model] = None
+        places.setdefault(key, place)
+        lines.setdefault(key, number)
+    if bad or not places:
+        listed = "\n".join(bad[:_SHOWN]) or f"{path}: no recorded calls"
+        more = f"\n... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise ConfigError(f"not a recording; export it anew from its run:\n{listed}{more}")
+    return list(models), places
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset and bytes of each line that is not blank."""
+    place = 0
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield number, place, line
+        place += len(line)
+
+
+def _reread(path: Path, place: int) -> RecordedCall:
+    with path.open("rb") as file:
+        file.seek(place)
+        return RecordedCall.model_validate_json(file.readline())

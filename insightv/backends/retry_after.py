@@ -1,0 +1,75 @@
+"""How long a server asks to be left alone: Retry-After in its forms, and the x-ratelimit headers.
+
+It knows no clock but the one handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
+_GO_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)", re.ASCII)
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_EPOCH_FROM = 1e9
+"""Larger values of x-ratelimit-reset are moments, not durations."""
+
+
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait from now, at least 0; None where the headers do not say, or say nonsense.
+
+    `now` is the wall clock (Unix time); the response's own Date header is preferred where a header names a moment.
+    """
+    server_now = _moment(headers.get("Date", ""))
+    now = now if server_now is None else server_now
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("Retry-After", "")
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    moment = _moment(text)
+    if moment is not None:
+        return max(0.0, moment - now)
+    return _ratelimit_reset_s(headers, now)
+
+
+def _ratelimit_reset_s(headers: Mapping[str, str], now: float) -> float | None:
+    waits = []
+    for kind in ("", "-requests", "-tokens"):
+        remaining = _number(headers.get(f"x-ratelimit-remaining{kind}", ""))
+        if remaining:  # this limit was not the one that was hit
+            continue
+        text = headers.get(f"x-ratelimit-reset{kind}", "").strip()
+        value = _number(text)
+        if value is not None:
+            if value > _EPOCH_FROM * 1000:
+                value /= 1000
+            waits.append(max(0.0, value - now) if value > _EPOCH_FROM else value)
+        elif text and not _GO_DURATION.sub("", text):
+            waits.append(sum(float(amount) * _UNIT_S[unit] for amount, unit in _GO_DURATION.findall(text)))
+    return max(waits, default=None)
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _moment(text: str) -> float | None:
+    """Unix time of an HTTP date."""
+    if not any(letter.isalpha() for letter in text):
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError, IndexError):
+        return None
+    # RFC 9110: an HTTP date is UTC, also in the old form that does not say so.
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return (aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    except OverflowError:
+        return None

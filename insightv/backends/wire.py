@@ -1,0 +1,126 @@
+"""Requests of the chat completions format, spliced from bytes. It knows no HTTP and no replies.
+
+The messages come first in the body and a reply of the model goes back as the exact text that came, so each call of a
+chain begins with the bytes of the one before it. A message is encoded once and its bytes are kept as long as the
+message is; the data URL of a picture is one piece of bytes that all messages with that picture share.
+"""
+
+from __future__ import annotations
+
+import base64
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Literal, TypeVar
+
+import orjson
+
+from insightv.errors import ModelError
+from insightv.records import Message, Picture, Sampling, Schema
+
+Structured = Literal["schema", "json", "prompt"]
+Source = TypeVar("Source")
+Made = TypeVar("Made")
+
+RESERVED = frozenset({"messages", "model", "n", "seed", "stream", "stream_options", "response_format"})
+"""Fields that insightv sets itself; `Sampling.extra` may not hold them, but may replace the other fields."""
+
+
+class KeptWith(Generic[Source, Made]):
+    """Values that are made once from an object, by identity, and kept as long as the object lives."""
+
+    def __init__(self, make: Callable[[Source], Made]) -> None:
+        self._make = make
+        self._kept: dict[int, tuple[weakref.ref[Source], Made]] = {}
+
+    def of(self, source: Source) -> Made:
+        """The value made from `source`."""
+        entry = self._kept.get(id(source))
+        if entry is not None and entry[0]() is source:
+            return entry[1]
+        made, kept, key = self._make(source), self._kept, id(source)
+        kept[key] = (weakref.ref(source, lambda _: kept.pop(key, None)), made)
+        return made
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def _picture_part(picture: Picture) -> bytes:
+    url = b"data:" + picture.mime.encode() + b";base64," + base64.b64encode(picture.data)
+    return b'{"type":"image_url","image_url":{"url":"' + url + b'"}}'
+
+
+def _message_pieces(message: Message) -> tuple[bytes, ...]:
+    opening = b'{"role":"' + message.role.encode() + b'","content":'
+    if isinstance(message.content, str):
+        return (opening + orjson.dumps(message.content) + b"}",)
+    pieces: list[bytes] = [opening + b"["]
+    for number, part in enumerate(message.content):
+        if number:
+            pieces.append(b",")
+        if isinstance(part, Picture):
+            pieces.append(PICTURES.of(part))
+        else:
+            pieces.append(b'{"type":"text","text":' + orjson.dumps(part) + b"}")
+    pieces.append(b"]}")
+    return tuple(pieces)
+
+
+PICTURES: KeptWith[Picture, bytes] = KeptWith(_picture_part)
+MESSAGES: KeptWith[Message, tuple[bytes, ...]] = KeptWith(_message_pieces)
+
+
+def request_body(
+    model: str,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    *,
+    n: int = 1,
+    schema: Schema | None = None,
+    structured: Structured = "schema",
+    stream: bool = False,
+) -> list[bytes]:
+    """The body of a request in pieces.
+
+    Raises:
+        ModelError: code "bad_request": a text or an extra field cannot be written as JSON, or a field is reserved.
+    """
+    pieces = [b'{"messages":[']
+    try:
+        for number, message in enumerate(messages):
+            if number:
+                pieces.append(b",")
+            pieces.extend(MESSAGES.of(message))
+        fields = _fields(model, sampling, n, schema, structured, stream)
+        pieces.append(b"]," + orjson.dumps(fields)[1:])
+    except TypeError as error:  # orjson: lone surrogates, values that JSON does not have
+        raise ModelError("bad_request", f"a message or an extra field cannot be written as JSON: {error}") from None
+    return pieces
+
+
+def _fields(
+    model: str, sampling: Sampling, n: int, schema: Schema | None, structured: Structured, stream: bool
+) -> Mapping[str, object]:
+    fields: dict[str, object] = {
+        "model": model,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    if n > 1:
+        fields["n"] = n
+    if schema is not None and structured == "schema":
+        form = {"name": schema.name, "schema": schema.definition, "strict": True}
+        fields["response_format"] = {"type": "json_schema", "json_schema": form}
+    elif schema is not None and structured == "json":
+        fields["response_format"] = {"type": "json_object"}
+    if stream:
+        fields["stream"] = True
+        fields["stream_options"] = {"include_usage": True}
+    if sampling.extra:
+        reserved = RESERVED & sampling.extra.keys()
+        if reserved:
+            raise ModelError("bad_request", f"sampling.extra holds {sorted(reserved)}, which insightv sets itself")
+        fields.update(sampling.extra)
+    return fields

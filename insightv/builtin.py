@@ -1,0 +1,35 @@
+"""The parts that come with insightv, registered through the same hooks as anyone's and imported on use."""
+
+from __future__ import annotations
+
+from insightv.plugins import Register, hookimpl
+
+
+@hookimpl
+def register_backends(register: Register) -> None:
+    """Model input and output."""
+    register("openai", "insightv.backends.openai:openai")
+    register("hf", "insightv.backends.hf:HFModel")
+    register("tiny", "insightv.backends.tiny:tiny")
+    register("replay", "insightv.backends.replay:replay")
+
+
+@hookimpl
+def register_generators(register: Register) -> None:
+    """Writers of paths."""
+    register("progressive", "insightv.agents.generator:ProgressiveGenerator")
+
+
+@hookimpl
+def register_scorers(register: Register) -> None:
+    """Judges of paths."""
+    register("answer", "insightv.assess.answer:AnswerScorer")
+    register("path", "insightv.assess.path:PathScorer")
+    register("chart-steps", "insightv.tiny.chart_steps:ChartSteps")
+
+
+@hookimpl
+def register_agents(register: Register) -> None:
+    """The two agents, and a reasoner that steps through JSON as the generator does."""
+    register("thoughts", "insightv.agents.reasoning:ThoughtsReasoner")
+    register("summary", "insightv.agents.summary:JudgingSummary")

@@ -1,0 +1,298 @@
+"""insightv.toml -> checked settings. Knows which sections and keys there are; knows no model and no plugin.
+
+Tables of roles (`[generator]`, `[[scorers]]`, `[reasoning_agent]`, `[summary_agent]`) hold a few keys of our own and
+otherwise the options of the role's factory, which are checked against its signature when it is built.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from insightv.errors import ConfigError, StorageFull
+
+_SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
+
+
+class Section(BaseModel):
+    """A section whose keys are all known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RoleTable(BaseModel):
+    """A role by name: `use` the part, `model` as provider/model, and options.
+
+    `backend` holds options of the model's backend beyond base_url, api_key_env and structured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    use: str = ""
+    model: str | None = None
+    base_url: str | tuple[str, ...] | None = None
+    api_key_env: str | None = None
+    structured: Literal["schema", "json", "prompt"] | None = None
+    backend: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the role's factory."""
+        return dict(self.model_extra or {})
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """The options of the model's backend."""
+        own = {"base_url": self.base_url, "api_key_env": self.api_key_env, "structured": self.structured}
+        return {key: value for key, value in own.items() if value is not None} | self.backend
+
+
+class GeneratorTable(RoleTable):
+    """`[generator]`: the writer of paths; `paths` per question (the paper's N, not published: 8)."""
+
+    use: str = "progressive"
+    paths: int = Field(default=8, ge=1, le=1000)
+
+
+class ScorerTable(RoleTable):
+    """One `[[scorers]]` table; scorers run in order."""
+
+    use: str
+
+
+class ReasoningTable(RoleTable):
+    """`[reasoning_agent]`; without a model it uses the generator's."""
+
+    use: str = "thoughts"
+
+
+class SummaryTable(RoleTable):
+    """`[summary_agent]`; without a model it uses the generator's."""
+
+    use: str = "summary"
+
+
+class Bands(Section):
+    """`[bands]`: thresholds of the path score, 1..100 (the paper does not publish its own)."""
+
+    high: float = Field(default=80, ge=1, le=100, allow_inf_nan=False)
+    mid: float = Field(default=50, ge=1, le=100, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bands:
+        if self.mid > self.high:
+            raise ValueError(f"mid = {self.mid:g} is above high = {self.high:g}; lower mid or raise high")
+        return self
+
+
+class Price(Section):
+    """US dollars for a million tokens; cached prompt tokens cost `cached`, or `prompt` where it is not given."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """`[run]`: how a run is carried out; nothing here changes results.
+
+    `deadline_s` bounds one model call with its tries and waits, and one call of a plugin's scorer. Budgets count
+    failed tries too and hold across resumes. `prices` is by model name (provider/model).
+    """
+
+    concurrency: int = Field(default=64, ge=1, le=10_000)
+    deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+    grace_s: float = Field(default=20, ge=0, le=3600, allow_inf_nan=False)
+    max_requests: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    prices: dict[str, Price] = Field(default_factory=dict)
+
+
+class ImageSection(Section):
+    """`[images]`: `max_pixels` is the size that pictures are scaled down to (the paper's 1280*28*28).
+
+    `hosts` are the hosts that http(s) images may come from; none by default.
+    """
+
+    max_pixels: int = Field(default=1280 * 28 * 28, ge=784, le=100_000_000)
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[str, ...] | Literal[False]:
+        """The hosts, or False where no host is allowed."""
+        return self.hosts or False
+
+
+class QuestionSection(Section):
+    """`[questions]`: `columns` maps our field names to a dataset's own."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MixBand = Literal["high", "mid", "low", "wrong"]
+
+
+def _default_mix() -> dict[MixBand, float]:
+    return {"high": 0.4, "mid": 0.2, "low": 0.2, "wrong": 0.2}
+
+
+class DatasetSection(Section):
+    """`[datasets]`: what of an assessed run becomes training data (paper section 3).
+
+    `best_per_question` high paths of a question go to the reason set. `summary_mix` gives the shares of the bands in
+    the summary set, `summary_total` its size (None: all that the mix allows), `summary_per_question` the most paths of
+    one question. `general` is a questions file mixed in, `general_share` its share of the whole.
+    """
+
+    best_per_question: int = Field(default=1, ge=1)
+    summary_mix: dict[MixBand, Share] = Field(default_factory=_default_mix)
+    summary_total: int | None = Field(default=None, ge=1)
+    summary_per_question: int = Field(default=4, ge=1)
+    general: str | None = None
+    general_share: float = Field(default=0.5, ge=0, lt=1, allow_inf_nan=False)
+    licence: str = ""
+    source: str = ""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    generator: GeneratorTable = GeneratorTable()
+    scorers: tuple[ScorerTable, ...] = (ScorerTable(use="answer"),)
+    reasoning_agent: ReasoningTable = ReasoningTable()
+    summary_agent: SummaryTable = SummaryTable()
+    bands: Bands = Bands()
+    run: RunSection = RunSection()
+    images: ImageSection = ImageSection()
+    questions: QuestionSection = QuestionSection()
+    datasets: DatasetSection = DatasetSection()
+
+
+def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:
+    """Settings from a TOML file (or the defaults), with `section.key=value` changes on top.
+
+    Raises:
+        ConfigError: not readable, not TOML, an unknown key (with the nearest name), a value of the wrong type or out
+            of range, or a secret written into the file.
+    """
+    source = str(path) if path is not None else "the settings"
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {source!r}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    for change in changes:
+        _apply(table, change)
+    return check_settings(table, source)
+
+
+def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Settings:
+    """Settings from a mapping; raises ConfigError as `load_settings`."""
+    _refuse_secrets(table, ())
+    try:
+        return Settings.model_validate(table)
+    except ValidationError as error:
+        lines = [_explain(fault["loc"], fault["type"], fault["msg"], fault.get("input")) for fault in error.errors()]
+        raise ConfigError(f"{source}: " + "\n  ".join(lines)) from error
+
+
+def write_settings(settings: Settings, path: Path) -> None:
+    """Write settings as TOML, whole or not at all; they hold no secrets (see `check_settings`)."""
+    text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(0o600)
+        fresh.replace(path)
+    except OSError as error:
+        raise StorageFull(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, text: str, value: object) -> str:
+    where = ".".join(str(part) for part in loc) or "settings"
+    if kind != "extra_forbidden":
+        return f"{where} = {str(value)[:80]!r}: {text.removeprefix('Value error, ')}"
+    known = _keys_at(loc[:-1])
+    near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f"unknown key {where!r}" + (
+        f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
+    )
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Settings
+    for part in loc:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        args = [arg for arg in getattr(field.annotation, "__args__", ()) if hasattr(arg, "model_fields")]
+        model = args[-1] if args else field.annotation
+    return list(getattr(model, "model_fields", {}))
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, raw = change.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {change!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    here: Any = table
+    for name in names[:-1]:
+        here = here[_index(here, name, change)] if isinstance(here, list) else here.setdefault(name, {})
+        if not isinstance(here, (dict, list)):
+            raise ConfigError(f"--set {change!r}: {name!r} is a value, not a section")
+    if isinstance(here, list):
+        here[_index(here, names[-1], change)] = value
+    else:
+        here[names[-1]] = value
+
+
+def _index(items: list[Any], name: str, change: str) -> int:
+    if not name.isdecimal() or int(name) >= len(items):
+        raise ConfigError(f"--set {change!r}: {name!r} is not one of the positions 0..{len(items) - 1} of a list")
+    return int(name)
+
+
+def _refuse_secrets(value: object, where: tuple[str, ...]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            name = str(key).lower()
+            if any(word in name for word in _SECRET_WORDS) and not name.endswith("_env"):
+                raise ConfigError(
+                    f"{'.'.join((*where, str(key)))}: a key does not belong into the configuration; put it into an "
+                    "environment variable and name that variable in api_key_env"
+                )
+            _refuse_secrets(inner, (*where, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            _refuse_secrets(inner, (*where, str(i)))
+    elif isinstance(value, str):
+        _refuse_secret_text(value, where)
+
+
+def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
+    if where and where[-1].endswith("_env"):
+        if not text.isidentifier():
+            raise ConfigError(f"{'.'.join(where)}: this is the name of an environment variable, not a key itself")
+    elif text.startswith(("sk-", "hf_")) and len(text) > 20 and " " not in text:
+        raise ConfigError(f"{'.'.join(where)}: this looks like a key; put it into an environment variable")
+    elif "://" in text and "\n" not in text and " " not in text:
+        parts = urlsplit(text)
+        if parts.username or parts.password:
+            raise ConfigError(f"{'.'.join(where)}: the URL holds a user name or password; name a key in api_key_env")

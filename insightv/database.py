@@ -1,0 +1,173 @@
+"""One SQLite connection, owned by one thread, with grouped commits. Knows SQL's failures; knows no table of ours.
+
+Every write is durable (synchronous=FULL) before its caller goes on; writes that arrive during a commit share
+the next one. A rollback journal is used, not WAL: `insightv status` opens a second connection, and with two connections
+the WAL of SQLite before 3.51.3 can be corrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from insightv.errors import InsightvError, StorageFull
+
+T = TypeVar("T")
+Row = Sequence[object]
+Statement = tuple[str, Row]
+
+_STORAGE_CODES = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+}
+_BUSY_S = 30.0
+_RETRY_S = 0.25
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection with this module's settings; `read_only` ones may still roll a dead writer's journal back."""
+    if not read_only:
+        path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = TRUNCATE")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def storage_trouble(error: sqlite3.Error, path: Path) -> StorageFull | None:
+    """The error as a StorageFull if the disk is its cause, else None."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or code & 0xFF not in _STORAGE_CODES:
+        return None
+    return StorageFull(
+        f"{path} cannot be written: {error}; free some space or make the folder writable, then resume the run"
+    )
+
+
+@dataclass(eq=False)
+class _Job(Generic[T]):
+    work: Callable[[sqlite3.Connection], T]
+    future: Future[T]
+
+
+class Database:
+    """A database file that one process writes. `on_trouble` is called (in the writer's thread) when the disk fails.
+
+    While the disk fails, jobs are held in memory and tried again, so that what was answered is kept if space comes
+    back; `close` gives them up after its last try.
+    """
+
+    def __init__(self, path: Path, on_trouble: Callable[[StorageFull], None]) -> None:
+        self.path = path
+        self._on_trouble = on_trouble
+        self._jobs: list[_Job[object]] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._connection = connect(path)
+        self._thread = threading.Thread(target=self._run, name="insightv-database", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Do `work` within the next transaction; the future is done when that transaction is committed."""
+        future: Future[T] = Future()
+        with self._wake:
+            if self._closing:
+                raise InsightvError(f"{self.path} is closed")
+            self._jobs.append(_Job(work, future))  # type: ignore[arg-type]  # the list mixes result types
+            self._wake.notify()
+        return future
+
+    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`submit`, awaited. The work is not undone when the waiting is cancelled."""
+        return await asyncio.wrap_future(self.submit(work))
+
+    async def write(self, statements: Iterable[Statement]) -> None:
+        """Execute statements in one transaction, and return when it is committed."""
+        kept = list(statements)
+        await self.do(lambda connection: _execute(connection, kept))
+
+    def close(self) -> None:
+        """Commit what is waiting, or give it up if the disk still fails, and close."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._closing:
+                    self._wake.wait()
+                jobs, self._jobs = self._jobs, []
+                last = self._closing
+            if jobs:
+                self._commit(jobs)
+            if last and not self._jobs:
+                self._connection.close()
+                return
+
+    def _commit(self, jobs: list[_Job[object]]) -> None:
+        while True:
+            try:
+                results = self._transaction(jobs)
+                break
+            except sqlite3.Error as error:
+                trouble = storage_trouble(error, self.path)
+                if trouble is None:
+                    return self._commit_singly(jobs, error)
+                if not self._hold(jobs, trouble):
+                    return None
+            # A job's own fault must reach its caller and not stop the writer.
+            except Exception as error:
+                return self._commit_singly(jobs, error)
+        for job, result in zip(jobs, results, strict=True):
+            job.future.set_result(result)
+        return None
+
+    def _transaction(self, jobs: list[_Job[object]]) -> list[object]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = [job.work(self._connection) for job in jobs]
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return results
+
+    def _commit_singly(self, jobs: list[_Job[object]], error: Exception) -> None:
+        if len(jobs) == 1:
+            jobs[0].future.set_exception(error)
+            return
+        for job in jobs:
+            self._commit([job])
+
+    def _hold(self, jobs: list[_Job[object]], trouble: StorageFull) -> bool:
+        self._on_trouble(trouble)
+        time.sleep(_RETRY_S)
+        if not self._closing:
+            return True
+        try:
+            results = self._transaction(jobs)
+        except sqlite3.Error:
+            for job in jobs:
+                job.future.set_exception(trouble)
+            return False
+        for job, result in zip(jobs, results, strict=True):
+            job.future.set_result(result)
+        return False
+
+
+def _execute(connection: sqlite3.Connection, statements: list[Statement]) -> None:
+    for sql, row in statements:
+        connection.execute(sql, tuple(row))

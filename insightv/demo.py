@@ -1,0 +1,104 @@
+"""`insightv demo`: the main job on the embedded model, from drawn charts to datasets and a two-agent answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.config import Settings, check_settings
+from insightv.reasoner import Reasoner
+from insightv.records import Answer
+from insightv.run import DATASETS, load_run
+from insightv.selection import SETS
+
+SEED = 7
+Say = Callable[[str], None]
+
+
+def demo_settings(paths: int) -> Settings:
+    """The demo's settings: embedded model, answers by rule, steps checked against the drawn chart."""
+    return check_settings(
+        {
+            "seed": SEED,
+            "generator": {"model": "tiny", "paths": paths, "max_steps": 6, "max_tokens": 96, "temperature": 0.8},
+            "scorers": [{"use": "answer", "tolerance": 0.0}, {"use": "chart-steps"}],
+            "reasoning_agent": {"max_tokens": 256},
+            "summary_agent": {"max_tokens": 32},
+            "run": {"concurrency": 64},
+            "datasets": {"licence": "Apache-2.0", "source": "insightv chart world"},
+        }
+    )
+
+
+def write_demo_questions(folder: Path, count: int) -> Path:
+    """Draw the questions, held-out charts only, and return their file."""
+    from insightv.tiny.world import write_questions
+
+    return write_questions(folder, count, seed=SEED, split="heldout")
+
+
+def best_path(run: Path) -> tuple[AssessedQuestion, AssessedPath] | None:
+    """The longest path of the best band there is, to show."""
+    order = ["high", "mid", "low", "wrong", "unscored"]
+    with load_run(run) as reader:
+        found = [
+            (order.index(path.band), -len(path.path.steps), position, assessed, path)
+            for position, assessed in enumerate(reader.assessed(pictures=False))
+            for path in assessed.paths
+            if path.band is not None
+        ]
+    if not found:
+        return None
+    *_, assessed, path = min(found, key=lambda item: item[:3])
+    return assessed, path
+
+
+def describe(assessed: AssessedQuestion, path: AssessedPath) -> str:
+    """One path in full, with its scores."""
+    lines = [f"question: {assessed.question.text}   (truth: {assessed.question.answer})"]
+    for number, step in enumerate(path.path.steps, 1):
+        lines.append(f"  {number}. {step.title}: {step.content}  [{step.action}]")
+    lines.append(f"  answer: {path.path.answer}")
+    for score in path.scores:
+        verdict = {True: "accepted", False: "refused", None: "not judged"}[score.accepted]
+        value = "" if score.value is None else f" {score.value:g} of 100,"
+        lines.append(f"  {score.scorer}:{value} {verdict}" + (f" ({score.reason})" if score.reason else ""))
+    lines.append(f"  band: {path.band}")
+    return "\n".join(lines)
+
+
+def describe_answer(question: str, truth: str | None, answer: Answer) -> str:
+    """A two-agent answer with its reasoning."""
+    lines = [f"question: {question}   (truth: {truth})", "  the reasoning agent:"]
+    lines += [f"    {step.title}: {step.content}" for step in answer.path.steps] if answer.path else []
+    return "\n".join([*lines, f"  the summary agent: {answer.text}"])
+
+
+def ask_both_agents(run: Path) -> str:
+    """The two agents' answer to the run's first question."""
+    with load_run(run) as reader:
+        question = next(iter(reader.assessed())).question
+    reasoner = Reasoner.load(run)
+    try:
+        return describe_answer(question.text, question.answer, reasoner.answer(list(question.pictures), question))
+    finally:
+        reasoner.close()
+
+
+def show_run(run: Path, say: Say) -> None:
+    """Print what a demo run holds: the sets, one path in full, one answer of the two agents."""
+    for name in SETS:
+        say(f"{name + ' set':<11}{_rows(run, name)} rows in {run / DATASETS / name}")
+    shown = best_path(run)
+    if shown is not None:
+        say("\n== One path in full ==")
+        say(describe(*shown))
+    say("\n== One question answered by the two agents ==")
+    say(ask_both_agents(run))
+
+
+def _rows(run: Path, name: str) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in (run / DATASETS / name).rglob("*.parquet"))

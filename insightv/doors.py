@@ -1,0 +1,38 @@
+"""The blocking door to async code: one background loop per process, so that it works in a notebook as well."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from functools import cache
+from typing import Any, TypeVar
+
+from insightv.errors import InsightvError
+
+T = TypeVar("T")
+
+
+@cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="insightv-loop", daemon=True).start()
+    return loop
+
+
+def blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and wait for it; an interrupt of the waiting thread cancels it.
+
+    Raises:
+        InsightvError: called from that loop itself, where waiting would never end.
+    """
+    loop = _background_loop()
+    if threading.current_thread().name == "insightv-loop":
+        work.close()
+        raise InsightvError("a blocking call from inside insightv's own loop would never return; await the a-twin")
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise

@@ -1,0 +1,125 @@
+"""What can go wrong, named after the boundary that was crossed.
+
+InsightvError
+├── InputError           questions or images are wrong: nothing was started            exit 2
+├── ConfigError          settings are wrong: nothing was started                       exit 2
+│   └── RunChanged       a run exists and was made with other settings                 exit 2
+├── PluginError          a plugin cannot be found, loaded or used                      exit 2
+├── MissingExtra         an optional package is not installed                          exit 2
+├── ModelError           one model call was not answered; the item fails with `code`   (exit 4 at the end)
+└── StopRun              nothing more may be asked; what is recorded stays             exit 3
+    ├── KeyRefused, QuotaExhausted, ModelUnknown, BudgetSpent, EndpointParked, StorageFull, RunHeld, Interrupted
+"""
+
+from __future__ import annotations
+
+from insightv.records import Usage
+
+
+class InsightvError(Exception):
+    """Any error that insightv raises on purpose. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class InputError(InsightvError):
+    """Questions or images cannot be used; the text names file, row, field and cure."""
+
+    exit_code = 2
+
+
+class ConfigError(InsightvError):
+    """A setting is unknown, of the wrong type or out of range; the text names it and the cure."""
+
+    exit_code = 2
+
+
+class RunChanged(ConfigError):
+    """A run exists and was made with something that changes results; `differences` lists each."""
+
+    def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differences = differences
+
+
+class PluginError(InsightvError):
+    """A plugin is unknown, clashes, fails to load or breaks its contract; the text names its distribution."""
+
+    exit_code = 2
+
+
+class MissingExtra(InsightvError):
+    """A package of an optional extra is needed and not installed; the text has the install command."""
+
+    exit_code = 2
+
+
+class ModelError(InsightvError):
+    """A model call that was not answered.
+
+    `code` is short and stable (timeout, connection, server_error, malformed, bad_request, oom, worker_crash, ...);
+    `usage` is what the failed tries cost; `kept` is the start (at most 2 kB) of the last reply, if there was one.
+    """
+
+    exit_code = 4
+
+    def __init__(self, code: str, message: str, *, usage: Usage | None = None, kept: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.usage = usage or Usage()
+        self.kept = kept
+
+
+class StopRun(InsightvError):
+    """Nothing more may be asked of the model; the run can be resumed once the cause is gone."""
+
+    exit_code = 3
+    usage: Usage = Usage()
+
+
+class KeyRefused(StopRun):
+    """The server refused the key (401 or 403)."""
+
+
+class QuotaExhausted(StopRun):
+    """The account's quota is used up (insufficient_quota)."""
+
+
+class ModelUnknown(StopRun):
+    """The server does not have the model (404)."""
+
+
+class BudgetSpent(StopRun):
+    """A budget of `[run]` (max_requests, max_tokens, max_usd) is reached."""
+
+
+class EndpointParked(StopRun):
+    """The server asks to be left alone for longer than a run should wait."""
+
+
+class StorageFull(StopRun):
+    """The run's folder cannot be written; replies in flight were held back, nothing recorded is lost."""
+
+
+class RunHeld(StopRun):
+    """Another process is writing this run."""
+
+
+class Interrupted(StopRun):
+    """The run was told to stop by a signal; the exit code is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int = 2) -> None:
+        super().__init__("interrupted")
+        self.exit_code = 128 + signal_number
+
+
+def require(package: str, extra: str) -> None:
+    """Check that an optional package is installed, before code that imports it.
+
+    Raises:
+        MissingExtra: it is not; the text has the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise MissingExtra(f"the package {package!r} is needed here; install it with: pip install 'insightv[{extra}]'")

@@ -1,0 +1,94 @@
+"""Pictures on disk by their own hash: `<folder>/<sha256>.<ext>`, written whole or not at all, never changed.
+
+Knows nothing of questions and runs. What is read back is checked against its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from insightv.errors import StorageFull
+from insightv.image_sources import ImageError, shorten
+from insightv.records import Picture
+
+Mime = Literal["image/jpeg", "image/png", "image/webp"]
+
+_EXTENSIONS: dict[Mime, str] = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
+
+class ImageStore:
+    """The pictures of a run. The folder is made on first use (0700, files 0600); threads and processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, picture: Picture) -> str:
+        """Keep a picture and return its SHA-256 (hex); one that is there already is left as it is.
+
+        Raises:
+            StorageFull: the folder cannot be written; nothing half written remains under a picture's name.
+        """
+        path = self.folder / f"{picture.sha256}.{_EXTENSIONS[picture.mime]}"
+        try:
+            if path.exists() and path.stat().st_size == len(picture.data):
+                return picture.sha256
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path, picture.data)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StorageFull(f"{path} ({len(picture.data)} bytes) cannot be written: {error.strerror}") from error
+            raise
+        return picture.sha256
+
+    def get(self, sha256: str) -> Picture:
+        """The picture of that hash.
+
+        Raises:
+            ImageError: it is not there (missing), or the file is not what was put (corrupt).
+        """
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ImageError("bad_path", f"{shorten(sha256)} is not the SHA-256 of a picture")
+        for mime, extension in _EXTENSIONS.items():
+            path = self.folder / f"{sha256}.{extension}"
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise ImageError("corrupt", f"{path} was changed: its content does not match its name")
+            width, height = _size(data, mime)
+            return Picture(data=data, mime=mime, sha256=sha256, width=width, height=height)
+        raise ImageError("missing", f"no picture {sha256} in {self.folder}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _size(data: bytes, mime: Mime) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=(mime.removeprefix("image/"),)) as image:
+        return image.size

@@ -1,0 +1,303 @@
+"""Opening images safely: any source in, a checked and re-encoded `Picture` out.
+
+    picture = open_picture("charts/7.png", root=Path("data"))
+    question = open_question(question, root=Path("data"))
+
+JPEG, PNG, WEBP and the first frame of GIF are taken (of an animated PNG its still picture; an animated WEBP has none
+and is refused). Orientation is applied; everything but the pixels is left behind: EXIF, GPS, comments, colour profiles,
+appended files. Transparency is laid over white, 16 bits become 8. What comes as PNG or GIF is sent as PNG, what comes
+as JPEG or WEBP as JPEG. The same bytes always give the same picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from insightv.image_sources import AllowHttp, ImageError, ImageLimits, format_of, read_image, shorten
+from insightv.image_store import ImageStore
+from insightv.records import Picture, Question
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "AllowHttp",
+    "CheckedImage",
+    "ImageError",
+    "ImageLimits",
+    "ImageStore",
+    "aopen_question",
+    "check_image",
+    "open_picture",
+    "open_question",
+]
+
+DEFAULT_LIMITS = ImageLimits()
+_JPEG_QUALITY = 90
+_LARGE_PIXELS = 8_000_000
+_MAX_SCANS = 500
+# Large images are decoded one at a time, so that memory does not grow with the number of threads.
+_large = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """What `check_image` found: SHA-256 (hex) of the file's bytes, its format, and its size in pixels as stored."""
+
+    sha256: str
+    format: str
+    width: int
+    height: int
+
+
+def open_picture(
+    source: str | Path | bytes | Image.Image | Picture,
+    *,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Picture:
+    """Open, check, turn upright, scale down and re-encode one image.
+
+    Args:
+        source: a path, a data URL, an http(s) address, the bytes of a file, a PIL image; a Picture comes back as it is.
+        root: the folder that paths are relative to and may not leave, links included. Without it any path is opened.
+        allow_http: the hosts that images may be fetched from.
+        limits: see `ImageLimits`.
+
+    Raises:
+        ImageError: with a code and a text that names the source, the reason and the cure.
+    """
+    if isinstance(source, Picture):
+        return source
+    if not isinstance(source, str | Path | bytes):
+        return _from_pil(source, limits)
+    data = read_image(source, root=root, allow_http=allow_http, limits=limits)
+    with _decoding(data, source, limits) as image:
+        return _encode(_sized(image, limits), "PNG" if image.format in ("PNG", "GIF") else "JPEG")
+
+
+def check_image(
+    source: str | Path | bytes,
+    *,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> CheckedImage:
+    """Find every fault that `open_picture` would find, without scaling and encoding; raises as it does."""
+    data = read_image(source, root=root, allow_http=allow_http, limits=limits)
+    with _decoding(data, source, limits) as image:
+        width, height = image.size
+        # JPEG: every coefficient is read, so that a cut is noticed, but only an eighth of each side is computed.
+        image.draft("RGB", (1, 1))
+        image.load()
+        return CheckedImage(hashlib.sha256(data).hexdigest(), str(image.format), width, height)
+
+
+def open_question(
+    question: Question,
+    *,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Question:
+    """The same question with all its images opened; see `open_picture`, whose errors here name the question too."""
+    if all(isinstance(image, Picture) for image in question.images):
+        return question
+    pictures: list[Picture | str] = []
+    for index, image in enumerate(question.images):
+        try:
+            pictures.append(open_picture(image, root=root, allow_http=allow_http, limits=limits))
+        except ImageError as error:
+            where = f"question {shorten(question.id)}: images[{index}]: "
+            raise ImageError(error.code, where + str(error)) from None
+    return question.model_copy(update={"images": tuple(pictures)})
+
+
+async def aopen_question(
+    question: Question,
+    *,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Question:
+    """`open_question` in a thread."""
+    return await asyncio.to_thread(open_question, question, root=root, allow_http=allow_http, limits=limits)
+
+
+@contextlib.contextmanager
+def _decoding(data: bytes, source: object, limits: ImageLimits) -> Iterator[Image.Image]:
+    """The image of a file, its header checked; whatever the decoder raises meanwhile becomes a coded error."""
+    try:
+        image = _open_header(data, source)
+        _check_size(image.size, source, limits)
+        _check_kind(image, data, source)
+        if image.format == "PNG":
+            _open_header(data, source).verify()  # checksums and the end of the file, which decoding does not look at
+        with _large if math.prod(image.size) > _LARGE_PIXELS else contextlib.nullcontext(), image:
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # a hostile file can make a decoder raise almost anything; none may end a worker
+        raise _decoder_error(data, source, error) from None
+
+
+def _open_header(data: bytes, source: object) -> Image.Image:
+    # The classes are called directly, not through Image.open: that would warn instead of refusing between one and two
+    # times its own pixel limit, and hand JPEGs with further pictures appended to another plugin.
+    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+    classes: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+    }
+    return classes[format_of(data, source)](io.BytesIO(data))
+
+
+def _check_size(size: tuple[int, int], source: object, limits: ImageLimits) -> None:
+    width, height = size
+    shape = f"{shorten(source)} has {width} x {height} pixels"
+    if width < 1 or height < 1:
+        raise ImageError("corrupt", shape)
+    if width * height > limits.max_source_pixels:
+        raise ImageError("too_large_pixels", f"{shape}; the limit is {limits.max_source_pixels} in all; scale it down")
+    if max(size) > limits.max_side:
+        raise ImageError("too_large_pixels", f"{shape}; the limit is {limits.max_side} a side; scale it down")
+    if min(size) < limits.min_side or max(size) > min(size) * limits.max_aspect:
+        raise ImageError(
+            "too_small",
+            f"{shape}; vision models need at least {limits.min_side} a side and sides at most "
+            f"{limits.max_aspect:g} : 1; leave the row out, or pad the image",
+        )
+
+
+def _check_kind(image: Image.Image, data: bytes, source: object) -> None:
+    if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError("animated", f"{shorten(source)} is an animated WEBP; save the frame that is meant as PNG")
+    if image.format == "JPEG" and image.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageError("too_complex", f"{shorten(source)} is a JPEG of more than {_MAX_SCANS} scans; save it anew")
+
+
+def _decoder_error(data: bytes, source: object, error: Exception) -> ImageError:
+    from PIL.Image import DecompressionBombError, DecompressionBombWarning
+
+    name = shorten(source)
+    if isinstance(error, DecompressionBombError | DecompressionBombWarning):
+        return ImageError("too_large_pixels", f"{name} has far more pixels than can be taken; scale it down")
+    if _ends_early(data) or isinstance(error, EOFError) or "runcated" in str(error):
+        return ImageError("truncated", f"{name} is cut off: the file ends before the image does; get it again")
+    return ImageError("corrupt", f"{name} is damaged and cannot be decoded ({type(error).__name__}); get it again")
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether the mark of the end is missing; of meaning only where decoding has failed."""
+    if data[:4] == b"RIFF":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    ends = {b"\x89P": b"IEND", b"\xff\xd8": b"\xff\xd9", b"GI": b"\x00;"}
+    return data[:2] in ends and ends[data[:2]] not in data
+
+
+def _sized(image: Image.Image, limits: ImageLimits) -> Image.Image:
+    """The image in RGB, upright, of at most `max_pixels`."""
+    from PIL.Image import Resampling
+
+    orientation = _orientation(image)
+    width, height = _target(image.size, limits.max_pixels)
+    if (width, height) != image.size:
+        image.draft("RGB", (2 * width, 2 * height))
+    image.load()
+    rgb = _to_rgb(image)
+    if (width, height) != rgb.size:
+        rgb = rgb.resize((width, height), Resampling.LANCZOS, reducing_gap=3.0)
+    return _turn(rgb, orientation)
+
+
+def _target(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    width, height = size
+    scale = math.sqrt(max_pixels / (width * height))
+    if scale >= 1:
+        return size
+    return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image as pil
+
+    if image.mode.startswith("I"):
+        return image.convert("I").point([value >> 8 for value in range(65536)], "L").convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating point pixels")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        white = pil.new("RGB", layers.size, (255, 255, 255))
+        white.paste(layers, mask=layers.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF is left behind anyway; the picture under it may be sound
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _encode(image: Image.Image, format_name: Literal["PNG", "JPEG"]) -> Picture:
+    from PIL import Image as pil
+
+    # A new image without `info`: Pillow writes some of what it finds there (profiles, comments) into the file.
+    clean = pil.frombytes("RGB", image.size, image.tobytes()) if image.info else image
+    buffer = io.BytesIO()
+    mime: Literal["image/png", "image/jpeg"]
+    if format_name == "PNG":
+        mime = "image/png"
+        clean.save(buffer, "PNG", compress_level=6)
+    else:
+        mime = "image/jpeg"
+        clean.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
+    data = buffer.getvalue()
+    return Picture(
+        data=data, mime=mime, sha256=hashlib.sha256(data).hexdigest(), width=clean.width, height=clean.height
+    )
+
+
+def _from_pil(image: Image.Image, limits: ImageLimits) -> Picture:
+    from PIL import Image as pil
+
+    if not isinstance(image, pil.Image):
+        kinds = "a path, a data URL, bytes, a PIL image or a Picture"
+        raise ImageError("not_an_image", f"an image is {kinds}, not {type(image).__name__}")
+    try:
+        _check_size(image.size, image, limits)
+        return _encode(_sized(image.copy(), limits), "PNG")
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # as in `_decoding`: an image that is opened lazily is decoded here
+        raise _decoder_error(b"", image, error) from None

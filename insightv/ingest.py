@@ -1,0 +1,180 @@
+"""Taking questions into a run, and comparing what a run was made with against what it is asked to go on with.
+
+A run's identity is everything that changes results: settings, prompts, plugins, and the questions by content.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from insightv.config import Settings
+from insightv.errors import RunChanged
+from insightv.opening import image_limits
+from insightv.questions import QuestionFile, read_questions
+from insightv.records import Question
+from insightv.run import settings_differences
+from insightv.store import pack_question
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A checked question on its way into a run: its content's digest, and the folder its images are relative to."""
+
+    question: Question
+    digest: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a questions source came to: the good questions, read anew at each iteration, and the rows left out."""
+
+    source: QuestionFile
+
+    @property
+    def entrants(self) -> Iterator[Entrant]:
+        """The good questions in order."""
+        place = str(self.source.root) if self.source.root is not None else ""
+        return (Entrant(question, digest, place) for question, digest in self.source.items())
+
+    @property
+    def bad_rows(self) -> Iterator[dict[str, Any]]:
+        """Every fault of every row that was left out."""
+        return (asdict(row) for row in self.source.bad)
+
+
+def read_intake(
+    questions: str | Path | Iterable[Question | dict[str, Any]],
+    settings: Settings,
+    bad_rows: Literal["stop", "skip"],
+    progress: Callable[[int], None] | None = None,
+) -> Intake:
+    """Read and check all questions before anything is paid for; an answer is required where answers are checked.
+
+    Raises:
+        BadRows: a row cannot be used and `bad_rows` is "stop".
+        InputError: the source cannot be read.
+    """
+    return Intake(
+        read_questions(
+            questions,
+            columns=settings.questions.columns,
+            bad_rows=bad_rows,
+            require_answer=any(table.use == "answer" for table in settings.scorers),
+            allow_http=settings.images.allowed,
+            limits=image_limits(settings.images),
+            progress=progress,
+        )
+    )
+
+
+def take_in(
+    connection: sqlite3.Connection, identity: Mapping[str, Any], entrants: Iterable[Entrant] | None, *, allow: bool
+) -> None:
+    """Make a run's settings `identity` and its questions `entrants` (None: those that it has).
+
+    Where that changes a run that exists, a new epoch begins: unfinished questions belong to it, finished ones keep
+    their results and their epoch, changed ones are done anew and their old results stay under the old epoch.
+
+    Raises:
+        RunChanged: something differs and `allow` is False; each difference is named.
+    """
+    row = connection.execute("SELECT epoch, settings FROM epochs ORDER BY epoch DESC LIMIT 1").fetchone()
+    text = json.dumps(identity, sort_keys=True)
+    differences = settings_differences(json.loads(row[1]), json.loads(text)) if row else []
+    if entrants is not None:
+        _line_up(connection, entrants)
+        differences += _question_differences(connection) if row else []
+    if differences and not allow:
+        raise changed(differences)
+    epoch = int(row[0]) if row else 1
+    if differences or not row:
+        epoch += 1 if row else 0
+        connection.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, text, time.time()))
+        connection.execute("UPDATE questions SET epoch = ? WHERE state = 'pending'", (epoch,))
+    if entrants is not None:
+        _admit(connection, epoch)
+
+
+def changed(differences: list[str]) -> RunChanged:
+    """The refusal to go on with something else than the run was made with."""
+    shown = "".join(f"\n  {difference}" for difference in differences[:50])
+    more = f"\n  ... and {len(differences) - 50} more" if len(differences) > 50 else ""
+    return RunChanged(
+        f"the run was made with something else, and going on would mix results:{shown}{more}\n"
+        "give --allow-change to go on (finished questions keep their results, labelled), or use another --run",
+        tuple(differences),
+    )
+
+
+def _line_up(connection: sqlite3.Connection, entrants: Iterable[Entrant]) -> None:
+    """Put the entrants into a temporary table beside the run's questions, in order."""
+    connection.execute("DROP TABLE IF EXISTS temp.entrants")
+    connection.execute(
+        "CREATE TEMP TABLE entrants (place_in_file INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest TEXT NOT NULL, "
+        "record BLOB NOT NULL, place TEXT NOT NULL)"
+    )
+    connection.executemany(
+        "INSERT INTO entrants (id, digest, record, place) VALUES (?, ?, ?, ?)",
+        ((e.question.id, e.digest, pack_question(e.question), e.place) for e in entrants),
+    )
+
+
+def _question_differences(connection: sqlite3.Connection) -> list[str]:
+    cases = (
+        ("is new", "SELECT id FROM entrants WHERE id NOT IN (SELECT id FROM questions WHERE present = 1) ORDER BY 1"),
+        (
+            "its content has changed",
+            "SELECT e.id FROM entrants e JOIN questions q USING (id) "
+            "WHERE q.present = 1 AND q.digest <> e.digest ORDER BY 1",
+        ),
+        (
+            "is not in the file any more",
+            "SELECT id FROM questions WHERE present = 1 AND id NOT IN (SELECT id FROM entrants) ORDER BY 1",
+        ),
+    )
+    return [f"question {name!r}: {what}" for what, sql in cases for (name,) in connection.execute(sql).fetchall()]
+
+
+def _admit(connection: sqlite3.Connection, epoch: int) -> None:
+    """Make the questions of the run those that are lined up."""
+    connection.execute("UPDATE questions SET present = id IN (SELECT id FROM entrants)")
+    connection.execute(
+        "UPDATE questions SET epoch = ?, digest = e.digest, record = e.record, place = e.place, state = 'pending' "
+        "FROM entrants e WHERE e.id = questions.id AND e.digest <> questions.digest",
+        (epoch,),
+    )
+    connection.execute(
+        "INSERT INTO questions (id, epoch, digest, state, present, record, place) "
+        "SELECT id, ?, digest, 'pending', 1, record, place FROM entrants "
+        "WHERE id NOT IN (SELECT id FROM questions) ORDER BY place_in_file",
+        (epoch,),
+    )
+
+
+def keep_bad_rows(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Record the rows that were left out, in place of those of an earlier build."""
+    connection.execute("DELETE FROM bad_rows")
+    connection.executemany("INSERT INTO bad_rows VALUES (?)", [(orjson.dumps(dict(row)).decode(),) for row in rows])
+
+
+def retry_failed(connection: sqlite3.Connection) -> int:
+    """Make the questions with failed paths or scores pending again; what was answered is replayed, not paid again."""
+    failed = connection.execute(
+        "SELECT q.seq, q.epoch FROM questions q WHERE q.present = 1 AND q.state = 'done' AND ("
+        "EXISTS (SELECT 1 FROM paths p WHERE p.question = q.seq AND p.epoch = q.epoch AND p.status = 'failed') OR "
+        "EXISTS (SELECT 1 FROM scores s WHERE s.question = q.seq AND s.epoch = q.epoch AND s.failed = 1))"
+    ).fetchall()
+    for row in failed:
+        connection.execute("DELETE FROM scores WHERE question = ? AND epoch = ?", row)
+        connection.execute("DELETE FROM paths WHERE question = ? AND epoch = ?", row)
+        connection.execute("UPDATE questions SET state = 'pending' WHERE seq = ?", row[:1])
+    return len(failed)

@@ -1,0 +1,104 @@
+"""The seams: ChatModel and the five roles, each with one abstract method.
+
+A plugin author reads this file and `records`, nothing else. All are async; blocking doors stand in `Pipeline` and
+`Reasoner`. A role raises plain errors; the pipeline records them as failures of the item at hand and goes on. A role
+never catches `insightv.errors.StopRun`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from insightv.records import (
+    Answer,
+    Completion,
+    Message,
+    PreferencePair,
+    Question,
+    ReasoningPath,
+    Sampling,
+    Schema,
+    Score,
+)
+
+
+class ChatModel(ABC):
+    """A model that answers a conversation. Backends implement this and nothing else."""
+
+    name: str = ""
+    """Identity in journals and data, `provider/model`; set by the loader from the configuration."""
+
+    @abstractmethod
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        """Draw up to `n` replies to one conversation (a backend that cannot draw several returns fewer, at least one).
+
+        A cut or refused reply is a Completion that says so, not an error.
+
+        Raises:
+            ModelError: not answered within the backend's tries and deadline.
+            StopRun: asking again is pointless (key refused, quota, ...).
+        """
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, *, schema: Schema | None = None
+    ) -> AsyncIterator[str | Completion]:
+        """The reply in pieces of text as they come, then the whole as a Completion. By default: one piece."""
+        completion = (await self.chat(messages, sampling, schema=schema))[0]
+        yield completion.text
+        yield completion
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory; nothing to do by default."""
+        return None
+
+
+class Generator(ABC):
+    """Writes paths of reasoning for building data."""
+
+    @abstractmethod
+    async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
+        """Exactly `n` paths with indices 0..n-1 in order; those that did not work out are rejected or failed."""
+
+
+class Scorer(ABC):
+    """Judges the paths of one question."""
+
+    @abstractmethod
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        """One score per path, in order. What could not be judged has value and accepted None."""
+
+
+class ReasoningAgent(ABC):
+    """Reasons at length about a question."""
+
+    @abstractmethod
+    async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
+        """One path; rejected or failed where it did not work out."""
+
+    async def stream_reason(self, question: Question, *, seed: int = 0) -> AsyncIterator[str | ReasoningPath]:
+        """The path's text in pieces as they come, then the path. By default: the path alone."""
+        yield await self.reason(question, seed=seed)
+
+
+class SummaryAgent(ABC):
+    """Judges a path and answers."""
+
+    @abstractmethod
+    async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
+        """The answer to the question, with the path's help where the path is right. `path` may be cut or failed."""
+
+    async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
+        """The answer's text in pieces as they come, then the answer. By default: the answer alone."""
+        yield await self.summarize(question, path)
+
+
+class PreferenceTrainer(ABC):
+    """Sharpens a policy on pairs of its own paths."""
+
+    @abstractmethod
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        """Train the checkpoint directory `policy` on `pairs` into the directory `out`; returns `out`."""

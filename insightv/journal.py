@@ -1,0 +1,177 @@
+"""A ChatModel around a ChatModel: records each call before its reply is used, and on resume answers from the record.
+
+Whatever asks through it (a generator, a scorer, a stranger's agent) resumes at the very call without knowing of it. The
+key of a call is its content; identical calls of one question are asked once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from insightv.budget import Budget
+from insightv.callkey import call_key
+from insightv.database import Database
+from insightv.errors import InsightvError, ModelError, StopRun
+from insightv.gate import Gate, StopSwitch
+from insightv.interfaces import ChatModel
+from insightv.records import Completion, Message, Sampling, Schema, Usage
+from insightv.store import call_statements, fault_statements
+
+
+@dataclass(eq=False)
+class Book:
+    """The calls of one open question: those recorded, those in flight, and whether it holds an unused slot."""
+
+    seq: int
+    calls: dict[bytes, list[Completion]] = field(default_factory=dict)
+    in_flight: dict[bytes, asyncio.Task[list[Completion]]] = field(default_factory=dict)
+    ticket: bool = False
+
+
+open_book: ContextVar[Book] = ContextVar("insightv_open_book")
+"""The book of the question at hand; set by the pipeline in each question's task, and inherited by its subtasks."""
+
+
+class Journal:
+    """What all journaled models of a run share."""
+
+    def __init__(self, database: Database, gate: Gate, budget: Budget, switch: StopSwitch) -> None:
+        self.database = database
+        self.gate = gate
+        self.budget = budget
+        self.switch = switch
+        self.tasks: set[asyncio.Task[list[Completion]]] = set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for the calls in flight, at most `grace_s` seconds; cancel the rest."""
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=grace_s)
+        left = list(self.tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+class JournaledModel(ChatModel):
+    """`model` with each call recorded. `deadline_s` bounds a call of a backend that does not bound its own.
+
+    It is made before the run is opened, since wrong settings must end before that; `journal` is set when it is.
+    """
+
+    def __init__(self, model: ChatModel, deadline_s: float | None = None) -> None:
+        self.model = model
+        self.name = model.name or type(model).__name__
+        self.journal: Journal | None = None
+        self._deadline_s = deadline_s
+
+    @property
+    def _journal(self) -> Journal:
+        if self.journal is None:
+            raise InsightvError(
+                f"{self.name} was asked before its run was opened; ask from within generate() or score()"
+            )
+        return self.journal
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        """The recorded replies if this call was made before, else the model's, recorded."""
+        book = open_book.get()
+        key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
+        known = book.calls.get(key)
+        if known is not None:
+            return known
+        task = book.in_flight.get(key)
+        if task is None:
+            task = asyncio.create_task(self._ask(book, key, messages, sampling, n, schema))
+            book.in_flight[key] = task
+            self._journal.tasks.add(task)
+            task.add_done_callback(lambda done: self._forget(book, key, done))
+        # A paid call is finished and recorded even when whoever asked has been cancelled.
+        return await asyncio.shield(task)
+
+    def _forget(self, book: Book, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
+        del book.in_flight[key]
+        self._journal.tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen: whoever asked may be gone
+
+    async def _ask(
+        self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
+    ) -> list[Completion]:
+        if book.ticket:
+            book.ticket = False
+        else:
+            await self._journal.gate.acquire(book.seq)
+        try:
+            replies = await self._paid(book, key, messages, sampling, n, schema)
+        finally:
+            self._journal.gate.release()
+        usage = sum((reply.usage for reply in replies), Usage())
+        usd = self._journal.budget.cost(self.name, usage)
+        kind = schema.name if schema else "text"
+        await self._journal.database.write(call_statements(book.seq, key, self.name, kind, sampling.seed, replies, usd))
+        book.calls[key] = [reply.model_copy(update={"call": key.hex()}) for reply in replies]
+        return book.calls[key]
+
+    async def _paid(
+        self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
+    ) -> list[Completion]:
+        budget, switch = self._journal.budget, self._journal.switch
+        if switch.error is not None:
+            raise switch.error
+        try:
+            budget.begin()
+        except StopRun as error:
+            switch.stop(error)
+            raise
+        usage, fault = Usage(), None
+        try:
+            replies = await self._checked(messages, sampling, n, schema)
+            usage = sum((reply.usage for reply in replies), Usage())
+            return replies
+        except (ModelError, StopRun) as error:
+            usage, fault = error.usage, error
+            raise
+        finally:
+            usd = budget.cost(self.name, usage)
+            budget.end(usage, usd)
+            if fault is not None:
+                await self._record_fault(book, key, fault, usd)
+
+    async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, usd: float) -> None:
+        if isinstance(fault, StopRun):
+            self._journal.switch.stop(fault)
+        code = fault.code if isinstance(fault, ModelError) else type(fault).__name__
+        kept = fault.kept if isinstance(fault, ModelError) else ""
+        await self._journal.database.write(fault_statements(book.seq, key, code, str(fault), kept, fault.usage, usd))
+
+    async def _checked(
+        self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
+    ) -> list[Completion]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                replies = await self.model.chat(messages, sampling, n=n, schema=schema)
+        except TimeoutError as error:
+            text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
+            raise ModelError("timeout", text, usage=Usage(requests=1)) from error
+        except (ModelError, StopRun):
+            raise
+        # A backend may be a stranger's: whatever it raises is a call that was not answered.
+        except Exception as error:
+            text = f"{self.name}: {type(error).__name__}: {error}"
+            raise ModelError("backend_error", text, usage=Usage(requests=1)) from error
+        if not isinstance(replies, list) or not all(isinstance(reply, Completion) for reply in replies):
+            raise ModelError(
+                "bad_backend", f"{self.name}: chat() must return a list of Completion, got {replies!r:.200}"
+            )
+        if not 1 <= len(replies) <= n:
+            raise ModelError("bad_backend", f"{self.name}: chat(n={n}) returned {len(replies)} replies, not 1..{n}")
+        return replies
+
+    async def aclose(self) -> None:
+        """Close the model."""
+        await self.model.aclose()

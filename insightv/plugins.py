@@ -1,0 +1,210 @@
+"""Plugins: hook specifications, loading, and names -> factories.
+
+A plugin is a module with hook implementations, named by an entry point of the group `insightv`:
+
+    from insightv import hookimpl
+
+    @hookimpl
+    def register_scorers(register):
+        register("brevity", Brevity)
+
+A factory is a callable, or the place of one as "package.module:attribute", which is imported on use. Built-in parts
+enter by the same door (`insightv.builtin`). Each plugin is loaded on its own: one that fails is listed, and matters
+only where one of its names is used. Plugins run with all rights of the process; install only what you trust.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, version
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import pluggy
+
+from insightv.errors import PluginError
+
+GROUP = "insightv"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+Kind = Literal["backend", "generator", "scorer", "agent", "trainer"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Factory = Callable[..., object]
+Register = Callable[[str, "Factory | str"], None]
+
+
+class Hooks:
+    """What a plugin may implement; each hook is given `register(name, factory)`."""
+
+    @hookspec
+    def register_backends(self, register: Register) -> None:
+        """`factory(model, **options) -> ChatModel`, where `model` is the part after `name/`."""
+
+    @hookspec
+    def register_generators(self, register: Register) -> None:
+        """`factory(model, **options) -> Generator`."""
+
+    @hookspec
+    def register_scorers(self, register: Register) -> None:
+        """`factory(**options) -> Scorer`; `model` is among the options where the table names one."""
+
+    @hookspec
+    def register_agents(self, register: Register) -> None:
+        """`factory(model, **options) -> ReasoningAgent or SummaryAgent`."""
+
+    @hookspec
+    def register_trainers(self, register: Register) -> None:
+        """`factory(**options) -> PreferenceTrainer`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin comes from."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name."""
+
+    kind: Kind
+    name: str
+    factory: Factory | str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin that could not be loaded or registered, and why."""
+
+    source: Source
+    reason: str
+
+
+class Registry:
+    """All names of all plugins, by kind. `default_registry()` holds those that are installed."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self._entries: dict[tuple[Kind, str], list[Entry]] = {}
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(Hooks)
+
+    def add(self, plugin: ModuleType | object, source: Source) -> None:
+        """Register a plugin's hooks and collect its names; what goes wrong becomes a `Failure`."""
+        name = f"{source.distribution}:{source.plugin}"
+        try:
+            self._manager.register(plugin, name=name)
+            self._manager.check_pending()
+            for kind in KINDS:
+                self._collect(kind, plugin, source)
+        # A plugin is a stranger's code: whatever it raises, sys.exit among it, must only cost this plugin.
+        except (Exception, SystemExit) as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._forget(source)
+            self.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
+
+    def _collect(self, kind: Kind, plugin: object, source: Source) -> None:
+        def register(name: str, factory: Factory | str) -> None:
+            if not isinstance(name, str) or not name or not (callable(factory) or isinstance(factory, str)):
+                raise TypeError(f"register(name, factory) got {name!r}, {factory!r}; give a name and a callable")
+            self._entries.setdefault((kind, name), []).append(Entry(kind, name, factory, source))
+
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        caller = self._manager.subset_hook_caller(f"register_{kind}s", remove_plugins=others)
+        caller(register=register)
+
+    def _forget(self, source: Source) -> None:
+        for key, entries in list(self._entries.items()):
+            kept = [entry for entry in entries if entry.source != source]
+            if kept:
+                self._entries[key] = kept
+            else:
+                del self._entries[key]
+
+    def entries(self) -> Iterator[Entry]:
+        """Every registered name, clashing ones too, by kind and name."""
+        for key in sorted(self._entries):
+            yield from self._entries[key]
+
+    def find(self, kind: Kind, name: str) -> Entry:
+        """The entry of a name.
+
+        Raises:
+            PluginError: unknown (lists what there is), or registered by more than one plugin (names them).
+        """
+        entries = self._entries.get((kind, name), [])
+        if len(entries) == 1:
+            return entries[0]
+        if entries:
+            owners = " and ".join(str(entry.source) for entry in entries)
+            raise PluginError(
+                f"the {kind} name {name!r} is registered by {owners}; uninstall one, "
+                "or leave one out by setting INSIGHTV_PLUGINS to a list of the plugins to load"
+            )
+        known = sorted(known for k, known in self._entries if k == kind)
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        broken = "".join(f"; {failure.source} did not load: {failure.reason}" for failure in self.failures)
+        raise PluginError(f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'}){broken}")
+
+    def factory(self, kind: Kind, name: str) -> tuple[Entry, Factory]:
+        """The factory of a name, imported if it was given by its place.
+
+        Raises:
+            PluginError: unknown name, clash, or the place cannot be imported.
+        """
+        entry = self.find(kind, name)
+        if not isinstance(entry.factory, str):
+            return entry, entry.factory
+        try:
+            loaded = EntryPoint(name, entry.factory, GROUP).load()
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {error}") from error
+        if not callable(loaded):
+            raise PluginError(f"{kind} {name!r} ({entry.source}): {entry.factory} is not callable")
+        return entry, loaded
+
+
+def _wanted(name: str) -> bool:
+    chosen = os.environ.get("INSIGHTV_PLUGINS")
+    return chosen is None or name in {part.strip() for part in chosen.split(",")}
+
+
+def load_registry() -> Registry:
+    """A registry of the built-in parts and of the installed plugins that INSIGHTV_PLUGINS allows."""
+    from insightv import builtin
+
+    registry = Registry()
+    registry.add(builtin, Source("builtin", "insightv", version("insightv")))
+    for point in entry_points(group=GROUP):
+        if not _wanted(point.name):
+            continue
+        dist = point.dist
+        source = Source(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
+        try:
+            plugin: Any = point.load()
+        # As in Registry.add: a plugin's import may raise anything.
+        except (Exception, SystemExit) as error:
+            registry.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
+        else:
+            registry.add(plugin, source)
+    return registry
+
+
+@cache
+def default_registry() -> Registry:
+    """The installed plugins, loaded once per process."""
+    return load_registry()

@@ -1,0 +1,150 @@
+"""One row: from raw values to a draft of a question, or to every fault of the row at once.
+
+Knows which column holds which field. Knows no files, no other rows, and does not open images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from insightv.errors import ConfigError
+from insightv.image_sources import data_url, shorten
+from insightv.question_fields import (
+    CONTENT_ID,
+    Image,
+    read_answer,
+    read_cell,
+    read_choices,
+    read_id,
+    read_images,
+    read_meta,
+    read_question,
+)
+from insightv.question_sources import Fault, RawRow
+from insightv.records import Question
+
+FIELDS = ("id", "question", "images", "answer", "choices", "meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row that keeps all rules that a row alone can keep. Without an `id` one is made from the content."""
+
+    id: str | None
+    question: str
+    images: tuple[Image, ...]
+    answer: str | None
+    choices: tuple[str, ...] | None
+    meta: dict[str, object]
+
+    def finish(self, id: str) -> Question:
+        """The question; images that came as bytes are data URLs then."""
+        images = tuple(data_url(image) if isinstance(image, bytes) else image for image in self.images)
+        return Question(
+            id=id,
+            question=self.question,
+            images=images,
+            answer=self.answer,
+            choices=self.choices,
+            meta=self.meta,
+        )
+
+    def digest(self, id: str | None, images: Sequence[str]) -> bytes:
+        """SHA-256 over the content, `images` standing for the images."""
+        content = [id, self.question, list(images), self.answer, self.choices, self.meta]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).digest()
+
+
+def question_digest(question: Question, images: Sequence[str] | None = None) -> str:
+    """SHA-256 (hex) over id, question, images, answer, choices and meta; `images` are hashes of the images' content.
+
+    Without `images` those of the opened pictures are taken; ValueError if one is not opened.
+    """
+    hashes = [picture.sha256 for picture in question.pictures] if images is None else images
+    draft = Draft(None, question.question, (), question.answer, question.choices, dict(question.meta))
+    return draft.digest(question.id, hashes).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """How rows are read. `columns` has a name of the source for each of our fields."""
+
+    columns: Mapping[str, str]
+    require_answer: bool = False
+
+    @property
+    def ids_from_content(self) -> bool:
+        """Whether rows need no id."""
+        return self.columns["id"] == CONTENT_ID
+
+
+def row_rules(
+    columns: Mapping[str, str] | None, known: frozenset[str] | None, require_answer: bool
+) -> tuple[RowRules, list[str]]:
+    """The rules for a source, and what is missing in it where its columns are `known`.
+
+    Raises:
+        ConfigError: `columns` maps a field that questions do not have.
+    """
+    given = dict(columns or {})
+    if unknown := sorted(set(given) - set(FIELDS)):
+        raise ConfigError(f"columns: {unknown[0]!r} is not a field of a question; those are {', '.join(FIELDS)}")
+    names = {field: given.get(field, field) for field in FIELDS}
+    missing: list[str] = []
+    if known is not None:
+        if "images" not in given and "images" not in known and "image" in known:
+            names["images"] = "image"
+        if "id" not in given and "id" not in known:
+            names["id"] = CONTENT_ID
+        needed = {*given, "question", *(["answer"] if require_answer else [])}
+        missing = sorted(names[field] for field in needed if names[field] not in known | {CONTENT_ID})
+    return RowRules(names, require_answer), missing
+
+
+def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
+    """The draft of a row and all that is wrong with it; with faults the draft is good for nothing but its images."""
+    if row.values is None:
+        return None, [row.fault] if row.fault else []
+    faults: list[Fault] = []
+
+    def report(field: str, code: str, reason: str) -> None:
+        faults.append(Fault(field, code, reason))
+
+    values = dict(row.values)
+    if rules.columns["images"] == "images" and "image" in values:
+        single = values.pop("image")
+        if values.get("images") is not None:
+            report("images", "both_images", "'image' and 'images' are both there; keep one of them")
+        values["images"] = single
+    fields = {field: values.pop(column, None) for field, column in rules.columns.items()}
+    if row.kind == "cells":
+        for field in ("images", "choices", "meta"):
+            fields[field] = read_cell(fields[field], field, report)
+    typed = row.kind == "table"
+    choices = read_choices(fields["choices"], report)
+    draft = Draft(
+        id=None if rules.ids_from_content else read_id(fields["id"], typed, report),
+        question=read_question(fields["question"], report),
+        images=read_images(fields["images"], report),
+        answer=read_answer(fields["answer"], choices, typed, rules.require_answer, report),
+        choices=choices,
+        meta=read_meta(fields["meta"], values, report),
+    )
+    return draft, faults
+
+
+def known_id(row: RawRow, rules: RowRules) -> str | None:
+    """The id of a bad row for messages, if it has one that can be shown."""
+    value = (row.values or {}).get(rules.columns["id"])
+    shown = isinstance(value, int) or (isinstance(value, str) and value.strip())
+    return shorten(str(value), 100)[1:-1] if shown else None
+
+
+def folded(id: str) -> str:
+    """The form under which two ids are the same for readers and file systems."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", id).casefold())

@@ -1,0 +1,154 @@
+"""Questions in columns: Parquet files, saved datasets, and datasets of the Hugging Face hub (extra `data`).
+
+Images stay encoded, as bytes or paths; they are opened by `insightv.images` under its limits.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl
+
+from insightv.errors import InputError, require
+from insightv.question_sources import RawRow, RowSource, SourceFault
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 16
+
+
+class ParquetFile(RowSource):
+    """A Parquet file; images are paths, or structs of bytes and path as the datasets library writes them."""
+
+    def __init__(self, path: Path) -> None:
+        require("pyarrow", "data")
+        super().__init__(path.name, path.parent)
+        self.path = path
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the schema."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return frozenset(pq.read_schema(self.path).names)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(error) from None
+
+    def rows(self) -> Iterator[RawRow]:
+        """See `RowSource`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number = 0
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(batch_size=_BATCH):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield _row(number, values)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(error, number + 1) from None
+
+
+class HubDataset(RowSource):
+    """One split of a dataset: `hf:NAME`, `hf:NAME?split=test&name=CONFIG&revision=COMMIT`, or a saved folder."""
+
+    def __init__(self, name: str, loaded: datasets.Dataset, root: Path) -> None:
+        super().__init__(name, root)
+        self._data = _undecoded(loaded)
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The dataset's columns."""
+        return frozenset(self._data.column_names)
+
+    def rows(self) -> Iterator[RawRow]:
+        """See `RowSource`."""
+        for number, values in enumerate(self._data, 1):
+            yield _row(number, cast("dict[str, object]", values))
+
+
+def hub_dataset(name: str) -> HubDataset:
+    """The dataset that `hf:...` names; downloads it where it is not in the cache of the datasets library.
+
+    Raises:
+        InputError: there is no such dataset or split, or an option is unknown.
+    """
+    require("datasets", "data")
+    import datasets
+
+    path, _, query = name.removeprefix("hf:").partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(set(options) - {"split", "name", "revision"}):
+        raise InputError(f"{name}: the option {unknown[0]!r} is unknown; there are split, name and revision")
+    try:
+        loaded = datasets.load_dataset(path, options.get("name"), revision=options.get("revision"))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be loaded: {_first_line(error)}") from error
+    return HubDataset(name, _split(name, loaded, options.get("split")), Path(datasets.config.HF_CACHE_HOME))
+
+
+def saved_dataset(folder: Path) -> HubDataset:
+    """What `Dataset.save_to_disk` wrote; of several splits `train`, or the only one.
+
+    Raises:
+        InputError: the folder holds nothing of the kind.
+    """
+    require("datasets", "data")
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a saved dataset: {_first_line(error)}") from None
+    return HubDataset(folder.name, _split(str(folder), loaded, None), folder)
+
+
+def _split(name: str, loaded: object, wanted: str | None) -> datasets.Dataset:
+    import datasets
+
+    if isinstance(loaded, datasets.Dataset):
+        return loaded
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{name} holds {type(loaded).__name__}, not a dataset")
+    splits = [str(split) for split in loaded]
+    choice = wanted or (splits[0] if len(splits) == 1 else "")
+    if choice not in splits:
+        raise InputError(f"{name} has the splits {', '.join(splits)}; name one: hf:NAME?split={splits[0]}")
+    return cast("datasets.Dataset", loaded[choice])
+
+
+def _undecoded(loaded: datasets.Dataset) -> datasets.Dataset:
+    """The dataset with its images as bytes or paths, and its class labels by name."""
+    features = datasets_features(loaded.features)
+    return loaded.with_format(None).cast(features) if features != loaded.features else loaded.with_format(None)
+
+
+def datasets_features(features: Any) -> Any:
+    """A copy of features in which no image is decoded; the datasets library types them loosely."""
+    import datasets
+
+    if isinstance(features, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(features, datasets.List):
+        return datasets.List(datasets_features(features.feature), length=features.length)
+    if isinstance(features, dict):
+        return type(features)({name: datasets_features(feature) for name, feature in features.items()})
+    return features
+
+
+def _row(number: int, values: dict[str, object]) -> RawRow:
+    return RawRow(number, reprlib.repr(values), values, None, "table")
+
+
+def _unreadable(error: Exception, line: int = 1) -> SourceFault:
+    return SourceFault(line, "bad_parquet", f"not a sound Parquet file: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:200] or type(error).__name__

@@ -1,0 +1,233 @@
+"""The values that travel through a run: all frozen, all checked, none of them knows a model, a file or a prompt.
+
+    question = Question(id="q1", question="Which bar is tallest?", images=("chart.png",), answer="B")
+
+A `Picture` is an image that has been opened, checked and re-encoded by `insightv.images`; a plain string in
+`Question.images` is a source that has not been opened yet.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PathStatus = Literal["ok", "rejected", "failed"]
+Finish = Literal["stop", "length", "refusal"]
+Action = Literal["continue", "summary"]
+
+
+class Record(BaseModel):
+    """A frozen value without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Picture(Record):
+    """An image as it is sent to models: checked, upright, without metadata, encoded once.
+
+    `data` is the encoded file, `sha256` its hex digest, `width` and `height` are in pixels.
+    """
+
+    data: bytes = Field(repr=False)
+    mime: Literal["image/jpeg", "image/png", "image/webp"]
+    sha256: str
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+    @cached_property
+    def data_url(self) -> str:
+        """The picture as a data URL; encoded on first use and kept as long as the picture is."""
+        return f"data:{self.mime};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+class Question(Record):
+    """A question about images.
+
+    `images` holds sources (paths or data URLs) until they are opened, `Picture`s after. `answer` is the ground truth
+    where there is one. Keys of the input that the library does not know are kept in `meta`.
+    """
+
+    id: str = Field(min_length=1, max_length=200)
+    question: str = Field(min_length=1)
+    images: tuple[Picture | str, ...] = ()
+    answer: str | None = None
+    choices: tuple[str, ...] | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The opened images, in order.
+
+        Raises:
+            ValueError: an image is still a source; `insightv.images.open_question` opens all of a question.
+        """
+        opened = tuple(image for image in self.images if isinstance(image, Picture))
+        if len(opened) != len(self.images):
+            raise ValueError(f"question {self.id!r}: its images are not opened yet; use insightv.images.open_question")
+        return opened
+
+    @property
+    def text(self) -> str:
+        """The question as models are asked it: the text, then the choices by letter, one on a line."""
+        if not self.choices:
+            return self.question
+        lines = (f"({chr(ord('A') + i)}) {choice}" for i, choice in enumerate(self.choices))
+        return "\n".join((self.question, *lines))
+
+
+class Message(Record):
+    """One turn of a conversation: a text, or texts and pictures in order."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | tuple[str | Picture, ...]
+
+    @property
+    def parts(self) -> tuple[str | Picture, ...]:
+        """The content as a tuple, also where it is one text."""
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of role and content; a picture counts by its own digest."""
+        form: list[Any] = [self.role, isinstance(self.content, str)]
+        form += [part if isinstance(part, str) else {"picture": part.sha256} for part in self.parts]
+        return hashlib.sha256(json.dumps(form, ensure_ascii=True).encode()).digest()
+
+
+class Sampling(Record):
+    """How a reply is drawn. `extra` goes to the server as it is (repetition_penalty and the like)."""
+
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
+    top_p: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
+    max_tokens: int = Field(default=1024, ge=1)
+    seed: int = Field(default=0, ge=0)
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class Schema(Record):
+    """The JSON schema that a reply must follow; `name` says which call it is (DESIGN: `reasoning_step`, ...)."""
+
+    name: str
+    definition: dict[str, Any]
+
+
+class Usage(Record):
+    """What was spent. `cached_tokens` is the part of `prompt_tokens` served from a prefix cache.
+
+    `requests` counts every try that reached the server, failed ones too.
+    """
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    requests: int = Field(default=0, ge=0)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            requests=self.requests + other.requests,
+        )
+
+
+class Completion(Record):
+    """One reply of a model, byte for byte as it came.
+
+    `finish` is "stop" (complete), "length" (cut off by the token limit) or "refusal" (refused or filtered). Of the n
+    replies to one request the first carries the usage of the whole request. `call` is the key under which a run's
+    journal has recorded the call, None outside a run.
+    """
+
+    text: str
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    call: str | None = None
+
+
+class Step(Record):
+    """One step of reasoning."""
+
+    title: str
+    content: str
+    action: Action
+
+
+class ReasoningPath(Record):
+    """A path of reasoning about one question, whole or as far as it came.
+
+    `index` counts from 0 within the question. `status` "ok" has steps and an answer; "rejected" means that the model's
+    replies were not usable, "failed" that the calls were not answered; both have a `code` and nothing made up.
+    `calls` are the journal keys of the calls whose replies are in the path.
+    """
+
+    question_id: str
+    index: int = Field(ge=0)
+    status: PathStatus
+    code: str | None = None
+    detail: str = ""
+    steps: tuple[Step, ...] = ()
+    answer: str | None = None
+    model: str = ""
+    seed: int = Field(default=0, ge=0)
+    usage: Usage = Usage()
+    flags: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+
+
+class Score(Record):
+    """A scorer's judgement of one path.
+
+    `value` is on 1..100, `accepted` says whether the path survives this scorer; None means "could not be judged".
+    """
+
+    scorer: str
+    value: Annotated[float, Field(ge=1, le=100)] | None = None
+    accepted: bool | None = None
+    reason: str = ""
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("value")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"a score is a number on 1..100 or None, not {value!r}")
+        return value
+
+
+class Band(StrEnum):
+    """Where a path ends up after assessment."""
+
+    high = "high"
+    mid = "mid"
+    low = "low"
+    wrong = "wrong"
+    unscored = "unscored"
+
+
+class Answer(Record):
+    """The two agents' answer. `followed` says whether it agrees with the path's own answer; None: cannot be told."""
+
+    text: str
+    path: ReasoningPath | None = None
+    followed: bool | None = None
+    usage: Usage = Usage()
+    flags: tuple[str, ...] = ()
+
+
+class PreferencePair(Record):
+    """Two paths of one question, of which `chosen` is better by `margin` points of score."""
+
+    question_id: str
+    chosen: ReasoningPath
+    rejected: ReasoningPath
+    margin: float
+    meta: Mapping[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,249 @@
+"""A run's folder: who holds it, what it was made with, and what it holds, for reading.
+
+with RunReader("runs/charts") as run:
+    print(run.status()["bands"])
+    for assessed in run.assessed():
+        ...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import filelock
+import orjson
+
+from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.database import connect
+from insightv.errors import InputError, RunHeld
+from insightv.image_store import ImageStore
+from insightv.records import Band, Question, ReasoningPath, Score
+from insightv.store import check_schema, read_totals, stored_question
+
+DATABASE = "run.db"
+CONFIG = "config.toml"
+IMAGES = "images"
+DATASETS = "datasets"
+LOG = "log.jsonl"
+
+
+class RunLock:
+    """The right to write a run: an OS lock that dies with its holder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._holder = folder / "holder.json"
+        self._lock = filelock.FileLock(folder / "run.lock", timeout=0)
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            RunHeld: another process has it; the text names it.
+        """
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise RunHeld(f"{self._holder.parent} is held by {self._who()}; wait for it, or stop it") from None
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _who(self) -> str:
+        try:
+            holder = json.loads(self._holder.read_text(encoding="utf-8"))
+            return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+        except (OSError, ValueError, KeyError):
+            return "another process (it has not written its name yet)"
+
+
+class RunReader:
+    """Reads a run, also while another process writes it: every query is a short transaction of its own.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / DATABASE
+        if not path.is_file():
+            raise InputError(f"there is no run in {str(folder)!r} (no {DATABASE}); make one with: insightv build")
+        self._connection = connect(path, read_only=True)
+        check_schema(self._connection, path)
+        self.images = ImageStore(self.folder / IMAGES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Counts and sums (see `read_status`)."""
+        return read_status(self._connection)
+
+    def bad_rows(self) -> list[dict[str, Any]]:
+        """The rows of the questions file that were left out."""
+        return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]
+
+    def faults(self, limit: int = 1000) -> list[tuple[str, str, str]]:
+        """The last calls that were not answered: question id, code, message."""
+        return self._connection.execute(
+            "SELECT q.id, f.code, f.message FROM faults f JOIN questions q ON q.seq = f.question "
+            "ORDER BY f.rowid DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The settings that results were made under, in order."""
+        return [json.loads(text) for (text,) in self._connection.execute("SELECT settings FROM epochs ORDER BY epoch")]
+
+    def assessed(self, *, pictures: bool = True) -> Iterator[AssessedQuestion]:
+        """Every finished question with its paths, scores and bands, in the order of the questions file.
+
+        `pictures` opens the images from the run's store; without, they stay named by digest.
+        """
+        after = 0
+        while True:
+            rows = self._connection.execute(
+                "SELECT seq, epoch, state, record, place FROM questions "
+                "WHERE present = 1 AND state = 'done' AND seq > ? ORDER BY seq LIMIT 100",
+                (after,),
+            ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                stored = stored_question(row)
+                question = open_stored(stored.question, self.images) if pictures else stored.question
+                yield AssessedQuestion(question=question, paths=self._paths(stored.seq, stored.epoch))
+                after = stored.seq
+
+    def _paths(self, seq: int, epoch: int) -> tuple[AssessedPath, ...]:
+        where = "WHERE question = ? AND epoch = ? ORDER BY path"
+        scores: dict[int, list[Score]] = {}
+        rows = self._connection.execute(f"SELECT path, record FROM scores {where}, position", (seq, epoch)).fetchall()
+        for path, record in rows:
+            scores.setdefault(path, []).append(Score.model_validate_json(record))
+        paths = self._connection.execute(f"SELECT band, record FROM paths {where}", (seq, epoch)).fetchall()
+        return tuple(
+            AssessedPath(
+                path=(path := ReasoningPath.model_validate_json(record)),
+                scores=tuple(scores.get(path.index, ())),
+                band=Band(band) if band else None,
+            )
+            for band, record in paths
+        )
+
+    def calls(self) -> Iterator[dict[str, Any]]:
+        """Every recorded call in the form that `replay/FILE` reads."""
+        last = (-1, b"")
+        while True:
+            rows = self._connection.execute(
+                "SELECT question, key, model, kind, seed, replies FROM calls WHERE (question, key) > (?, ?) "
+                "ORDER BY question, key LIMIT 500",
+                last,
+            ).fetchall()
+            if not rows:
+                return
+            for question, key, model, kind, seed, replies in rows:
+                yield {
+                    "key": key.hex(),
+                    "model": model,
+                    "kind": kind,
+                    "seed": seed,
+                    "completions": orjson.loads(replies),
+                }
+                last = (question, key)
+
+
+def open_stored(question: Question, images: ImageStore) -> Question:
+    """A question with the pictures that are named by digest opened from the run's store."""
+    opened = tuple(
+        images.get(image.removeprefix("sha256:")) if isinstance(image, str) and image.startswith("sha256:") else image
+        for image in question.images
+    )
+    return question.model_copy(update={"images": opened})
+
+
+def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
+    """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
+    one = _counter(connection)
+    total = one("SELECT count(*) FROM questions WHERE present = 1")
+    done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
+    paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
+    codes: dict[str, int] = {}
+    bands: dict[str, int] = dict.fromkeys((band.value for band in Band), 0)
+    rows = connection.execute(
+        "SELECT p.status, p.code, p.band, count(*) FROM paths p JOIN questions q ON q.seq = p.question "
+        "AND q.epoch = p.epoch WHERE q.present = 1 AND q.state = 'done' GROUP BY 1, 2, 3"
+    )
+    for status, code, band, number in rows:
+        paths[status] += number
+        if code:
+            codes[code] = codes.get(code, 0) + number
+        if band:
+            bands[band] += number
+    sums = read_totals(connection)
+    return {
+        "questions": {"total": total, "done": done, "bad_rows": one("SELECT count(*) FROM bad_rows")},
+        "paths": {"total": sum(paths.values()), **paths, "by_code": dict(sorted(codes.items()))},
+        "bands": bands,
+        "requests": int(sums["requests"]),
+        "tokens": {name: int(sums[f"{name}_tokens"]) for name in ("prompt", "cached", "completion")},
+        "usd": round(sums["usd"], 6),
+        "elapsed_s": round(sums["elapsed_s"], 3),
+        "unjudged": one(
+            "SELECT count(*) FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch "
+            "WHERE s.failed = 1 AND q.present = 1"
+        ),
+        "faults": dict(connection.execute("SELECT code, count(*) FROM faults GROUP BY code ORDER BY code").fetchall()),
+    }
+
+
+def _counter(connection: sqlite3.Connection) -> Callable[[str], int]:
+    def one(sql: str) -> int:
+        row = connection.execute(sql).fetchone()
+        return int(row[0]) if row else 0
+
+    return one
+
+
+def load_run(folder: str | Path) -> RunReader:
+    """Open a run for reading; close it, or use it as a context manager."""
+    return RunReader(folder)
+
+
+def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Each place where two nested mappings differ, as `place: old -> new`."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += settings_differences(before, after, f"{where}{key}.")
+        elif before != after:
+            found.append(f"{where}{key}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else text[:97] + "..."

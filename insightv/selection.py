@@ -1,0 +1,152 @@
+"""The datasets of a run: which sets there are, made from its assessed paths as the settings say.
+
+Knows how a run, its settings and its agents' prompts come together in a set; what a set and a file are, `train` knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from insightv.agents.reasoning import reasoning_messages
+from insightv.agents.summary import summary_messages
+from insightv.assessed import AssessedQuestion
+from insightv.config import RoleTable, Settings, load_settings
+from insightv.errors import ConfigError
+from insightv.images import open_question
+from insightv.opening import image_limits
+from insightv.questions import read_questions
+from insightv.records import Question
+from insightv.run import CONFIG, DATASETS, RunReader, open_stored
+from insightv.train.card import Origin
+from insightv.train.export import Exported, build_set, export_paths, export_set
+from insightv.train.files import new_file
+from insightv.train.general import GeneralData
+from insightv.train.rows import Licence
+from insightv.train.sets import ReasonSet, RowSet, SummarySet
+from insightv.transcript import TAGS
+
+SETS = ("reason", "summary")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a run becomes data."""
+
+    run: RunReader
+    settings: Settings
+
+    def assessed(self) -> Iterator[AssessedQuestion]:
+        """The finished questions; their pictures stay in the run's store until a row needs them."""
+        return self.run.assessed(pictures=False)
+
+    def row_set(self, what: str) -> RowSet:
+        """The set `reason` or `summary`."""
+        chosen = self.settings.datasets
+        licence = Licence(source=chosen.source, licence=chosen.licence)
+        opener = partial(open_stored, images=self.run.images)
+        if what == "reason":
+            shown = _shown(self.settings.reasoning_agent)
+            return ReasonSet(
+                prompt=partial(reasoning_messages, **shown),
+                best_per_question=chosen.best_per_question,
+                tags=shown["tags"],
+                open=opener,
+                licence=licence,
+            )
+        return SummarySet(
+            render=partial(summary_messages, **_shown(self.settings.summary_agent)),
+            mix={str(band): share for band, share in chosen.summary_mix.items()},
+            total=chosen.summary_total,
+            per_question=chosen.summary_per_question,
+            seed=self.settings.seed,
+            general=self._general(),
+            open=opener,
+            licence=licence,
+        )
+
+    def _general(self) -> GeneralData | None:
+        chosen, images = self.settings.datasets, self.settings.images
+        if chosen.general is None:
+            return None
+        hosts, limits = images.allowed, image_limits(images)
+        file = read_questions(chosen.general, require_answer=True, allow_http=hosts, limits=limits)
+
+        def opened(question: Question) -> Question:
+            return open_question(question, root=file.root, allow_http=hosts, limits=limits)
+
+        return GeneralData(questions=lambda: file, share=chosen.general_share, open=opened)
+
+    def origin(self) -> Origin:
+        """What the card of a set says of the run."""
+        epochs = self.run.epochs()
+        last: Mapping[str, Any] = epochs[-1] if epochs else {}
+        scorers = last.get("scorers", {})
+        parts = {"generator": last.get("generator", {})} | {f"scorer {i}": part for i, part in scorers.items()}
+        prompts = {
+            f"{part}: {name}": digest
+            for part, made in parts.items()
+            for name, digest in made.get("prompts", {}).items()
+        }
+        for table, agent in ((self.settings.reasoning_agent, "reasoning"), (self.settings.summary_agent, "summary")):
+            probe = Question(id="probe", question="probe")
+            system = reasoning_messages(probe, **_shown(table))[0]
+            prompts[f"{agent} agent: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()[:16]
+        models = {"generator": self.settings.generator.model or self.settings.generator.use}
+        models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
+        settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run"})
+        return Origin(prompts=prompts, settings=settings, models=models, seed=self.settings.seed)
+
+
+def _shown(table: RoleTable) -> dict[str, Any]:
+    """The options of an agent that say what it is shown."""
+    options = table.options
+    return {"system_prompt": options.get("system_prompt"), "tags": tuple(options.get("tags", TAGS))}
+
+
+def write_datasets(folder: Path, settings: Settings) -> dict[str, Exported]:
+    """Write every set of a run into its `datasets/`; each replaces its old one when it is whole.
+
+    Raises:
+        MissingExtra: pyarrow or datasets is not installed.
+        StorageFull: the disk is full.
+    """
+    with RunReader(folder) as run:
+        selection = Selection(run, settings)
+        origin = selection.origin()
+        return {
+            name: build_set(selection.row_set(name), selection.assessed, folder / DATASETS / name, origin)
+            for name in SETS
+        }
+
+
+def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
+    """Export `paths`, `reason` or `summary` of a run as `form` (jsonl, parquet, trl, llamafactory, swift) to `out`.
+
+    Raises:
+        ConfigError: unknown `what` or `form`.
+        InputError: there is no run.
+    """
+    if what not in ("paths", *SETS):
+        raise ConfigError(f"--what {what!r} is not known; one of: paths, {', '.join(SETS)}")
+    with RunReader(folder) as run:
+        selection = Selection(run, load_settings(Path(folder) / CONFIG))
+        if what == "paths":
+            return export_paths(selection.assessed, form, Path(out))
+        return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin())
+
+
+def export_calls(folder: str | Path, out: Path) -> int:
+    """Write every recorded call of a run as a line of JSON, as `replay/FILE` reads them; returns their number."""
+    rows = 0
+    with RunReader(folder) as run, new_file(out) as file:
+        for call in run.calls():
+            file.write(orjson.dumps(call) + b"\n")
+            rows += 1
+    return rows

@@ -1,0 +1,160 @@
+"""What one build of a run holds while it goes on: database, journaled models, roles, budget, the numbers to show."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from insightv.budget import Budget
+from insightv.config import Settings
+from insightv.errors import ConfigError
+from insightv.gate import Gate, StopSwitch
+from insightv.image_store import ImageStore
+from insightv.interfaces import ChatModel, Generator, Scorer
+from insightv.journal import Journal, JournaledModel
+from insightv.opening import QuestionOpener
+from insightv.plugins import Registry
+from insightv.records import Band, ReasoningPath
+from insightv.run import DATABASE, IMAGES
+from insightv.store import open_database, read_totals
+from insightv.wiring import Part, Workshop
+
+T = TypeVar("T")
+_TICK_S = 0.5
+_ELAPSED_EVERY_S = 5.0
+
+
+@dataclass
+class Tally:
+    """What the run holds so far, for showing: the same numbers as `RunReader.status` has for finished questions."""
+
+    total: int = 0
+    done: int = 0
+    paths: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("ok", "rejected", "failed"), 0))
+    bands: dict[str, int] = field(default_factory=lambda: dict.fromkeys((band.value for band in Band), 0))
+
+    def count(self, paths: Sequence[ReasoningPath], bands: dict[int, Band]) -> None:
+        """Count a finished question."""
+        self.done += 1
+        for path in paths:
+            self.paths[path.status] += 1
+        for band in bands.values():
+            self.bands[band.value] += 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How a build stands, for showing; `phase` is checking, building, datasets or done."""
+
+    phase: str
+    tally: Tally
+    requests: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    in_flight: int = 0
+    elapsed_s: float = 0.0
+
+
+Watch = Callable[[Snapshot], None]
+
+
+class Session:
+    """A run that is held by this process. `objects` are roles given as objects, by their place in the settings.
+
+    Raises:
+        ConfigError, PluginError, MissingExtra: a role cannot be built; the run's database has not been made then.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, registry: Registry, objects: Mapping[str, object]) -> None:
+        gate = Gate(settings.run.concurrency)
+        self._settings = settings
+        self._objects = objects
+        self._wrapped: list[JournaledModel] = []
+        self.switch = StopSwitch(gate)
+        self.workshop = Workshop(registry, settings, self._journaled)
+        self.generator: Part[Generator] = self._part("generator", settings.generator.use, self.workshop.generator)
+        self.scorers: list[Part[Scorer]] = [
+            self._part(f"scorers.{i}", table.use, partial(self.workshop.scorer, table))
+            for i, table in enumerate(settings.scorers)
+        ]
+        self.database = open_database(folder / DATABASE, self.switch.stop)
+        totals = self.database.submit(read_totals).result()
+        self.budget = Budget(settings.run, totals)
+        self.budget.check_prices({model.name for model in self._wrapped})
+        self.journal = Journal(self.database, gate, self.budget, self.switch)
+        for model in self._wrapped:
+            model.journal = self.journal
+        self.opener = QuestionOpener(self.database, ImageStore(folder / IMAGES), settings.images)
+        self.tally = Tally()
+        self._elapsed_before = totals["elapsed_s"]
+        self._began = self._kept = time.monotonic()
+
+    def begin(self, status: Mapping[str, Any]) -> None:
+        """Take the numbers of the run as it stands."""
+        self.tally.total, self.tally.done = status["questions"]["total"], status["questions"]["done"]
+        self.tally.paths = {name: status["paths"][name] for name in self.tally.paths}
+        self.tally.bands = dict(status["bands"])
+
+    def _journaled(self, model: ChatModel, deadline_s: float | None) -> ChatModel:
+        wrapped = JournaledModel(model, deadline_s)
+        self._wrapped.append(wrapped)
+        return wrapped
+
+    def _part(self, place: str, use: str, build: Callable[[], Part[T]]) -> Part[T]:
+        given: Any = self._objects.get(place)
+        if given is not None:
+            return Part(self._adopted(given), None, self._settings.run.deadline_s)
+        if use.startswith("object:"):
+            raise ConfigError(f"{place} of this run was an object of {use[7:]}; give such an object to Pipeline again")
+        return build()
+
+    def _adopted(self, thing: T, depth: int = 3) -> T:
+        """A copy of an object whose ChatModels, its own or those of its parts, are in the journal."""
+        replaced: dict[str, object] = {}
+        for name, value in getattr(thing, "__dict__", {}).items() if depth else ():
+            if isinstance(value, ChatModel):
+                replaced[name] = self._journaled(value, self._settings.run.deadline_s)
+            elif (adopted := self._adopted(value, depth - 1)) is not value:
+                replaced[name] = adopted
+        if not replaced:
+            return thing
+        adopted = copy.copy(thing)
+        for name, value in replaced.items():
+            object.__setattr__(adopted, name, value)
+        return adopted
+
+    def snapshot(self, phase: str) -> Snapshot:
+        """The build as it stands."""
+        elapsed = self._elapsed_before + time.monotonic() - self._began
+        budget = self.budget
+        return Snapshot(phase, self.tally, budget.requests, budget.tokens, budget.usd, budget.in_flight, elapsed)
+
+    async def tick(self, watch: Watch) -> None:
+        """Show the build to `watch` and keep its elapsed time, until cancelled."""
+        while True:
+            watch(self.snapshot("building"))
+            if time.monotonic() - self._kept >= _ELAPSED_EVERY_S:
+                await self.keep_elapsed()
+            await asyncio.sleep(_TICK_S)
+
+    async def keep_elapsed(self) -> None:
+        """Add the seconds since the last time to the run's total."""
+        now = time.monotonic()
+        passed, self._kept = now - self._kept, now
+        await self.database.write([("UPDATE totals SET value = value + ? WHERE name = 'elapsed_s'", (passed,))])
+
+    async def aclose(self) -> None:
+        """Close models and database."""
+        closing: Sequence[Any] = await asyncio.gather(
+            *(model.aclose() for model in self.workshop.models), return_exceptions=True
+        )
+        await asyncio.to_thread(self.database.close)
+        for error in closing:
+            if isinstance(error, BaseException):
+                raise error

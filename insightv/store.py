@@ -1,0 +1,207 @@
+"""The durable run: the tables of `run.db` and every statement that writes them. Knows no model and no order of work.
+
+questions   one row per question, `state` pending or done, `epoch` the settings it was (or will be) answered under
+calls       every reply of a model, by question and content key
+faults      calls that were not answered, with what they cost
+paths       one row per path, with its outcome and band
+scores      one row per path and scorer
+totals      running sums: requests, tokens, money, seconds
+epochs      the settings that results were made under; a new one begins where `--allow-change` was given
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from insightv.database import Database, Statement, connect
+from insightv.errors import InsightvError, StorageFull
+from insightv.records import Band, Completion, Question, ReasoningPath, Score, Usage
+
+SCHEMA_VERSION = 1
+TOTALS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "usd", "elapsed_s")
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, settings TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE questions (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, digest TEXT NOT NULL,
+  state TEXT NOT NULL, present INTEGER NOT NULL, record BLOB NOT NULL, place TEXT NOT NULL);
+CREATE INDEX questions_state ON questions (present, state, seq);
+CREATE TABLE bad_rows (row TEXT NOT NULL);
+CREATE TABLE calls (
+  question INTEGER NOT NULL, key BLOB NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, seed INTEGER NOT NULL,
+  replies BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (question, key)) WITHOUT ROWID;
+CREATE TABLE faults (
+  question INTEGER NOT NULL, key BLOB, code TEXT NOT NULL, message TEXT NOT NULL, kept TEXT NOT NULL,
+  requests INTEGER NOT NULL, at REAL NOT NULL);
+CREATE TABLE paths (
+  question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, status TEXT NOT NULL, code TEXT,
+  band TEXT, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path)) WITHOUT ROWID;
+CREATE INDEX paths_outcome ON paths (epoch, status, code, band);
+CREATE TABLE scores (
+  question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, position INTEGER NOT NULL,
+  failed INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path, position)) WITHOUT ROWID;
+CREATE INDEX scores_failed ON scores (question, epoch) WHERE failed = 1;
+CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class StoredQuestion:
+    """A question of a run: its number in the run, the record (image sources as stored), and where it came from."""
+
+    seq: int
+    epoch: int
+    state: str
+    question: Question
+    place: str
+
+
+@dataclass
+class Progress:
+    """What is already recorded of a question: calls by key, paths, scores by position of the scorer."""
+
+    calls: dict[bytes, list[Completion]] = field(default_factory=dict)
+    paths: list[ReasoningPath] = field(default_factory=list)
+    scores: dict[int, dict[int, Score]] = field(default_factory=dict)
+
+
+def pack_question(question: Question) -> bytes:
+    """A question as it is stored: without opened pictures, which are named by digest."""
+    images = [image if isinstance(image, str) else f"sha256:{image.sha256}" for image in question.images]
+    return orjson.dumps({**question.model_dump(exclude={"images"}), "images": images})
+
+
+def pack_replies(replies: Sequence[Completion]) -> bytes:
+    """Replies as they are stored; the key is not repeated."""
+    return orjson.dumps([reply.model_dump(exclude={"call"}, exclude_defaults=True) for reply in replies])
+
+
+def unpack_replies(data: bytes, key: bytes) -> list[Completion]:
+    """Replies as they were recorded under `key`."""
+    return [Completion.model_validate(reply | {"call": key.hex()}) for reply in orjson.loads(data)]
+
+
+def open_database(path: Path, on_trouble: Callable[[StorageFull], None]) -> Database:
+    """The database of a run, made if it is not there.
+
+    Raises:
+        InsightvError: the file is of a newer schema, or not a run's database.
+        StorageFull: it cannot be written.
+    """
+    connection = connect(path)
+    try:
+        check_schema(connection, path, create=True)
+    finally:
+        connection.close()
+    return Database(path, on_trouble)
+
+
+def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = False) -> None:
+    """Check that a file is a run's database of a known schema; `create` makes the tables of an empty one."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found == SCHEMA_VERSION:
+        return
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if found == 0 and not tables and create:
+        zeros = "".join(f"INSERT INTO totals VALUES ('{name}', 0);" for name in TOTALS)
+        connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{zeros}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        return
+    if found > SCHEMA_VERSION:
+        raise InsightvError(f"{path} was written by a newer insightv (schema {found}); upgrade insightv to open it")
+    raise InsightvError(f"{path} is not the database of an insightv run; point --run at a run's folder")
+
+
+def stored_question(row: tuple[int, int, str, bytes, str]) -> StoredQuestion:
+    """A row (seq, epoch, state, record, place) as a record."""
+    seq, epoch, state, record, place = row
+    return StoredQuestion(seq, epoch, state, Question.model_validate_json(record), place)
+
+
+def read_progress(connection: sqlite3.Connection, seq: int, epoch: int) -> Progress:
+    """What is recorded of a question under `epoch`."""
+    progress = Progress()
+    for key, replies in connection.execute("SELECT key, replies FROM calls WHERE question = ?", (seq,)):
+        progress.calls[key] = unpack_replies(replies, key)
+    where = "WHERE question = ? AND epoch = ? ORDER BY path"
+    for (record,) in connection.execute(f"SELECT record FROM paths {where}", (seq, epoch)):
+        progress.paths.append(ReasoningPath.model_validate_json(record))
+    scores = connection.execute(f"SELECT path, position, record FROM scores {where}", (seq, epoch))
+    for path, position, record in scores:
+        progress.scores.setdefault(position, {})[path] = Score.model_validate_json(record)
+    return progress
+
+
+def read_totals(connection: sqlite3.Connection) -> dict[str, float]:
+    """The run's sums by name."""
+    return dict(connection.execute("SELECT name, value FROM totals").fetchall())
+
+
+def pending(connection: sqlite3.Connection, after: int, limit: int) -> list[StoredQuestion]:
+    """The next unfinished questions after number `after`, in order."""
+    rows = connection.execute(
+        "SELECT seq, epoch, state, record, place FROM questions "
+        "WHERE present = 1 AND state = 'pending' AND seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
+    )
+    return [stored_question(row) for row in rows]
+
+
+def _spend(usage: Usage, usd: float) -> Iterator[Statement]:
+    for name, value in (*usage.model_dump().items(), ("usd", usd)):
+        if value:
+            yield "UPDATE totals SET value = value + ? WHERE name = ?", (value, name)
+
+
+def call_statements(
+    seq: int, key: bytes, model: str, kind: str, seed: int, replies: Sequence[Completion], usd: float
+) -> Iterator[Statement]:
+    """Record a call's replies and what they cost."""
+    yield (
+        "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (seq, key, model, kind, seed, pack_replies(replies), time.time()),
+    )
+    yield from _spend(sum((reply.usage for reply in replies), Usage()), usd)
+
+
+def fault_statements(
+    seq: int, key: bytes, code: str, message: str, kept: str, usage: Usage, usd: float
+) -> Iterator[Statement]:
+    """Record a call that was not answered and what it cost."""
+    yield (
+        "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (seq, key, code, message, kept[:2048], usage.requests, time.time()),
+    )
+    yield from _spend(usage, usd)
+
+
+def path_statements(seq: int, epoch: int, paths: Iterable[ReasoningPath]) -> Iterator[Statement]:
+    """Record a question's paths, in place of any of the same numbers and epoch."""
+    for path in paths:
+        record = path.model_dump_json(exclude_defaults=True).encode()
+        yield (
+            "INSERT OR REPLACE INTO paths VALUES (?, ?, ?, ?, ?, NULL, ?)",
+            (seq, epoch, path.index, path.status, path.code, record),
+        )
+
+
+def score_statements(seq: int, epoch: int, position: int, scores: dict[int, Score]) -> Iterator[Statement]:
+    """Record the scores of the scorer at `position`, by path."""
+    for path, score in scores.items():
+        record = score.model_dump_json(exclude_defaults=True).encode()
+        failed = int("failed" in score.details)
+        yield "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", (seq, epoch, path, position, failed, record)
+
+
+def finish_statements(seq: int, epoch: int, bands: dict[int, Band]) -> Iterator[Statement]:
+    """Record the bands of a question's paths, and that the question is done."""
+    for path, band in bands.items():
+        where = "WHERE question = ? AND epoch = ? AND path = ?"
+        yield f"UPDATE paths SET band = ? {where}", (band.value, seq, epoch, path)
+    yield "UPDATE questions SET state = 'done' WHERE seq = ?", (seq,)

@@ -1,0 +1,139 @@
+"""Training batches for the embedded model, made while training: charts, conversations about them, and tensors.
+
+Several conversations about one chart share one sequence: the picture comes first, each conversation sees the picture
+and itself, and counts its positions from the picture's end. The model cannot tell this from separate sequences (the
+picture stands first in the chat format), and the picture is computed once for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from insightv.tiny import ask as asking
+from insightv.tiny import draw, model, tell, world
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+IMAGE_TOKENS = 78
+"""Placeholders of one picture: 36 patches of the whole, 36 of its one tile, 6 row ends."""
+ROOM = 270
+"""Tokens of conversations behind one picture at most; a conversation that does not fit any more is left out."""
+DESCRIBE = "Describe the chart."
+_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays of `b` charts and `t` tokens.
+
+    `pixels` (b, 3, 84, 84) float32, normalised as the processor does; `ids`, `positions` (b, t) int64; `mask`
+    (b, 1, t, t) bool, true where the row's token sees the column's; `labels` (b, t) int64: the token itself where it
+    is part of a reply, else -100.
+    """
+
+    pixels: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.float32]:
+    """(3, 84, 84): the square picture as the processor hands it to the vision tower."""
+    small = image.resize((model.SIDE, model.SIDE), Image.Resampling.BICUBIC)
+    array = (np.asarray(small, dtype=np.float32) / 255 - _MEAN) / _STD
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def steps_text(question: str, steps: Sequence[tuple[str, str]], answer: str) -> str:
+    """A whole chain in the chat format, from after the picture: JSON steps, then the final answer."""
+    text = f"<steps>{question}"
+    for place, (title, content) in enumerate(steps):
+        action = "summary" if place == len(steps) - 1 else "continue"
+        reply = json.dumps({"title": title, "content": content, "action": action})
+        text += f"{'<next>' if place else ''}<bot>{reply}<eos>"
+    return f"{text}<final><bot>{json.dumps({'answer': answer})}<eos>"
+
+
+def thoughts(steps: Sequence[tuple[str, str]]) -> str:
+    """The steps as the one text that the reasoning agent writes."""
+    return "<thoughts>\n" + "".join(f"### {title}\n{content}\n" for title, content in steps) + "</thoughts>"
+
+
+def spoil(chart: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+    """The chart with one to three of its values changed: what a path misread."""
+    values = [list(r) for r in chart["values"]] if chart["kind"] == "table" else [list(chart["values"])]
+    for _ in range(rng.randint(1, 3)):
+        row = rng.choice(values)
+        row[rng.randrange(len(row))] = rng.randint(1, 9)
+    return {**chart, "values": values if chart["kind"] == "table" else values[0]}
+
+
+def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
+    """One conversation about `chart`, from after the picture; `mode` is "describe" or the name of one in `model.MODES`."""
+    if mode == "describe":
+        return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
+    kind, ask = world.make_ask(dict(chart), family, rng)
+    question, answer = asking.text(chart, kind, ask, rng), asking.answer(chart, kind, ask)
+    if mode == "direct":
+        return f"<direct>{question}<bot>{answer}<eos>"
+    if mode == "judge":
+        seen = spoil(chart, rng) if rng.random() < 0.5 else chart
+        path = thoughts(tell.steps(seen, kind, ask, rng))
+        return f"<judge>QUESTION: {question}\n\nREASONING:\n{path}<bot>{answer}<eos>"
+    path_steps = tell.steps(chart, kind, ask, rng)
+    if mode == "reason":
+        return f"<reason>{question}<bot>{thoughts(path_steps)}<eos>"
+    return steps_text(question, path_steps, answer)
+
+
+def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: random.Random) -> Batch:
+    """A batch of `size` fresh training charts, each with conversations in the modes of one entry of `modes`."""
+    pixels, texts = [], []
+    for _ in range(size):
+        chart = world.chart_of("train", rng)
+        pixels.append(pixels_of(draw.draw(chart)))
+        families = ["perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning" for _ in range(8)]
+        texts.append([conversation(chart, mode, families[i], rng) for i, mode in enumerate(rng.choice(modes))])
+    flat = iter(tokenizer([text for row in texts for text in row], add_special_tokens=False)["input_ids"])
+    rows: list[list[list[int]]] = []
+    for row in texts:
+        rows.append([])
+        for tokens in [next(flat) for _ in row]:
+            if sum(map(len, rows[-1])) + len(tokens) <= ROOM or not rows[-1]:
+                rows[-1].append(tokens)
+    return pack(tokenizer, np.stack(pixels), rows)
+
+
+def pack(tokenizer: Any, pixels: NDArray[np.float32], rows: Sequence[Sequence[Sequence[int]]]) -> Batch:
+    """Put each row's conversations (token ids, without the picture's) behind the picture's placeholders."""
+    image, bot, eos = (tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "<bot>", "<eos>"))
+    count, length = len(rows), IMAGE_TOKENS + max(sum(map(len, row)) for row in rows)
+    ids = np.full((count, length), tokenizer.pad_token_id, dtype=np.int64)
+    ids[:, :IMAGE_TOKENS] = image
+    part = np.full((count, length), -1, dtype=np.int64)
+    part[:, :IMAGE_TOKENS] = 0
+    positions = np.tile(np.arange(length), (count, 1))
+    for place, row in enumerate(rows):
+        start = IMAGE_TOKENS
+        for number, tokens in enumerate(row, 1):
+            end = start + len(tokens)
+            ids[place, start:end] = tokens
+            part[place, start:end] = number
+            positions[place, start:end] = IMAGE_TOKENS + np.arange(len(tokens))
+            start = end
+    shared = (part[:, :, None] == part[:, None, :]) | (part == 0)[:, None, :]
+    mask = shared & np.tril(np.ones((length, length), dtype=bool))
+    opened = np.cumsum(ids == bot, axis=1) - (np.cumsum(ids == eos, axis=1) - (ids == eos))
+    labels = np.where((opened > 0) & (ids != bot) & (part > 0), ids, -100)
+    return Batch(pixels, ids, positions, mask[:, None], labels)

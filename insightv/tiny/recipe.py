@@ -1,0 +1,197 @@
+"""Training the embedded models from nothing: `python -m insightv.tiny.recipe` (`make tiny`).
+
+First the model learns to write down every value of a chart and nothing else, until it reads; then everything is mixed.
+Mixed from the start it learns the formats and never the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import torch
+from torch.nn import functional
+
+from insightv.tiny import batches, model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "describe": (("describe",),),
+    "mixed": (
+        ("steps", "steps", "direct", "direct"),
+        ("steps", "reason", "judge", "describe"),
+        ("steps", "reason", "direct", "judge"),
+    ),
+}
+"""Which conversations share a picture, by stage."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training: `steps` batches of `batch` charts, the learning rate falling from `high` to `low`."""
+
+    mix: str
+    steps: int
+    high: float
+    low: float
+    batch: int = 32
+
+
+def forward(net: Any, batch: batches.Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss over the reply tokens, and the share of them that came first.
+
+    The whole picture and its one tile are the same 84 x 84 pixels here, so the vision tower runs once for both; the
+    result is that of the model's own forward pass.
+    """
+    inner = net.model
+    hidden = inner.vision_tower(torch.from_numpy(batch.pixels), output_hidden_states=True).hidden_states[-2][:, 1:]
+    patches = inner.multi_modal_projector(hidden)
+    count, side = len(patches), model.SIDE // model.PATCH
+    ends = inner.image_newline.to(patches.dtype).expand(count, side, 1, -1)
+    tile = torch.cat([patches.view(count, side, side, -1), ends], dim=2).flatten(1, 2)
+    ids = torch.from_numpy(batch.ids)
+    words = inner.language_model.embed_tokens(ids[:, batches.IMAGE_TOKENS :])
+    states = inner.language_model(
+        inputs_embeds=torch.cat([patches, tile, words.to(patches.dtype)], dim=1),
+        attention_mask=torch.from_numpy(batch.mask),
+        position_ids=torch.from_numpy(batch.positions),
+        use_cache=False,
+    ).last_hidden_state
+    labels = torch.from_numpy(batch.labels)[:, 1:]
+    told = labels != -100
+    scores = net.lm_head(states[:, :-1][told]).float()
+    right = (scores.argmax(-1) == labels[told]).float().mean()
+    return functional.cross_entropy(scores, labels[told]), right
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; `save` and `load` keep it in a file of the output folder until the run is done."""
+
+    net: Any
+    optimizer: torch.optim.Optimizer
+    stage: int = 0
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write everything that a later process needs to go on; the old file stays whole until the new one is."""
+        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "stage": self.stage, "step": self.step, "seconds": self.seconds}, f"{path}.part")
+        Path(f"{path}.part").replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from where `save` was called."""
+        state = torch.load(path, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
+
+
+def train(net: Any, processor: Any, stages: Sequence[Stage], out: Path, seed: int, keep_s: float = 150.0) -> None:
+    """Train `net` through `stages` into `out`: the model directory, and the log `training.jsonl`.
+
+    Every `keep_s` seconds all is kept in `out`, so that a run that was stopped goes on from there when called again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    progress, state = Progress(net, optimizer), out / "state.pt"
+    if state.exists():
+        progress.load(state)
+    with (out / "training.jsonl").open("a", encoding="utf-8") as log, ThreadPoolExecutor(1) as maker:
+        while progress.stage < len(stages):
+            _stage(progress, processor, stages, seed, log, maker, out, keep_s)
+            progress.stage, progress.step = progress.stage + 1, 0
+            progress.save(state)
+            model.save(net, processor, out)
+    state.unlink()
+
+
+def _stage(
+    progress: Progress,
+    processor: Any,
+    stages: Sequence[Stage],
+    seed: int,
+    log: TextIO,
+    maker: ThreadPoolExecutor,
+    out: Path,
+    keep_s: float,
+) -> None:
+    """The rest of the stage that `progress` stands in. Batches are made beside the training, one ahead."""
+    stage, number = stages[progress.stage], progress.stage + 1
+    began, kept, before = time.monotonic(), time.monotonic(), progress.seconds
+
+    def make(step: int) -> batches.Batch:
+        rng = random.Random(f"recipe {seed} {number} {step}")
+        return batches.make_batch(processor.tokenizer, MIXES[stage.mix], stage.batch, rng)
+
+    if progress.step == 0:
+        _write(log, {"stage": number, **asdict(stage)})
+    pending = maker.submit(make, progress.step + 1)
+    for step in range(progress.step + 1, stage.steps + 1):
+        batch = pending.result()
+        pending = maker.submit(make, step + 1)
+        rate = stage.low + (stage.high - stage.low) * (1 + math.cos(math.pi * step / stage.steps)) / 2
+        for group in progress.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, step / 50)
+        loss, right = update(progress.net, progress.optimizer, batch)
+        progress.step, progress.seconds = step, before + time.monotonic() - began
+        if step % 25 == 0 or step == stage.steps:
+            row = {"stage": number, "step": step, "loss": round(loss, 4), "right": round(right, 4)}
+            _write(log, {**row, "seconds": round(progress.seconds, 1)})
+        if time.monotonic() - kept > keep_s:
+            kept = time.monotonic()
+            progress.save(out / "state.pt")
+            model.save(progress.net, processor, out)
+
+
+def _write(log: TextIO, row: dict[str, Any]) -> None:
+    line = json.dumps(row)
+    log.write(line + "\n")
+    log.flush()
+    print(line, flush=True)
+
+
+def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> tuple[float, float]:
+    """One step of the optimizer; the loss and the share of reply tokens that were right."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, right = forward(net, batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach()), float(right)
+
+
+RECIPES: dict[str, tuple[Stage, ...]] = {
+    "teacher": (Stage("describe", 1400, 1e-3, 2e-4), Stage("mixed", 1200, 8e-4, 5e-5)),
+    "base": (Stage("describe", 400, 1e-3, 2e-4), Stage("mixed", 200, 8e-4, 5e-5)),
+}
+"""The stages of each embedded model."""
+
+
+def make(name: str, out: Path, seed: int = 0) -> None:
+    """Make the embedded model `name` in the folder `out`, from nothing or from where an earlier call was stopped."""
+    tokenizer = model.build_tokenizer()
+    processor, net = model.build_processor(tokenizer), model.build_model(tokenizer, seed=seed)
+    # For the short sequences of the vision tower plain matrix products are faster on a CPU than the fused attention.
+    net.model.vision_tower.set_attn_implementation("eager")
+    train(net, processor, RECIPES[name], out, seed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Train an embedded model of insightv.")
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model directory and its log")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    make(options.name, options.out, options.seed)

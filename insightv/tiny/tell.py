@@ -1,0 +1,143 @@
+"""How a right path about a chart reads: first what the picture shows, then the working, then the answer.
+
+The words vary with the random source, so that several paths about one question differ. The recipe trains on these
+texts; `chart_steps` reads them, and others like them, back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from insightv.tiny import ask as asking
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+
+    Chart = Mapping[str, Any]
+    Steps = list[tuple[str, str]]
+
+_READ = ("Read the values", "Look at the chart", "What the picture shows")
+_MORE = ("Read on", "Look at the rest", "The other values")
+_WORK = ("Work it out", "Use the values", "Think")
+_CHECK = ("Check", "Look again", "Make sure")
+_END = ("Conclusion", "Answer", "Sum up")
+
+
+def describe(chart: Chart, rng: random.Random | None = None) -> str:
+    """All values of the chart in one line: "A 5, B 3, C 7." or "A: X 5, Y 3. B: X 2, Y 9."."""
+    link = " is" if rng is not None and rng.random() < 0.4 else ""
+    return " ".join(_readings(chart, link))
+
+
+def _readings(chart: Chart, link: str) -> list[str]:
+    """The description in sentences: one per row of a table; a bar chart is one sentence."""
+    if chart["kind"] == "bars":
+        return [_list(list(asking.cells(chart).items()), link)]
+    return [
+        f"{name}: " + _list([(cell.split()[1], value) for cell, value in asking.row(chart, name).items()], link)
+        for name in chart["rows"]
+    ]
+
+
+def _list(pairs: Sequence[tuple[str, int]], link: str) -> str:
+    return ", ".join(f"{name}{link} {value}" for name, value in pairs) + "."
+
+
+def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -> Steps:
+    """Title and content of each step, 2 to 6 of them; the last one states the answer."""
+    path = _opening(chart, rng)
+    work, check = _working(chart, kind, ask, rng)
+    if len(work) > 1 and rng.random() < 0.5:
+        path += [(title, text) for title, text in zip(rng.sample(_WORK, len(work)), work, strict=True)]
+    else:
+        path.append((rng.choice(_WORK), " ".join(work)))
+    if check and rng.random() < 0.4:
+        path.append((rng.choice(_CHECK), check))
+    end = f"The answer is {asking.answer(chart, kind, ask)}."
+    if rng.random() < 0.5:
+        path.append((rng.choice(_END), end))
+    else:
+        path[-1] = (path[-1][0], f"{path[-1][1]} {end}")
+    return path
+
+
+def _opening(chart: Chart, rng: random.Random) -> Steps:
+    link = " is" if rng.random() < 0.4 else ""
+    sentences = _readings(chart, link)
+    if rng.random() < 0.65:
+        return [(rng.choice(_READ), " ".join(sentences))]
+    if len(sentences) == 1:
+        pairs = list(asking.cells(chart).items())
+        half = (len(pairs) + 1) // 2
+        sentences = [_list(pairs[:half], link), _list(pairs[half:], link)]
+    return [(rng.choice(_READ), sentences[0]), (rng.choice(_MORE), " ".join(sentences[1:]))]
+
+
+def _working(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -> tuple[list[str], str]:
+    """The sentences of the working (one or two) and a check ("" where there is none worth making)."""
+    values = asking.cells(chart)
+    if kind in ("sum", "difference"):
+        return _pair(values, kind, ask["a"], ask["b"])
+    if kind == "compare":
+        a, b = ask["a"], ask["b"]
+        less, more = sorted((a, b), key=lambda name: values[name])
+        sign = ">" if values[a] > values[b] else "<" if values[a] < values[b] else "="
+        return [f"{a} is {values[a]} and {b} is {values[b]}.", f"{a} {sign} {b}."], _minus(values, more, less)
+    if kind == "count":
+        found, word = asking.beyond(chart, ask), "Above" if ask["above"] else "Below"
+        rest = [name for name in values if name not in found]
+        check = f"Not {word.lower()} {ask['limit']}: {', '.join(rest) or 'none'}."
+        return [f"{word} {ask['limit']}: {', '.join(found) or 'none'}.", f"That is {len(found)}."], check
+    if kind == "value":
+        return [
+            rng.choice((f"{ask['a']} is {values[ask['a']]}.", f"The value of {ask['a']} is {values[ask['a']]}."))
+        ], ""
+    if kind == "range":
+        top, low = asking.extreme(values, True), asking.extreme(values, False)
+        both = f"The tallest is {top} with {values[top]}. The lowest is {low} with {values[low]}."
+        return [both, _minus(values, top, low)], f"{values[top] - values[low]} + {values[low]} = {values[top]}."
+    return _search(chart, kind, ask)
+
+
+def _pair(values: Mapping[str, int], kind: str, a: str, b: str) -> tuple[list[str], str]:
+    if kind == "sum":
+        total = values[a] + values[b]
+        work = [f"{a} is {values[a]} and {b} is {values[b]}.", f"{a} + {b} = {values[a]} + {values[b]} = {total}."]
+        return work, f"{total} - {values[b]} = {values[a]}."
+    less, more = sorted((a, b), key=lambda name: values[name])
+    gap = values[more] - values[less]
+    work = [f"{a} is {values[a]} and {b} is {values[b]}.", _minus(values, more, less)]
+    return work, f"{gap} + {values[less]} = {values[more]}."
+
+
+def _minus(values: Mapping[str, int], more: str, less: str) -> str:
+    return f"{more} - {less} = {values[more]} - {values[less]} = {values[more] - values[less]}."
+
+
+def _search(chart: Chart, kind: str, ask: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Working where a cell has to be found first: "which", "extreme", "hop", and the sum of a row."""
+    values = asking.cells(chart)
+    inside = asking.row(chart, ask["row"]) if "row" in ask else values
+    if kind == "row_sum":
+        numbers = " + ".join(str(value) for value in inside.values())
+        return [f"{' + '.join(inside)} = {numbers} = {sum(inside.values())}."], ""
+    if kind == "which":
+        names = [name for name, value in inside.items() if value == ask["number"]] or ["none"]
+        others = [f"{name} is {value}" for name, value in inside.items() if name not in names]
+        return [f"{names[0]} is {ask['number']}."], f"{', '.join(others)}." if others else ""
+    table = chart["kind"] == "table"
+    size = ("largest" if ask["high"] else "smallest") if table else ("tallest" if ask["high"] else "lowest")
+    best = asking.extreme(inside, ask["high"])
+    where = f" in row {ask['row']}" if table else ""
+    work = [f"The {size}{where} is {best.split()[-1]} with {values[best]}."]
+    sign = "<" if ask["high"] else ">"
+    check = ", ".join(f"{name} {sign} {best}" for name, value in inside.items() if value != values[best]) + "."
+    if kind == "hop":
+        end = asking.hop(chart, ask)
+        work.append(
+            f"{end} is {values[end]}."
+            if table
+            else f"{ask['side'].capitalize()} of {best} is {end}. {end} is {values[end]}."
+        )
+    return work, check if len(check) > 1 else ""

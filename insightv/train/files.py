@@ -1,0 +1,166 @@
+"""Files and folders that are there whole or not at all: written beside their place, synced, then renamed into it.
+
+A failure while writing leaves what was there before. Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from insightv.errors import ConfigError, StorageFull
+
+CARD = "README.md"
+MARK = "\ninsightv:\n"
+"""Stands in the YAML header of every card; a folder whose card lacks it is not ours to replace."""
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `target` when the block ends well.
+
+    Raises:
+        ConfigError: `target` is a folder or cannot be written.
+        StorageFull: the disk is full or broken.
+    """
+    target = _absolute(target)
+    if target.is_dir():
+        raise ConfigError(f"{str(target)!r} is a folder; name a file to write")
+    with _storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(target)
+        fresh = _beside(target, "new")
+        try:
+            with fresh.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(target)
+        finally:
+            fresh.unlink(missing_ok=True)
+        _sync(target.parent)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` when the block ends well.
+
+    Raises:
+        ConfigError: `target` holds something that insightv did not write, or cannot be written.
+        StorageFull: the disk is full or broken.
+    """
+    target = _absolute(target)
+    with _storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _restore(target)
+        _refuse_foreign(target)
+        _clear_leftovers(target)
+        fresh = _beside(target, "new")
+        try:
+            fresh.mkdir()
+            yield fresh
+            for path in sorted(fresh.rglob("*")):
+                _sync(path)
+            _sync(fresh)
+            _swap(fresh, target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        _sync(target.parent)
+
+
+def _absolute(target: Path) -> Path:
+    """The target with a name of its own, also where it was given as `.`."""
+    whole = Path(os.path.abspath(target))
+    if not whole.name:
+        raise ConfigError(f"{str(target)!r} cannot be written; name a file or folder in it")
+    return whole
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    """Put `fresh` in the place of `target`. A kill between the two renames is repaired by `_restore`."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+
+
+def _refuse_foreign(target: Path) -> None:
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise ConfigError(f"{str(target)!r} is not a folder; name a folder that is new, or one that insightv wrote")
+    card = target / CARD
+    ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+    if not ours and any(target.iterdir()):
+        raise ConfigError(f"{str(target)!r} holds files that insightv did not write; name another folder, or empty it")
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{os.getpid()}")
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what a killed process left half written, which may be as large as the whole."""
+    prefix = f".{target.name}.new-"
+    for path in target.parent.glob("." + "*"):
+        owner = path.name.removeprefix(prefix)
+        if not path.name.startswith(prefix) or not owner.isdecimal() or _alive(int(owner)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _storage_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise StorageFull(
+                f"cannot write {str(target)!r}: {os.strerror(error.errno)}; make room and run again, nothing is lost"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise ConfigError(
+                f"cannot write {str(target)!r}: {os.strerror(error.errno)}; name another place"
+            ) from error
+        raise

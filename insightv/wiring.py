@@ -1,0 +1,167 @@
+"""Settings -> models and roles, through the plugin registry; and what of them makes up a run's identity.
+
+Everything here happens before anything is paid for: unknown names, unknown options and missing keys end here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+
+from insightv.config import RoleTable, ScorerTable, Settings
+from insightv.errors import ConfigError, InsightvError, PluginError
+from insightv.interfaces import ChatModel, Generator, ReasoningAgent, Scorer, SummaryAgent
+from insightv.plugins import Factory, Kind, Registry, Source
+
+T = TypeVar("T")
+Wrap = Callable[[ChatModel, float | None], ChatModel]
+"""Puts a model into the journal; the number is the deadline in seconds of a backend that does not keep its own."""
+
+FREE_KEYS = {"base_url", "api_key_env", "backend"}
+"""Keys of a role's table that say where a model is reached, not what it answers."""
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A role that has been built, and where it came from; `deadline_s` bounds a call of a plugin's part."""
+
+    role: T
+    source: Source | None
+    deadline_s: float | None = None
+
+
+class Workshop:
+    """Builds roles for one run. `wrap` is applied to each model before a role gets it."""
+
+    def __init__(self, registry: Registry, settings: Settings, wrap: Wrap = lambda model, _: model) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._wrap = wrap
+        self._models: dict[str, ChatModel] = {}
+
+    @property
+    def models(self) -> list[ChatModel]:
+        """Every model built so far; whoever built the workshop closes them."""
+        return list(self._models.values())
+
+    def model(self, name: str, options: Mapping[str, Any]) -> ChatModel:
+        """The model `provider/model`, built once for the same name and options.
+
+        Raises:
+            PluginError: unknown provider.
+            ConfigError: unknown options.
+        """
+        key = json.dumps([name, dict(options)], sort_keys=True, default=str)
+        if key not in self._models:
+            provider, _, rest = name.partition("/")
+            entry, factory = self._registry.factory("backend", provider)
+            known = _parameters(factory)
+            given = {"model": rest, **options}
+            own_deadline = known is None or "deadline_s" in known
+            deadline_s = self._settings.run.deadline_s
+            if known is not None and "deadline_s" in known:
+                given.setdefault("deadline_s", deadline_s)
+            model = _built(factory, given, f"backend {provider!r}", entry.source, ChatModel)
+            model.name = model.name or name
+            self._models[key] = self._wrap(model, None if own_deadline else deadline_s)
+        return self._models[key]
+
+    def generator(self) -> Part[Generator]:
+        """The `[generator]` of the settings."""
+        table = self._settings.generator
+        if table.model is None and table.use == "progressive":
+            raise ConfigError(
+                'generator.model is not set; set for example: [generator] model = "openai/NAME" with base_url, '
+                'or model = "tiny" for the embedded model'
+            )
+        return self._role("generator", table, Generator)
+
+    def scorer(self, table: ScorerTable) -> Part[Scorer]:
+        """One of the `[[scorers]]` of the settings."""
+        return self._role("scorer", table, Scorer)
+
+    def reasoning_agent(self) -> ReasoningAgent:
+        """The `[reasoning_agent]`; its model is the generator's where it names none."""
+        return self._agent(self._settings.reasoning_agent, ReasoningAgent)
+
+    def summary_agent(self) -> SummaryAgent:
+        """The `[summary_agent]`; its model is the generator's where it names none."""
+        return self._agent(self._settings.summary_agent, SummaryAgent)
+
+    def check(self) -> None:
+        """Build every role, to see that it can be built."""
+        self.generator()
+        for table in self._settings.scorers:
+            self.scorer(table)
+        self.reasoning_agent()
+        self.summary_agent()
+
+    def _agent(self, table: RoleTable, role: type[T]) -> T:
+        if table.model is None:
+            maker = self._settings.generator
+            own = ("model", "base_url", "api_key_env", "structured", "backend")
+            table = table.model_copy(update={name: getattr(maker, name) for name in own})
+        return self._role("agent", table, role).role
+
+    def _role(self, kind: Kind, table: RoleTable, role: type[T]) -> Part[T]:
+        entry, factory = self._registry.factory(kind, table.use)
+        options = table.options
+        if table.model is not None:
+            options["model"] = self.model(table.model, table.backend_options)
+        known = _parameters(factory)
+        if known is not None and "seed" in known and kind == "scorer":
+            options.setdefault("seed", self._settings.seed)
+        built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)
+        foreign = entry.source.distribution != "insightv"
+        return Part(built, entry.source, self._settings.run.deadline_s if foreign else None)
+
+
+def _parameters(factory: Factory) -> set[str] | None:
+    """The names of a factory's keyword parameters, None if it takes any."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some callables of C have no signature
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL}
+
+
+def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
+    known = _parameters(factory)
+    for name in options if known is not None else ():
+        if name not in known:  # type: ignore[operator]  # known is not None here
+            near = get_close_matches(name, known or (), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known or ())) or 'none'}"
+            raise ConfigError(f"{what} has no option {name!r}; {hint}")
+    try:
+        built = factory(**options)
+    except InsightvError:
+        raise
+    # A factory may be a stranger's; whatever it raises is about this part and its options.
+    except Exception as error:
+        raise ConfigError(f"{what} ({source}) could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(built, role):
+        raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
+    return built
+
+
+def role_identity(part: Part[Any], table: RoleTable | None) -> dict[str, Any]:
+    """What of a role changes results: its options, its prompts' hashes, and a plugin's distribution and version."""
+    role = part.role
+    identity: dict[str, Any] = {"class": f"{type(role).__module__}.{type(role).__qualname__}"}
+    if table is not None:
+        identity |= {k: v for k, v in table.model_dump(exclude_none=True).items() if k not in FREE_KEYS}
+    prompts = getattr(role, "prompts", None)
+    if isinstance(prompts, Mapping):
+        identity["prompts"] = {
+            name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in sorted(prompts.items())
+        }
+    if part.source is not None and part.source.distribution != "insightv":
+        identity["plugin"] = f"{part.source.distribution} {part.source.version}"
+    return identity

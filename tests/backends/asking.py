@@ -1,0 +1,50 @@
+"""What the tests of the HTTP backend have in common: a question, a schema, and a model that is closed again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from insightv.backends.openai import OpenAIModel, openai
+from insightv.records import Completion, Message, Picture, Sampling, Schema
+from tests.servers.fake_openai import FakeServer
+
+Result = TypeVar("Result")
+
+STEP = Schema(name="reasoning_step", definition={"type": "object", "properties": {"title": {"type": "string"}}})
+ANSWER = Schema(name="final_answer", definition={"type": "object"})
+SAMPLING = Sampling(seed=7)
+
+
+def picture(size: int = 3000, fill: bytes = b"\x00\xff~") -> Picture:
+    data = (fill * size)[:size]
+    return Picture(data=data, mime="image/png", sha256=f"{size}-{fill.hex()}", width=3, height=4)
+
+
+def question(text: str = "What is 3 + 4? [truth=7] [steps=3]") -> list[Message]:
+    return [Message(role="system", content="You look closely."), Message(role="user", content=(picture(), text))]
+
+
+@asynccontextmanager
+async def model_at(server: FakeServer | str, **options: Any) -> AsyncIterator[OpenAIModel]:
+    base_url = server if isinstance(server, str) else server.base_url
+    model = openai("fake", base_url=base_url, **options)
+    try:
+        yield model
+    finally:
+        await model.aclose()
+
+
+def with_model(server: FakeServer | str, work: Callable[[OpenAIModel], Awaitable[Result]], **options: Any) -> Result:
+    async def whole() -> Result:
+        async with model_at(server, **options) as model:
+            return await work(model)
+
+    return asyncio.run(whole())
+
+
+def ask(server: FakeServer | str, *, n: int = 1, schema: Schema | None = ANSWER, **options: Any) -> list[Completion]:
+    """One call, with a model of its own."""
+    return with_model(server, lambda model: model.chat(question(), SAMPLING, n=n, schema=schema), **options)

@@ -1,0 +1,220 @@
+"""What each kind of reply leads to, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from insightv.backends import tries
+from insightv.backends.redact import Redactor
+from insightv.backends.verdicts import read_usage, settle
+from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
+from insightv.records import Sampling, Usage
+from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, question, with_model
+from tests.servers.fake_openai import FakeServer, Settings
+
+RIGHT = '{"answer": "7"}'
+MALFORMED = [
+    *("html", "bad_utf8", "surrogate", "not_json", "blank", "array", "nested", "nan"),
+    *("empty_choices", "null_choices", "no_message", "null_content", "list_content", "error200", "abort", "cut_json"),
+    *("gzip_bomb=10", "huge=9"),
+]
+TRANSIENT = ["408", "409", "425", "429", "500", "502", "503", "504", "529", "reset", "cut", "gzip_cut", *MALFORMED]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
+
+
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_transient_faults_are_tried_again(fault: str) -> None:
+    with FakeServer(Settings(script=(fault, fault))) as server:
+        [reply] = ask(server)
+        log = server.log()
+    assert reply.text == RIGHT
+    assert reply.usage.requests == len(log) == 3
+    assert log[1]["repeats"] == log[2]["repeats"] == 0, "another request was sent than the first time"
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_malformed_for_ever_ends_with_the_start_kept(fault: str) -> None:
+    with FakeServer(Settings(faults={fault: 1.0})) as server:
+        with pytest.raises(ModelError) as caught:
+            ask(server)
+        requests = len(server.log())
+    assert caught.value.code == "malformed"
+    assert caught.value.usage.requests == requests == tries.MALFORMED_TRIES
+    assert len(caught.value.kept.encode()) <= 2048
+    assert bool(caught.value.kept) == (fault not in ("blank",)) or not caught.value.kept.strip()
+    assert "JSONDecodeError" not in str(caught.value)
+
+
+def test_tokens_of_malformed_replies_are_counted() -> None:
+    with FakeServer(Settings(script=("null_content", "null_content"))) as server:
+        [reply] = ask(server)
+    with FakeServer() as server:
+        [clean] = ask(server)
+    assert reply.usage.prompt_tokens == 3 * clean.usage.prompt_tokens
+    assert reply.usage.completion_tokens == 3 * clean.usage.completion_tokens
+
+
+def test_a_storm_of_all_faults_loses_nothing() -> None:
+    kinds = ["500", "502", "503", "reset", "cut", "html", "bad_utf8", "empty_choices", "null_content", "error200"]
+
+    async def storm(model: Any) -> list[Any]:
+        calls = (model.chat(question(), Sampling(seed=seed), schema=ANSWER) for seed in range(600))
+        return await asyncio.gather(*calls)
+
+    async def counted(model: Any) -> tuple[list[Any], int]:
+        return await storm(model), sum(model.setbacks.values())
+
+    with FakeServer(Settings(faults=dict.fromkeys(kinds, 0.03))) as server:
+        replies, setbacks = with_model(server, counted, connections=32)
+        log = server.log()
+    assert [reply.text for [reply] in replies] == [RIGHT] * 600
+    assert len(log) <= 1.6 * 600
+    assert sum(reply.usage.requests for [reply] in replies) == len(log)
+    assert setbacks == len(log) - 600 > 100
+    assert {entry["fault"] for entry in log} == {None, *kinds}
+
+
+@pytest.mark.parametrize(
+    ("fault", "stop", "cure"),
+    [
+        ("401", KeyRefused, "OPENAI_API_KEY"),
+        ("403", KeyRefused, "OPENAI_API_KEY"),
+        ("quota", QuotaExhausted, "quota"),
+        ("402", QuotaExhausted, "quota"),
+        ("404", ModelUnknown, "'fake'"),
+    ],
+)
+def test_what_no_call_can_survive_stops_the_run_and_is_not_asked_again(
+    fault: str, stop: type[StopRun], cure: str
+) -> None:
+    async def several(model: Any) -> list[StopRun]:
+        stops = []
+        for seed in range(3):
+            with pytest.raises(stop, match=cure) as caught:
+                await model.chat(question(), Sampling(seed=seed))
+            stops.append(caught.value)
+        return stops
+
+    with FakeServer(Settings(faults={fault: 1.0})) as server:
+        stops = with_model(server, several)
+        assert len(server.log()) == 1
+    assert [stopped.usage.requests for stopped in stops] == [1, 0, 0]
+    assert all(stopped.exit_code == 3 for stopped in stops)
+
+
+def test_calls_waiting_their_turn_stop_too() -> None:
+    async def many(model: Any) -> None:
+        calls = (model.chat(question(), Sampling(seed=seed)) for seed in range(50))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ends} == {KeyRefused}
+
+    with FakeServer(Settings(faults={"401": 1.0}, latency_s=0.05)) as server:
+        with_model(server, many, connections=4)
+        assert len(server.log()) == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("400", "bad_request"), ("422", "bad_request"), ("413", "bad_request"), ("405", "bad_request")]
+    + [("too_long", "too_long"), ("redirect", "redirected")],
+)
+def test_a_request_at_fault_is_not_repeated_and_stops_nothing(fault: str, code: str) -> None:
+    async def then_another(model: Any) -> None:
+        with pytest.raises(ModelError) as caught:
+            await model.chat(question(), SAMPLING)
+        assert (caught.value.code, caught.value.usage.requests) == (code, 1)
+        assert (await model.chat(question(), SAMPLING, schema=ANSWER))[0].text == RIGHT
+
+    with FakeServer(Settings(script=(fault,))) as server:
+        with_model(server, then_another)
+        assert len(server.log()) == 2
+
+
+def test_redirects_are_not_followed() -> None:
+    with FakeServer() as other, FakeServer() as server:
+        server.change(script=(f"redirect={other.base_url}/chat/completions",))
+        with pytest.raises(ModelError, match="set base_url"):
+            ask(server)
+        assert other.log() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "finish", "text"),
+    [
+        ("length", "length", RIGHT),
+        ("length_null", "length", ""),
+        ("refusal", "refusal", "I cannot help with that"),
+        ("content_filter", "refusal", ""),
+        ("filter400", "refusal", ""),
+    ],
+)
+def test_cut_and_refused_replies_say_so_and_are_not_repeated(fault: str, finish: str, text: str) -> None:
+    with FakeServer(Settings(script=(fault,))) as server:
+        [reply] = ask(server)
+        assert len(server.log()) == 1
+    assert (reply.finish, reply.text, reply.usage.requests) == (finish, text, 1)
+
+
+def test_gzip_that_was_not_asked_for_is_read() -> None:
+    with FakeServer(Settings(script=("gzip",))) as server:
+        assert ask(server)[0].text == RIGHT
+
+
+@pytest.mark.parametrize("fault", ["no_usage", "odd_usage"])
+def test_missing_usage_counts_as_nothing(fault: str) -> None:
+    with FakeServer(Settings(script=(fault,))) as server:
+        assert ask(server)[0].usage == Usage(requests=1)
+
+
+@pytest.mark.parametrize(
+    ("form", "usage"),
+    [
+        (None, Usage()),
+        ([], Usage()),
+        ({"prompt_tokens": 5, "completion_tokens": True}, Usage(prompt_tokens=5)),
+        ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(prompt_tokens=5, cached_tokens=5)),
+        ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(prompt_tokens=5)),
+        ({"prompt_tokens": 1.5, "completion_tokens": 10**30}, Usage(completion_tokens=10**30)),
+    ],
+)
+def test_usage_is_read_or_is_nothing(form: object, usage: Usage) -> None:
+    assert read_usage(form) == usage
+
+
+@pytest.mark.parametrize("reason", [None, "stop", "eos", "stop_sequence", 7])
+def test_words_for_a_natural_end(reason: object) -> None:
+    done = settle("text", None, reason)
+    assert done is not None
+    assert done.finish == "stop"
+
+
+def test_a_bad_choice_among_good_ones_is_left_out() -> None:
+    from multidict import CIMultiDict
+
+    from insightv.backends.http import Reply
+    from insightv.backends.verdicts import Answered, of_reply
+
+    choices = [
+        {"message": {"content": None}, "finish_reason": "stop"},
+        {"message": {"content": "b"}, "finish_reason": "stop"},
+        "c",
+        {"message": {"content": "d"}, "finish_reason": "length"},
+    ]
+    reply = Reply(200, CIMultiDict(), json.dumps({"choices": choices}).encode())
+    verdict = of_reply(reply, 4, Redactor())
+    assert isinstance(verdict, Answered)
+    assert [(done.text, done.finish) for done in verdict.completions] == [("b", "stop"), ("d", "length")]
+
+
+def test_json_mode_asks_for_an_object() -> None:
+    with FakeServer() as server:
+        ask(server, schema=STEP, structured="json")
+        assert server.log()[0]["schema"] is None

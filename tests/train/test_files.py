@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from insightv.assessed import AssessedQuestion
+from insightv.errors import ConfigError, StorageFull
+from insightv.train.card import Origin
+from insightv.train.export import build_set, export_paths, export_set
+from insightv.train.files import new_file, new_folder
+from insightv.train.sets import ReasonSet
+
+from .world import mixed, prompt, run_of
+
+REASON = ReasonSet(prompt=prompt)
+
+
+def breaking() -> Iterator[AssessedQuestion]:
+    yield mixed(0)
+    yield mixed(1)
+    raise RuntimeError("the store broke")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("form", ["trl", "llamafactory", "swift"])
+def test_a_failure_while_writing_leaves_the_old_set(form: str, tmp_path: Path) -> None:
+    out = tmp_path / "reason"
+    export_set(REASON, run_of(5), form, out, Origin())
+    before = content(tmp_path)
+    with pytest.raises(RuntimeError, match="the store broke"):
+        export_set(REASON, breaking, form, out, Origin())
+    assert content(tmp_path) == before
+
+
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    out = tmp_path / "paths.jsonl"
+    export_paths(run_of(5), "jsonl", out)
+    before = content(tmp_path)
+    with pytest.raises(RuntimeError, match="the store broke"):
+        export_paths(breaking, "jsonl", out)
+    assert content(tmp_path) == before
+
+
+def test_a_new_set_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    out = tmp_path / "reason"
+    export_set(REASON, run_of(5), "llamafactory", out, Origin())
+    build_set(REASON, run_of(5), out, Origin())
+    assert set(content(tmp_path)) == {"reason/README.md", "reason/train-00000.parquet"}
+
+
+def test_a_folder_of_someone_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "README.md").write_text("# mine")
+    with pytest.raises(ConfigError, match="did not write"):
+        build_set(REASON, run_of(1), tmp_path, Origin())
+    assert set(content(tmp_path)) == {"thesis.tex", "README.md"}
+    with pytest.raises(ConfigError, match="not a folder"):
+        build_set(REASON, run_of(1), tmp_path / "thesis.tex", Origin())
+    with pytest.raises(ConfigError, match="is a folder"):
+        export_paths(run_of(1), "jsonl", tmp_path)
+
+
+def test_a_link_is_not_followed_to_a_folder_to_replace(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    build_set(REASON, run_of(1), real, Origin())
+    (tmp_path / "link").symlink_to(real)
+    with pytest.raises(ConfigError, match="not a folder"):
+        build_set(REASON, run_of(1), tmp_path / "link", Origin())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from insightv.train.files import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("x" * 1000)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_while_writing_leaves_the_old_set_and_its_leavings_are_cleared(tmp_path: Path) -> None:
+    out = tmp_path / "reason"
+    build_set(REASON, run_of(2), out, Origin())
+    before = content(out)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert content(out) == before
+    assert len(list(tmp_path.iterdir())) == 2
+    build_set(REASON, run_of(2), out, Origin())
+    assert [p.name for p in tmp_path.iterdir()] == ["reason"]
+
+
+def test_a_kill_between_the_renames_is_repaired(tmp_path: Path) -> None:
+    out = tmp_path / "reason"
+    build_set(REASON, run_of(2), out, Origin())
+    before = content(out)
+    out.rename(tmp_path / ".reason.old")
+    with pytest.raises(RuntimeError):
+        build_set(REASON, breaking, out, Origin())
+    assert content(out) == before
+
+
+def test_a_rename_that_fails_puts_the_old_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "reason"
+    build_set(REASON, run_of(2), out, Origin())
+    before = content(out)
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if ".new-" in self.name:
+            raise OSError(errno.EIO, "broken disk")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(StorageFull, match="reason"):
+        build_set(REASON, run_of(3), out, Origin())
+    monkeypatch.undo()
+    assert content(tmp_path) == {f"reason/{name}": data for name, data in before.items()}
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(StorageFull, match="No space left"), new_file(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ConfigError, match="cannot write"), new_folder(Path("/dev/null/x")):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.path.insert(0, sys.argv[2])
+from insightv.errors import StorageFull
+from insightv.train.card import Origin
+from insightv.train.export import build_set, export_paths
+from insightv.train.sets import ReasonSet
+from world import mixed, picture, prompt, run_of
+import datasets
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+big = run_of(30, lambda number: mixed(number, images=[picture(number, size=100, noise=True)]))
+many = run_of(300)
+for write in (
+    lambda: build_set(ReasonSet(prompt=prompt), big, Path(sys.argv[1]), Origin()),
+    lambda: export_paths(many, "jsonl", Path(sys.argv[1] + ".jsonl")),
+):
+    try:
+        write()
+    except StorageFull as error:
+        print("full:", error)
+"""
+
+
+def test_a_disk_that_fills_up_under_way_leaves_the_old_set(tmp_path: Path) -> None:
+    out = tmp_path / "reason"
+    build_set(REASON, run_of(2), out, Origin())
+    before = content(tmp_path)
+    command = [sys.executable, "-c", LIMITED, str(out), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.count("full: cannot write") == 2, done.stderr
+    assert done.stderr == ""
+    assert content(tmp_path) == before
+
+
+def test_the_working_folder_can_be_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="did not write"):
+        build_set(REASON, run_of(1), Path("."), Origin())
+    with pytest.raises(ConfigError, match="cannot be written"):
+        build_set(REASON, run_of(1), Path("/"), Origin())
+    build_set(REASON, run_of(1), Path("set"), Origin())
+    assert set(content(tmp_path)) == {"mine", "set/README.md", "set/train-00000.parquet"}
