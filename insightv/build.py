@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from insightv.assess.bands import band_of
 from insightv.config import Settings
@@ -17,7 +17,7 @@ from insightv.errors import ModelError, StopRun
 from insightv.image_sources import ImageError
 from insightv.interfaces import Scorer
 from insightv.journal import Book, open_book
-from insightv.records import Question, ReasoningPath, Score
+from insightv.records import Question, ReasoningPath, Record, Score
 from insightv.session import Session
 from insightv.store import (
     Progress,
@@ -31,6 +31,7 @@ from insightv.store import (
 from insightv.wiring import Part
 
 log = logging.getLogger("insightv")
+R = TypeVar("R", bound=Record)
 _CHUNK = 200
 
 
@@ -132,7 +133,7 @@ class Build:
         except ModelError as error:
             paths = _failed(question, n, error.code, str(error))
         # A generator may be a stranger's: whatever it raises costs this question's paths, not the run.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("the generator failed on question %r", question.id)
             paths = _failed(question, n, "generator_error", f"{type(error).__name__}: {error}")
         if self._switch.error is not None and any(path.status == "failed" for path in paths):
@@ -163,26 +164,24 @@ class Build:
     ) -> dict[int, Score]:
         scorer, name = part.role, self._names[position]
         try:
-            made = await _within(scorer.score(question, tuple(paths)), part.deadline_s)
+            async with asyncio.timeout(part.deadline_s) as limit:
+                made = await scorer.score(question, tuple(paths))
             scores = _checked_scores(made, len(paths), name)
         except StopRun:
             raise
-        except TimeoutError:
-            scores = _unscored(name, len(paths), "timeout", f"no scores within run.deadline_s = {part.deadline_s} s")
         except ModelError as error:
             scores = _unscored(name, len(paths), error.code, str(error))
         # A scorer may be a stranger's: whatever it raises costs this question's scores, not the run.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("scorer %r failed on question %r", name, question.id)
-            scores = _unscored(name, len(paths), "scorer_error", f"{type(error).__name__}: {error}")
+            late = isinstance(error, TimeoutError) and limit.expired()
+            reason = (
+                f"no scores within run.deadline_s = {part.deadline_s} s" if late else f"{type(error).__name__}: {error}"
+            )
+            scores = _unscored(name, len(paths), "timeout" if late else "scorer_error", reason)
         if self._switch.error is not None and any("failed" in score.details for score in scores):
             raise StopRun("stopped while paths were being scored")
         return {path.index: score for path, score in zip(paths, scores, strict=True)}
-
-
-async def _within(work: Awaitable[Any], deadline_s: float | None) -> Any:
-    async with asyncio.timeout(deadline_s):
-        return await work
 
 
 def _failed(question: Question, n: int, code: str, detail: str) -> list[ReasoningPath]:
@@ -203,6 +202,7 @@ def _checked_paths(paths: object, question: Question, n: int) -> list[ReasoningP
     if found != [(question.id, index) for index in range(n)]:
         raise ValueError(f"generate() must return the paths 0..{n - 1} of question {question.id!r}, got {found[:20]}")
     for path in paths:
+        _revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
     return paths
@@ -213,4 +213,11 @@ def _checked_scores(scores: object, n: int, name: str) -> list[Score]:
         raise TypeError(f"score() must return a list of Score, got {type(scores).__name__}")
     if len(scores) != n:
         raise ValueError(f"score() must return one score per path: {n} paths, {len(scores)} scores")
-    return [score if score.scorer else score.model_copy(update={"scorer": name}) for score in scores]
+    # The name in the settings decides, not what a scorer calls itself: bands go by it.
+    return [_revalidated(score).model_copy(update={"scorer": name}) for score in scores]
+
+
+def _revalidated(record: R) -> R:
+    """The record checked anew: `model_construct` makes records that were never checked."""
+    checked: R = type(record).model_validate(dict(record))
+    return checked

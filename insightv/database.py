@@ -80,6 +80,7 @@ class Database:
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Do `work` within the next transaction; the future is done when that transaction is committed."""
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled: what was paid for is recorded
         with self._wake:
             if self._closing:
                 raise InsightvError(f"{self.path} is closed")

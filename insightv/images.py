@@ -44,7 +44,8 @@ __all__ = [
 DEFAULT_LIMITS = ImageLimits()
 _JPEG_QUALITY = 90
 _LARGE_PIXELS = 8_000_000
-_MAX_SCANS = 500
+# A progressive JPEG goes over all its pixels once a scan, and a scan may be a few bytes long; cameras write about ten.
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 500, 4_000_000_000
 # Large images are decoded one at a time, so that memory does not grow with the number of threads.
 _large = threading.Lock()
 
@@ -183,10 +184,15 @@ def _check_size(size: tuple[int, int], source: object, limits: ImageLimits) -> N
 
 
 def _check_kind(image: Image.Image, data: bytes, source: object) -> None:
+    from PIL import ImageFile
+
     if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
         raise ImageError("animated", f"{shorten(source)} is an animated WEBP; save the frame that is meant as PNG")
-    if image.format == "JPEG" and image.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise ImageError("too_complex", f"{shorten(source)} is a JPEG of more than {_MAX_SCANS} scans; save it anew")
+    scans = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // math.prod(image.size))
+    if image.format == "JPEG" and image.info.get("progressive") and data.count(b"\xff\xda") > scans:
+        raise ImageError("too_complex", f"{shorten(source)} is a JPEG of more than {scans} scans; save it anew")
+    if ImageFile.LOAD_TRUNCATED_IMAGES and _ends_early(data):  # another library of this process may have set it
+        raise EOFError
 
 
 def _decoder_error(data: bytes, source: object, error: Exception) -> ImageError:
@@ -201,10 +207,12 @@ def _decoder_error(data: bytes, source: object, error: Exception) -> ImageError:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether the mark of the end is missing; of meaning only where decoding has failed."""
+    """Whether the mark of the end is missing. A whole image can do without; one that failed is cut then."""
     if data[:4] == b"RIFF":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    ends = {b"\x89P": b"IEND", b"\xff\xd8": b"\xff\xd9", b"GI": b"\x00;"}
+    if data[:2] == b"\xff\xd8":  # a thumbnail has an end of its own, before the image begins
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xda" not in data
+    ends = {b"\x89P": b"IEND", b"GI": b"\x00;"}
     return data[:2] in ends and ends[data[:2]] not in data
 
 

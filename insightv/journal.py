@@ -106,14 +106,17 @@ class JournaledModel(ChatModel):
             book.ticket = False
         else:
             await self._journal.gate.acquire(book.seq)
+        # The slot is held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
         try:
             replies = await self._paid(book, key, messages, sampling, n, schema)
+            usage = sum((reply.usage for reply in replies), Usage())
+            usd = self._journal.budget.cost(self.name, usage)
+            kind = schema.name if schema else "text"
+            await self._journal.database.write(
+                call_statements(book.seq, key, self.name, kind, sampling.seed, replies, usd)
+            )
         finally:
             self._journal.gate.release()
-        usage = sum((reply.usage for reply in replies), Usage())
-        usd = self._journal.budget.cost(self.name, usage)
-        kind = schema.name if schema else "text"
-        await self._journal.database.write(call_statements(book.seq, key, self.name, kind, sampling.seed, replies, usd))
         book.calls[key] = [reply.model_copy(update={"call": key.hex()}) for reply in replies]
         return book.calls[key]
 
@@ -161,7 +164,7 @@ class JournaledModel(ChatModel):
         except (ModelError, StopRun):
             raise
         # A backend may be a stranger's: whatever it raises is a call that was not answered.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             text = f"{self.name}: {type(error).__name__}: {error}"
             raise ModelError("backend_error", text, usage=Usage(requests=1)) from error
         if not isinstance(replies, list) or not all(isinstance(reply, Completion) for reply in replies):

@@ -19,7 +19,7 @@ from insightv import ingest
 from insightv.build import Build
 from insightv.config import Settings, check_settings, load_settings, write_settings
 from insightv.doors import blocking
-from insightv.errors import InputError, Interrupted
+from insightv.errors import InputError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry, default_registry
@@ -190,7 +190,8 @@ class Pipeline:
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
-            await session.keep_elapsed()
+            if not isinstance(session.switch.error, StorageFull):
+                await session.keep_elapsed()
         if session.switch.error is not None:
             raise session.switch.error
 

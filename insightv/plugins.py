@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
-from insightv.errors import PluginError
+from insightv.errors import MissingExtra, PluginError
 
 GROUP = "insightv"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -97,6 +97,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.left_out: list[str] = []
         self._entries: dict[tuple[Kind, str], list[Entry]] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
@@ -107,11 +108,16 @@ class Registry:
         try:
             self._manager.register(plugin, name=name)
             self._manager.check_pending()
+            if not self._manager.get_hookcallers(plugin):
+                hooks = ", ".join(f"register_{kind}s" for kind in KINDS)
+                raise PluginError(f"it implements no hook; mark at least one of {hooks} with @insightv.hookimpl")
             for kind in KINDS:
                 self._collect(kind, plugin, source)
+        except KeyboardInterrupt:
+            raise
         # A plugin is a stranger's code: whatever it raises, sys.exit among it, must only cost this plugin.
-        except (Exception, SystemExit) as error:
-            if self._manager.has_plugin(name):
+        except BaseException as error:
+            if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(name=name)
             self._forget(source)
             self.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
@@ -158,6 +164,8 @@ class Registry:
         near = get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         broken = "".join(f"; {failure.source} did not load: {failure.reason}" for failure in self.failures)
+        if self.left_out:
+            broken += f"; INSIGHTV_PLUGINS leaves out {', '.join(self.left_out)}"
         raise PluginError(f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'}){broken}")
 
     def factory(self, kind: Kind, name: str) -> tuple[Entry, Factory]:
@@ -171,16 +179,21 @@ class Registry:
             return entry, entry.factory
         try:
             loaded = EntryPoint(name, entry.factory, GROUP).load()
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {error}") from error
+        except (MissingExtra, KeyboardInterrupt):
+            raise
+        # As in Registry.add: a plugin's import may raise anything.
+        except BaseException as error:
+            text = f"{kind} {name!r} ({entry.source}) cannot be imported: {type(error).__name__}: {error}"
+            raise PluginError(text) from error
         if not callable(loaded):
             raise PluginError(f"{kind} {name!r} ({entry.source}): {entry.factory} is not callable")
         return entry, loaded
 
 
-def _wanted(name: str) -> bool:
+def _chosen() -> set[str] | None:
+    """The plugins that INSIGHTV_PLUGINS lists, None where it is not set: all."""
     chosen = os.environ.get("INSIGHTV_PLUGINS")
-    return chosen is None or name in {part.strip() for part in chosen.split(",")}
+    return None if chosen is None else {part.strip() for part in chosen.split(",")} - {""}
 
 
 def load_registry() -> Registry:
@@ -189,15 +202,23 @@ def load_registry() -> Registry:
 
     registry = Registry()
     registry.add(builtin, Source("builtin", "insightv", version("insightv")))
-    for point in entry_points(group=GROUP):
-        if not _wanted(point.name):
+    chosen = _chosen()
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    for name in sorted((chosen or set()) - {point.name for point in points}):
+        reason = "it is in the list of INSIGHTV_PLUGINS, but no installed distribution has a plugin of this name"
+        registry.failures.append(Failure(Source(name, "unknown", "unknown"), reason))
+    for point in points:
+        if chosen is not None and point.name not in chosen:
+            registry.left_out.append(point.name)
             continue
         dist = point.dist
         source = Source(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
         try:
             plugin: Any = point.load()
+        except KeyboardInterrupt:
+            raise
         # As in Registry.add: a plugin's import may raise anything.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             registry.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
         else:
             registry.add(plugin, source)

@@ -35,7 +35,7 @@ def _text(value: object, field: str, report: Report) -> str | None:
     if not isinstance(value, str):
         report(field, "wrong_type", f"a string is needed, not {_kind(value)}")
         return None
-    if (bad := _CONTROL.search(value)) is not None:
+    if not value.isprintable() and (bad := _CONTROL.search(value)) is not None:
         report(
             field,
             "control_character",
@@ -235,7 +235,11 @@ def _plain(value: object, depth: int) -> object:
         if not _encodable(value):
             raise _Unplain("lone_surrogate", "half of a surrogate pair; the text cannot be written as UTF-8")
         return value
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise _Unplain("number_too_large", f"a number of {len(str(value))} digits; 64 bits hold 19")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from insightv.images import ImageError
 from insightv.question_images import ImageChecks
-from insightv.question_rows import Draft, RowRules, check_row, folded, known_id
+from insightv.question_rows import Draft, RowRules, check_row, digest_of, folded, known_id
 from insightv.question_sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
 
@@ -122,8 +122,9 @@ class Reading:
             self._add(pending.row, pending.draft, hashes)
 
     def _add(self, row: RawRow, draft: Draft, hashes: list[str]) -> None:
-        id = draft.id or f"c-{draft.digest(None, hashes).hex()[:24]}"
-        digest = draft.digest(id, hashes)
+        core = draft.core()
+        id = draft.id or f"c-{digest_of(core, None, hashes).hex()[:24]}"
+        digest = digest_of(core, id, hashes)
         key = hashlib.blake2b(folded(id).encode(), digest_size=16).digest()
         exact = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big")
         first = self._seen.get(key)
@@ -134,7 +135,7 @@ class Reading:
         self._seen[key] = len(self.digests) // 32
         self._lines.append(row.line)
         self._exact.append(exact)
-        self.marks.append(mark_of(draft))
+        self.marks.append(mark_of(draft, core))
         self.digests += digest
         if self._rules.ids_from_content:
             self.ids.append(id)
@@ -160,14 +161,14 @@ class Reading:
         self.bad += [BadRow(self._source.name, row.line, id, f.field, f.code, f.reason, text) for f in faults]
 
 
-def mark_of(draft: Draft) -> int:
+def mark_of(draft: Draft, core: bytes) -> int:
     """The start of a hash of what was read; never 0."""
     images = [
         hashlib.sha256(image).hexdigest()
         if isinstance(image, bytes)
         else image.sha256
         if isinstance(image, Picture)
-        else hashlib.sha256(image.encode()).hexdigest()
+        else image
         for image in draft.images
     ]
-    return int.from_bytes(draft.digest(draft.id, images)[:8], "big") | 1
+    return int.from_bytes(digest_of(core, draft.id, images)[:8], "big") | 1

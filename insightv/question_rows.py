@@ -6,10 +6,11 @@ Knows which column holds which field. Knows no files, no other rows, and does no
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from insightv.errors import ConfigError
 from insightv.image_sources import data_url, shorten
@@ -53,11 +54,15 @@ class Draft:
             meta=self.meta,
         )
 
-    def digest(self, id: str | None, images: Sequence[str]) -> bytes:
-        """SHA-256 over the content, `images` standing for the images."""
-        content = [id, self.question, list(images), self.answer, self.choices, self.meta]
-        text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).digest()
+    def core(self) -> bytes:
+        """SHA-256 over all but the id and the images."""
+        content = [self.question, self.answer, self.choices, self.meta]
+        return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def digest_of(core: bytes, id: str | None, images: Sequence[str]) -> bytes:
+    """SHA-256 over a draft's core, an id, and what stands for the images."""
+    return hashlib.sha256(core + orjson.dumps([id, *images])).digest()
 
 
 def question_digest(question: Question, images: Sequence[str] | None = None) -> str:
@@ -67,7 +72,7 @@ def question_digest(question: Question, images: Sequence[str] | None = None) -> 
     """
     hashes = [picture.sha256 for picture in question.pictures] if images is None else images
     draft = Draft(None, question.question, (), question.answer, question.choices, dict(question.meta))
-    return draft.digest(question.id, hashes).hex()
+    return digest_of(draft.core(), question.id, hashes).hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From a file of questions (JSONL, CSV, Parquet, a Hugging Face dataset, a list) to raw rows, one at a time.
+"""From a source of questions to raw rows, one at a time: what all sources share, JSONL files, and lists.
 
 Knows encodings, line ends and formats; whole files and over-long lines are never held. Does not know what a question
 is: that is `insightv.question_rows`. Every source can be read again from the start.
@@ -6,7 +6,7 @@ is: that is `insightv.question_rows`. Every source can be read again from the st
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import gzip
 import json
 import math
@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from insightv.errors import InputError
 
@@ -80,7 +80,9 @@ class RowSource(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
+    """A line of a file, with its number from 1 and its byte offset; `ended` by a line end or not."""
+
     number: int
     offset: int
     data: bytes | None
@@ -98,87 +100,13 @@ class JsonLines(RowSource):
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
         first = True
-        for line in _lines(self):
+        for line in read_lines(self, self.path):
             if line.data is not None and not line.data.strip():
                 continue
             if first and line.data is not None and (line.data.strip() == b"{" or line.data.lstrip().startswith(b"[")):
                 raise SourceFault(line.number, "json_document", "one JSON document; write one object a line (JSONL)")
             first = False
             yield _json_row(line)
-
-
-class CsvFile(RowSource):
-    """Comma-separated with a header line, quoted as RFC 4180 says."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.name, path.parent)
-        self.path = path
-
-    @property
-    def columns(self) -> frozenset[str] | None:
-        """The header."""
-        return frozenset(self._header(self._records()))
-
-    def rows(self) -> Iterator[RawRow]:
-        """See `RowSource`."""
-        records = self._records()
-        header = self._header(records)
-        for line, cells, text, problem in records:
-            if problem is None and len(cells) != len(header):
-                problem = Fault("", "bad_columns", f"{len(cells)} cells where the header has {len(header)}")
-            values = None if problem else dict(zip(header, cells, strict=True))
-            yield RawRow(line, text, values, problem, "cells")
-
-    def _header(self, records: Iterator[tuple[int, list[str], str, Fault | None]]) -> list[str]:
-        line, header, _, fault = next(records, (1, [], "", Fault("", "empty_file", "the file has no header line")))
-        if fault is not None:
-            raise SourceFault(line, fault.code, fault.reason)
-        if len(set(header)) != len(header) or not all(header):
-            raise SourceFault(line, "bad_header", f"column names are empty or twice there: {_cut(','.join(header))}")
-        return header
-
-    def _records(self) -> Iterator[tuple[int, list[str], str, Fault | None]]:
-        feed = _CsvFeed(_lines(self))
-        reader = csv.reader(feed, strict=True)
-        while True:
-            feed.begin()
-            fault = None
-            cells: list[str] = []
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                cut = not feed.ended and "end of data" in str(error)
-                reason = "the last row is cut off inside a quoted cell" if cut else _csv_reason(error)
-                fault = Fault("", "cut_line" if cut else "bad_csv", reason)
-            if cells or fault or feed.fault:
-                yield feed.first, cells, _cut(feed.text.rstrip("\r\n")), feed.fault or fault
-
-
-class _CsvFeed:
-    """Decoded lines for the csv reader, and what is to be known of those that the last record took."""
-
-    def __init__(self, lines: Iterator[_Line]) -> None:
-        self._lines = lines
-        self.begin()
-
-    def begin(self) -> None:
-        self.first, self.text, self.ended = 0, "", True
-        self.fault: Fault | None = None
-
-    def __iter__(self) -> _CsvFeed:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        text, fault = _decoded(line)
-        self.first = self.first or line.number
-        self.fault = self.fault or fault
-        self.ended = line.ended
-        if len(self.text) < KEPT_TEXT:
-            self.text += text[:KEPT_TEXT]
-        return text
 
 
 class Rows(RowSource):
@@ -198,11 +126,11 @@ class Rows(RowSource):
                 yield RawRow(number, reprlib.repr(item), item)
 
 
-def _lines(source: JsonLines | CsvFile) -> Iterator[_Line]:
+def read_lines(source: RowSource, path: Path) -> Iterator[Line]:
     """The lines of a file with their offsets, those over `MAX_LINE` without their content."""
     number = offset = 0
     try:
-        with _opened(source.path) as file:
+        with _opened(path) as file:
             while data := file.readline(MAX_LINE + 1):
                 number += 1
                 start, length, ended, whole = offset, len(data), data.endswith(b"\n"), len(data) <= MAX_LINE
@@ -211,7 +139,7 @@ def _lines(source: JsonLines | CsvFile) -> Iterator[_Line]:
                 offset += length
                 if number == 1:
                     start, data = _without_mark(data, source)
-                yield _Line(number, start, data if whole else None, ended)
+                yield Line(number, start, data if whole else None, ended)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise SourceFault(number + 1, "bad_gzip", "the gzip file is damaged or cut off; get it again") from None
     except OSError as error:
@@ -220,11 +148,16 @@ def _lines(source: JsonLines | CsvFile) -> Iterator[_Line]:
         raise SourceFault(1, "empty_file", "the file is empty")
 
 
-def _opened(path: Path) -> IO[bytes]:
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if packed else file  # type: ignore[return-value]  # GzipFile is a binary file in all but name
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield cast("IO[bytes]", unpacked)
 
 
 def _without_mark(data: bytes, source: RowSource) -> tuple[int, bytes]:
@@ -238,7 +171,8 @@ def _without_mark(data: bytes, source: RowSource) -> tuple[int, bytes]:
     return 3, data[3:]
 
 
-def _decoded(line: _Line) -> tuple[str, Fault | None]:
+def decoded(line: Line) -> tuple[str, Fault | None]:
+    """The text of a line, and what is wrong with its bytes; their offset is that in the file."""
     if line.data is None:
         return "", Fault("", "line_too_long", f"the line at byte offset {line.offset} is over {MAX_LINE} bytes long")
     if (at := line.data.find(b"\0")) >= 0:
@@ -251,12 +185,12 @@ def _decoded(line: _Line) -> tuple[str, Fault | None]:
         return line.data.decode("utf-8", "replace"), Fault("", "invalid_utf8", f"{found} is not UTF-8")
 
 
-def _json_row(line: _Line) -> RawRow:
-    text, fault = _decoded(line)
+def _json_row(line: Line) -> RawRow:
+    text, fault = decoded(line)
     values: object = None
     if fault is None:
         try:
-            values = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+            values = _DECODER.decode(text)
         except RecursionError:
             fault = Fault("", "too_deep", "brackets are nested too deeply")
         except json.JSONDecodeError as error:
@@ -270,7 +204,7 @@ def _json_row(line: _Line) -> RawRow:
     if fault is not None and fault.code in ("bad_json", "invalid_utf8") and not line.ended:
         fault = Fault("", "cut_line", f"the last line is cut off: no newline at its end, and {fault.reason}")
     row = values if isinstance(values, dict) and fault is None else None
-    return RawRow(line.number, _cut(text.rstrip("\r\n")), row, fault)
+    return RawRow(line.number, cut_text(text.rstrip("\r\n")), row, fault)
 
 
 class _Refused(Exception):
@@ -284,7 +218,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused(Fault(_cut(twice, 100), "duplicate_key", f"the key {_cut(twice, 100)!r} is there twice"))
+        raise _Refused(Fault(cut_text(twice, 100), "duplicate_key", f"the key {cut_text(twice, 100)!r} is there twice"))
     return found
 
 
@@ -295,8 +229,11 @@ def _constant(name: str) -> float:
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _Refused(Fault("", "not_finite", f"{_cut(text, 40)} is too large for a number"))
+        raise _Refused(Fault("", "not_finite", f"{cut_text(text, 40)} is too large for a number"))
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
 
 
 def _json_name(value: object) -> str:
@@ -304,12 +241,6 @@ def _json_name(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _csv_reason(error: csv.Error) -> str:
-    text = str(error)
-    if "field limit" in text:
-        return f"a cell of more than {csv.field_size_limit()} characters, or a quote that is never closed; use JSONL"
-    return f"not CSV: {text}"
-
-
-def _cut(text: str, length: int = KEPT_TEXT) -> str:
+def cut_text(text: str, length: int = KEPT_TEXT) -> str:
+    """The start of a text."""
     return text if len(text) <= length else text[:length]

@@ -18,10 +18,11 @@ from typing import Literal
 
 from insightv.errors import InputError
 from insightv.images import DEFAULT_LIMITS, AllowHttp, ImageLimits
+from insightv.question_csv import CsvFile
 from insightv.question_images import ImageChecks
 from insightv.question_reading import BadRow, Reading, mark_of
 from insightv.question_rows import RowRules, check_row, question_digest, row_rules
-from insightv.question_sources import CsvFile, JsonLines, Rows, RowSource, SourceFault
+from insightv.question_sources import JsonLines, Rows, RowSource, SourceFault
 from insightv.records import Question
 
 __all__ = ["BadRow", "BadRows", "QuestionFile", "question_digest", "read_questions"]
@@ -75,7 +76,7 @@ class QuestionFile:
             if mark == 0:
                 continue
             draft, faults = check_row(row, self._rules) if row is not None else (None, [])
-            if draft is None or faults or mark_of(draft) != mark:
+            if draft is None or faults or mark_of(draft, draft.core()) != mark:
                 raise InputError(f"{self.name} was changed while it was in use; start again")
             id = draft.id or self._ids[good]
             yield draft.finish(id), self._digests[32 * good : 32 * good + 32].hex()

@@ -97,7 +97,7 @@ class Selection:
         for table, agent in ((self.settings.reasoning_agent, "reasoning"), (self.settings.summary_agent, "summary")):
             probe = Question(id="probe", question="probe")
             system = reasoning_messages(probe, **_shown(table))[0]
-            prompts[f"{agent} agent: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()[:16]
+            prompts[f"{agent} agent: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
         models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
         settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run"})

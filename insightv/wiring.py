@@ -144,7 +144,7 @@ def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Sour
     except InsightvError:
         raise
     # A factory may be a stranger's; whatever it raises is about this part and its options.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{what} ({source}) could not be made: {type(error).__name__}: {error}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
@@ -160,7 +160,7 @@ def role_identity(part: Part[Any], table: RoleTable | None) -> dict[str, Any]:
     prompts = getattr(role, "prompts", None)
     if isinstance(prompts, Mapping):
         identity["prompts"] = {
-            name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in sorted(prompts.items())
+            name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(prompts.items())
         }
     if part.source is not None and part.source.distribution != "insightv":
         identity["plugin"] = f"{part.source.distribution} {part.source.version}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import AsyncIterator, Mapping
+from functools import wraps
+from typing import Any, get_args
 
 from insightv.agents.asking import RejectedCode, all_of
+from insightv.agents.generator import ProgressiveGenerator
 from insightv.errors import ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.records import Question, ReasoningPath
 from insightv.seeds import seed_of
+from insightv.transcript import to_text
 
 _UNUSABLE = frozenset(("empty", "bad_characters"))
 
@@ -77,6 +80,19 @@ class StepReasoner(ReasoningAgent):
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """The generator's path; errors are the generator's."""
         return (await self._generator.generate(question, 1, seed=seed))[0]
+
+    async def stream_reason(self, question: Question, *, seed: int = 0) -> AsyncIterator[str | ReasoningPath]:
+        """The steps as text once all are there, then the path."""
+        path = await self.reason(question, seed=seed)
+        if path.steps:
+            yield to_text(path)
+        yield path
+
+
+@wraps(ProgressiveGenerator, assigned=(), updated=())
+def stepwise(*args: Any, **options: Any) -> StepReasoner:
+    """A reasoning agent that goes through JSON steps; takes what `ProgressiveGenerator` takes."""
+    return StepReasoner(ProgressiveGenerator(*args, **options))
 
 
 def _unanswered(path: ReasoningPath, error: ModelError) -> ReasoningPath:

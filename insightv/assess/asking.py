@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from insightv.assess.quoting import objects_in
+from pydantic import ValidationError
+
+from insightv.assess.quoting import copied
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
 from insightv.records import Message, Sampling, Schema
@@ -29,7 +31,11 @@ class Asking:
     def __post_init__(self) -> None:
         if isinstance(self.tries, bool) or self.tries < 1:
             raise ConfigError(f"tries = {self.tries!r}: it is the number of calls for one reply; use 1 or more")
-        self.sampling(0)
+        try:
+            self.sampling(0)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ConfigError(f"{wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg']}") from error
 
     def sampling(self, seed: int) -> Sampling:
         """The sampling of one call."""
@@ -64,14 +70,7 @@ async def ask(
     Raises:
         StopRun: nothing more may be asked.
     """
-    key = schema.definition["required"][0]
-    sent = [
-        shown
-        for message in messages
-        for part in message.parts
-        if isinstance(part, str)
-        for shown in objects_in(part, key)
-    ]
+    sent = [part for message in messages for part in message.parts if isinstance(part, str)]
     calls: list[str] = []
     why = Unreadable("empty", "the model gave no reply")
     for attempt in range(asking.tries):
@@ -89,7 +88,7 @@ async def ask(
             reading = read_object(completion.text)
             if reading.rung == "repair":
                 raise Unreadable("not_json", "the reply is not JSON as it stands; a mended judgement would be a guess")
-            if reading.value in sent:
+            if copied(completion.text, reading.value, sent):
                 raise Unreadable("echo", "the reply is a copy of something in the prompt")
             return Reply(read(reading.value), "", "", attempt + 1, tuple(calls))
         except Unreadable as error:

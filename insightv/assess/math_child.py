@@ -1,12 +1,14 @@
 """The process that runs math-verify: a line of JSON in (truth, answer), a line out (true, false or null).
 
-Run by `mathematics` as a script; imports nothing of insightv, and ends when its input does.
+Run by `mathematics` as a script; imports nothing of insightv. Ends when its input does, or when one comparison has
+taken its `limit_s` seconds of processor time.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,17 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
+def _end_after(seconds: float) -> None:
+    """Have the system end this process once it has used so much processor time; 0 takes that back."""
+    if hasattr(signal, "setitimer"):  # not on Windows, where the parent's clock alone counts
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def _whole(text: str) -> list[Basic | str]:
     """The text as one formula; empty where math-verify reads only a part of it, or nothing."""
-    from math_verify import LatexExtractionConfig, parse  # type: ignore[import-untyped]  # math-verify has no types
+    from math_verify import LatexExtractionConfig, parse
 
-    # The parent ends this process when time is up, so math-verify's own alarms, which C code ignores, are not used.
+    # This process ends when time is up, so math-verify's own alarms, which C code ignores, are not used.
     config = [LatexExtractionConfig()]
     found: list[Basic | str] = parse(f"${text}$", config, parsing_timeout=None)
     read = "".join(found[-1].split()) if found and isinstance(found[-1], str) else ""
@@ -45,12 +53,22 @@ def compare(truth: str, answer: str) -> bool | None:
     if not wanted or not given:
         return None
     try:
-        return bool(
-            verify(wanted, given, timeout_seconds=None, raise_on_error=True)
-            or verify(given, wanted, timeout_seconds=None, raise_on_error=True)
-        )
+        for left, right in ((wanted, given), (given, wanted)):
+            if verify(left, right, timeout_seconds=None, raise_on_error=True):
+                return True
+        return None if _nearly(wanted[0], given[0]) else False
     except Exception:  # any failure inside sympy on hostile input means: not decided
         return None
+
+
+def _nearly(wanted: Basic | str, given: Basic | str) -> bool:
+    """Whether both are numbers and one may be the other rounded (6.28 for two pi)."""
+    from sympy import N
+
+    if not (getattr(wanted, "is_number", False) and getattr(given, "is_number", False)):
+        return False
+    left, right = complex(N(wanted)), complex(N(given))
+    return abs(left - right) <= 0.01 * abs(left)
 
 
 def main() -> None:
@@ -62,10 +80,12 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         task = json.loads(line)
+        _end_after(task["limit_s"])
         try:
             verdict = compare(task["truth"], task["answer"])
         except (MemoryError, RecursionError):
             verdict = None
+        _end_after(0)
         print(json.dumps(verdict), flush=True)
 
 

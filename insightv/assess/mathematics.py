@@ -1,8 +1,9 @@
 """Mathematics by math-verify, in a process of its own.
 
 sympy can be made to compute for ever inside C code (9^(9^9)), which no thread and no signal ends; a process can be
-ended. So an answer, which is untrusted text, is compared in a child with a memory limit, which is killed when its time
-is up. The child is started when it is first needed, serves one comparison at a time, and ends with its owner.
+ended. So an answer, which is untrusted text, is compared in a child with limits on memory and processor time, at which
+the system ends it. The child is started when it is first needed, serves one comparison at a time, and ends with its
+owner.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from pathlib import Path
 from insightv.assess.text import final_part
 
 _LONGEST = 400
+PATIENCE = 12
 _MATHS = re.compile(
     r"\\[A-Za-z]+|[\^\u03c0\u221a\u221e\u2264\u2265<>\u00b1\u222a\u2229]"  # pi, root, infinity, orders, sets
     r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|\d\s*[A-Za-z]\b|[A-Za-z0-9)]\s*[=+*]\s*[A-Za-z0-9(-]|\d\s*/|/\s*\d"
-    r"|[\[(].*\d.*,.*[\])]"
+    r"|\(.*\d.*,.*[\])]|\[.*\d.*,.*\)"  # a tuple or an interval; [1, 2] may be a list
 )
 _NAMES = re.compile(r"\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b")
 
@@ -40,7 +42,8 @@ def looks_mathematical(text: str) -> bool:
 class MathChecker:
     """Compares two formulas; True, False, or None where either cannot be read or the time is up.
 
-    `limit_s` bounds one comparison, not the start of the child.
+    `limit_s` bounds one comparison in processor time, so that a busy machine changes no verdict; `PATIENCE` times as
+    long by the clock is the end of it in any case. The start of the child does not count.
     """
 
     def __init__(self, limit_s: float = 5.0) -> None:
@@ -64,7 +67,8 @@ class MathChecker:
             if child is None or child.poll() is not None:
                 child = self._child = _start()
                 weakref.finalize(self, _end, child)
-            verdict, alive = _exchange(child, {"truth": truth, "answer": answer}, self._limit_s)
+            task = {"truth": truth, "answer": answer, "limit_s": self._limit_s}
+            verdict, alive = _exchange(child, json.dumps(task), self._limit_s * PATIENCE)
             if not alive:
                 _end(child)
                 self._child = None
@@ -83,6 +87,7 @@ def _start() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # an interrupt at the terminal must not look like an undecided formula
         encoding="utf-8",
     )
     if child.stdout is None or child.stdout.readline() != "ready\n":
@@ -102,7 +107,7 @@ def _end(child: subprocess.Popen[str]) -> None:
                 continue
 
 
-def _exchange(child: subprocess.Popen[str], task: dict[str, str], limit_s: float) -> tuple[bool | None, bool]:
+def _exchange(child: subprocess.Popen[str], task: str, limit_s: float) -> tuple[bool | None, bool]:
     """The verdict, and whether the child still lives."""
     if child.stdin is None or child.stdout is None:
         return None, False
@@ -116,7 +121,7 @@ def _exchange(child: subprocess.Popen[str], task: dict[str, str], limit_s: float
     timer.daemon = True
     timer.start()
     try:
-        child.stdin.write(json.dumps(task) + "\n")
+        child.stdin.write(task + "\n")
         child.stdin.flush()
         line = child.stdout.readline()
     except BrokenPipeError:

@@ -1,7 +1,8 @@
 """Numbers as people write them, with units: read exactly (as fractions), compared with a tolerance, three-valued.
 
-A text may be read in more than one way ("300 K": kelvin, or thousands). All readings are compared; where they do not
-lead to one verdict the verdict is None. Decisions that are not plain arithmetic are listed at `Comparison`.
+A text may be read in more than one way ("5K": kelvin, or thousands). Readings of the same kind are compared, or all
+where none are; where they do not lead to one verdict the verdict is None. Decisions that are not plain arithmetic are
+listed at `Comparison`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _NOT_UNITS = frozenset(
         """a an and any as at but by each either except for from half if in into is are was neither no none nor not of
         on or other out over pair pairs couple per plus minus score gross than then to under until versus vs with
         without more less fewer greater least most above below before after quarter quarters third thirds between bc
-        ad bce ce am pm st nd rd th""",
+        ad bce ce am pm st nd rd th first fourth fifth sixth seventh eighth ninth""",
     )
 )
 
@@ -50,7 +51,7 @@ class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
     `dimension` "word" is a unit that the table does not know, kept in `word`. `bare_integer` says that digits alone
-    were written, `exact` that it is a fraction or a power.
+    were written, `exact` that it is a fraction or a power; `top` is the upper number of a fraction.
     """
 
     value: Fraction
@@ -60,6 +61,7 @@ class Quantity:
     scale: int = 1
     bare_integer: bool = False
     exact: bool = False
+    top: Fraction | None = None
     suffix: str = ""
 
 
@@ -110,7 +112,8 @@ def read(text: str) -> tuple[Quantity, ...]:
         value = -value
     digits = bool(match["main"]) and match["main"].isdigit() and not match["exponent"]
     readings = _with_rest(value, match["rest"], match["money"] or "", digits=digits)
-    return readings if match["main"] else tuple(replace(reading, exact=True) for reading in readings)
+    top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
+    return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
 
 
 def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple[Quantity, ...]:
@@ -130,7 +133,7 @@ def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple
         readings = _unit(value * scale, after, money, scale, False, rest)
     elif first == "m" and (money or glued):
         readings = _unit(value * 10**6, after, money, 10**6, False, rest)
-    if readings and (money or first in "MB"):
+    if readings and (money or first in "kMB"):
         return readings
     return readings + _unit(value, rest, money, 1, digits, rest)
 
@@ -146,7 +149,10 @@ def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suff
     if known is not None:
         if sign and known != sign:
             return ()
-        return (Quantity(value, known[0], known[1], scale=scale, suffix=suffix),)
+        reading = Quantity(value, known[0], known[1], scale=scale, suffix=suffix)
+        if unit.lower() in ("pound", "pounds") and not sign:
+            return reading, replace(reading, dimension="money: pound sterling", factor=Fraction(1))
+        return (reading,)
     words = unit.lower().rstrip(".").split()
     if sign or len(words) > 4 or not all(re.fullmatch(r"[^\W\d_][^\W\d_/'-]*", word) for word in words):
         return ()
@@ -181,7 +187,9 @@ class Comparison:
             return None
         if truths[0].suffix == answers[0].suffix:
             truths, answers = truths[:1], answers[:1]
-        found = {self._under(truth, answer)._pair(truth, answer) for truth in truths for answer in answers}
+        pairs = [(truth, answer) for truth in truths for answer in answers]
+        alike = [(truth, answer) for truth, answer in pairs if truth.dimension == answer.dimension]
+        found = {self._under(truth, answer)._pair(truth, answer) for truth, answer in alike or pairs}
         return found.pop() if len(found) == 1 else None
 
     def _under(self, truth: Quantity, answer: Quantity) -> Comparison:
@@ -217,6 +225,11 @@ class Comparison:
             return None
         if given == -wanted and self.falling:
             return None
+        if (answer.top == wanted and not truth.exact) or (truth.top == given and not answer.exact):
+            return None  # 85 against 85/100: it may be said as "out of"
+        thousandfold = wanted == 1000 * given or given == 1000 * wanted
+        if thousandfold and truth.dimension == "" == answer.dimension and wanted.denominator != given.denominator:
+            return None  # 1.234 against 1,234: a point may part thousands
         if truth.bare_integer and truth.scale == 1:
             if self.counting and abs(wanted) <= 100:
                 return False

@@ -57,18 +57,27 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(value, template)
 
 
-def objects_in(text: str, with_key: str) -> Iterator[dict[str, object]]:
-    """Every JSON object with a certain key that stands in the text, quoted with "| " or not."""
+def copied(reply: str, value: Mapping[str, object], sent: Iterable[str]) -> bool:
+    """Whether a reply, read as `value`, is a copy of an object that stands in a text that was sent.
+
+    By its characters (white space and quoting bars apart), or by what the object in the text reads as.
+    """
+    core = _squeezed(reply[reply.find("{") : reply.rfind("}") + 1])
+    return any(core in _squeezed(text) or any(found == value for found in objects_in(text)) for text in sent)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s|]+", "", text)
+
+
+def objects_in(text: str) -> Iterator[dict[str, object]]:
+    """Every JSON object that stands in the text, quoted with "| " or not."""
     decoder = json.JSONDecoder()
-    for version in {text, re.sub(r"(?m)^\| ", "", text)}:
-        if f'"{with_key}"' not in version:
-            continue
-        at = version.find("{")
-        while at >= 0:
+    for version in {text, re.sub(r"(?m)^\| ?", "", text)}:
+        for brace in re.finditer(r"\{\s*\"", version):
             try:
-                value, _ = decoder.raw_decode(version, at)
+                value, _ = decoder.raw_decode(version, brace.start())
             except (ValueError, RecursionError):
-                value = None
-            if isinstance(value, dict) and with_key in value:
+                continue
+            if isinstance(value, dict):
                 yield value
-            at = version.find("{", at + 1)

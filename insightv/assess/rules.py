@@ -56,6 +56,9 @@ _SPEAKS_OF_CHANGE = re.compile(
     r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
 )
 _MOST_ITEMS = 20
+_ASIDE = re.compile(r"^(?P<value>[^()]{1,80}?)\s*\((?P<aside>[^()]{1,160})\)$")
+_IN_YEAR = re.compile(r"(?i)^(?:in\s+)?(?:(?:the\s+)?year\s+)?(?P<value>\d{4})$")
+_BRACKETED = re.compile(r"([\[(])[-+\d.,\s/]+([\])])")
 _ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
 
 _CLASSES: tuple[frozenset[str], ...] = tuple(
@@ -167,7 +170,9 @@ def _quantities(text: str) -> tuple[numbers.Quantity, ...]:
     """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
     if found := numbers.read(text):
         return found
-    if match := _SUM.match(text) or _ASSIGNED.match(text):
+    if (match := _ASIDE.match(text)) and not mentions_number(match["aside"]) and not _HEDGE.search(match["aside"]):
+        return _quantities(match["value"])
+    if match := _SUM.match(text) or _ASSIGNED.match(text) or _IN_YEAR.match(text):
         return numbers.read(match["value"].strip())
     match = _SENTENCE.match(text)
     if match is None or _HEDGE.search(match["subject"]) or len(match["subject"].split()) > 16:
@@ -255,6 +260,9 @@ def _unlike(truth: str, answer: str) -> bool | None:
 
 def _text_or_list(question: str, truth: str, answer: str, how: numbers.Comparison, exact_text: bool) -> Ruling:
     wanted, given = key(truth), key(answer)
+    brackets = [found.groups() for text in (truth, answer) if (found := _BRACKETED.fullmatch(text))]
+    if len(brackets) == 2 and brackets[0] != brackets[1]:
+        return Ruling(None, "text")  # an open and a closed interval, or a list and a tuple
     if wanted and wanted == given:
         return Ruling(True, "text")
     listed = _list(truth, answer, how)
@@ -266,7 +274,8 @@ def _text_or_list(question: str, truth: str, answer: str, how: numbers.Compariso
     asked = key(question)
     if wanted and given and _named_as_alternatives(asked, wanted, given):
         return Ruling(False, "text")
-    if exact_text and wanted and given and not contains(given, wanted) and not contains(wanted, given):
+    apart = set(wanted.split()) != set(given.split()) and not contains(given, wanted) and not contains(wanted, given)
+    if exact_text and wanted and given and apart:
         return Ruling(False, "text")
     return Ruling(None, "text")
 

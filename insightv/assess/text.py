@@ -19,7 +19,7 @@ _MARKER = re.compile(
     r"(?im)^\W{0,6}(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?answer\W{0,4}?(?:\s+is)?\s*:[\s*_]*(\S.*)$"
 )
 _MOST_BOXES = 16
-_TAGGED = re.compile(r"(?is)<answer>\s*(.*?)\s*</answer>")
+_TAGGED = re.compile(r"(?i)<answer>([^<]*)</answer>")
 _LEAD = re.compile(
     r"(?i)^(?:(?:so|thus|therefore|hence)\s*,?\s+(?=\S)|(?:overall|okay|ok|well|in conclusion|in summary)\s*,\s+(?=\S)"
     r"|(?:and\s+)?(?:the|my)?\s*(?:(?:final|correct|right|best)\s+)?(?:answer|choice|option|result|solution)"
@@ -72,7 +72,8 @@ def unwrapped(text: str) -> str:
         lead = _LEAD.match(text)
         if lead and lead.end() < len(text) and text[lead.end() :].strip(" .!"):
             text = text[lead.end() :].strip()
-        if len(text) > 1 and text[-1] in ".!;," and text[-2:] != "..":
+        # "5!" may be a factorial, and "..." is an omission.
+        if len(text) > 1 and text[-1] in ".!;," and text[-2:] != ".." and not re.search(r"\d!$", text):
             text = text[:-1].strip()
         if text == before:
             break
@@ -138,7 +139,7 @@ def key(text: str) -> str:
     text = text.replace("'", "").replace("&", " and ")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])", " ", text)
-    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:!?\"()\[\]{}`*_|]", " ", text)
+    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:?\"()\[\]{}`*_|]|(?<!\d)!", " ", text)
     words = [word for word in text.split() if word != "the"] or text.split()
     if len(words) > 1 and words[0] in ("a", "an") and len(words[1]) > 1:
         words = words[1:]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 UNITS: dict[str, tuple[str, Fraction]] = {}
@@ -110,9 +111,8 @@ _OTHERS: dict[str, tuple[str, str | int]] = {
     "rad radian radians": ("radian", 1),
     "ha hectare hectares": ("area", 10000),
     "acre acres": ("area", "4046.8564224"),
-    "mph": ("speed", "0.44704"),
-    "km/h kph kmh kmph": ("speed", "0.2777777777777777777777"),
-    "m/s": ("speed", 1),
+    "mph": ("length/time", "0.44704"),
+    "kph kmh kmph": ("length/time", "5/18"),
     "bit bits": ("data", "0.125"),
     "byte bytes": ("data", 1),
     "KB kB": ("data", 1000),
@@ -177,11 +177,6 @@ def _fill() -> None:
             UNITS[f"{word} {spelling}"] = UNITS[f"{word} {american}"]
     for name in ("m2", "cm2", "mm2", "km2", "m3", "cm3", "mm3", "km3"):
         UNITS[name] = UNITS[f"{name[:-1]}^{name[-1]}"]
-    for name in ("kilometers per hour", "kilometres per hour", "km per hour", "kilometers/hour"):
-        UNITS[name] = UNITS["km/h"]
-    for name in ("meters per second", "metres per second", "m per second"):
-        UNITS[name] = UNITS["m/s"]
-    UNITS["miles per hour"] = UNITS["mph"]
     for name in ("degrees celsius", "degree celsius", "deg c", "° c"):
         UNITS[name] = UNITS["celsius"]
     for name in ("degrees fahrenheit", "degree fahrenheit", "deg f", "° f"):
@@ -203,5 +198,9 @@ def unit_of(text: str) -> tuple[str, Fraction] | None:
         return f"money: {CURRENCIES[low]}", Fraction(1)
     if low in PERCENT:
         return "percent", Fraction(1)
+    parts = re.split(r"\s+per\s+|\s*/\s*", text)
+    if len(parts) == 2:
+        above, below = unit_of(parts[0]), unit_of(parts[1])
+        return (f"{above[0]}/{below[0]}", above[1] / below[1]) if above and below else None
     # A symbol of one or two letters means something else in the other case; a word does not.
     return UNITS.get(low) if len(low) > 2 and low not in ("mw", "mhz") else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from insightv.backends.redact import Redactor
+from insightv.backends.redact import MASK, Redactor
 from insightv.errors import ConfigError
 
 PUBLIC_API = "https://api.openai.com/v1"
@@ -80,7 +80,8 @@ def _address(url: object, key: str | None) -> Address:
 
 def _split(url: str) -> SplitResult:
     example = "write it like 'http://localhost:8000/v1'"
-    shown = Redactor().clean(url, 200)
+    _, at, rest = url.rpartition("@")
+    shown = Redactor().clean(f"{MASK}@{rest}" if at else rest, 200)
     try:
         parts = urlsplit(url)
         _ = parts.port

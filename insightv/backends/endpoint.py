@@ -36,27 +36,32 @@ _BUSY_S, _BUSIEST_S = 0.25, 30.0
 class Patience:
     """How long one call may still take: `deadline_s`, not counting what it waits for closed endpoints.
 
-    Waiting out an outage is excused for `deadline_s` in all, waiting out a rate limit without end.
+    A wait until a moment that the server has named is excused whatever its length; waits of unknown length, for an
+    outage or a limit without a moment, are excused for `deadline_s` in all.
     """
 
     def __init__(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
         self._ends = time.monotonic() + deadline_s
-        self._outage_left = deadline_s
+        self._unnamed_left = deadline_s
 
     @property
     def left_s(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self._ends - time.monotonic()
 
-    async def wait(self, wait_s: float, *, outage: bool) -> None:
+    def excuse(self, seconds: float) -> None:
+        """Put the deadline off by time that was spent on this side of the connection."""
+        self._ends += seconds
+
+    async def wait(self, wait_s: float, *, named: bool) -> None:
         """Sleep, and put the deadline off by as much as is excused."""
         began = time.monotonic()
         await asyncio.sleep(wait_s)
         excused = time.monotonic() - began
-        if outage:
-            excused = min(excused, self._outage_left)
-            self._outage_left -= excused
+        if not named:
+            excused = min(excused, self._unnamed_left)
+            self._unnamed_left -= excused
         self._ends += excused
 
 
@@ -69,6 +74,8 @@ class Endpoint:
         self.in_flight = 0
         self._opens_at = self._closed_at = float("-inf")
         self._spread_s = 0.0
+        self.named = False
+        """Whether the moment at which it opens was named by the server."""
         self._limits = 0
         self._failures = 0
         self._probes = 0
@@ -113,13 +120,13 @@ class Endpoint:
         if self._probe_at is not None:
             self.is_up()
         if retry_after_s is not None:
-            self._close(now, retry_after_s, min(1.0, 0.1 * retry_after_s))
+            self._close(now, retry_after_s, min(1.0, 0.1 * retry_after_s), named=True)
         elif sent_at >= self._closed_at:  # else: one more voice of a wave that has been heard
             self._limits += 1
             if self._limits > 1:
                 # A single refusal amid replies is that call's own affair: closing for it would stop everybody.
                 pause_s = min(_BUSIEST_S, _BUSY_S * 2.0 ** min(self._limits - 2, 20))
-                self._close(now, pause_s * random.uniform(0.5, 1), 0.5 * pause_s)
+                self._close(now, pause_s * random.uniform(0.5, 1), 0.5 * pause_s, named=False)
 
     def is_failing(self, reason: str, *, connected: bool) -> None:
         """The server broke off or failed. A refused connection is an outage at once, other failures are in a row."""
@@ -129,19 +136,27 @@ class Endpoint:
             self._probe_at = max(self._probe_at, now + self._gap_s() / 2)
         elif not connected or self._failures >= max(DOWN_AFTER, self.in_flight / 2):
             self._probe_at = now + self._gap_s()
+            self.named = False
             log.warning("%s is down (%s); waiting, with a probe every few seconds", self.label, reason)
 
     def _gap_s(self) -> float:
         return PROBE_GAPS_S[min(self._probes, len(PROBE_GAPS_S) - 1)] * random.uniform(0.9, 1)
 
-    def _close(self, now: float, wait_s: float, spread_s: float) -> None:
+    def _close(self, now: float, wait_s: float, spread_s: float, *, named: bool) -> None:
         self._closed_at = now
         if now + wait_s <= self._opens_at:
             return
         if wait_s >= NOTED_PARK_S and now + wait_s > self._opens_at + 1:
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + min(wait_s, 10 * LONGEST_PARK_S)))
             log.warning("%s asks to be left alone for %.0f s: waiting until %s", self.label, wait_s, until)
-        self._opens_at, self._spread_s = now + wait_s, spread_s
+        self._opens_at, self._spread_s, self.named = now + wait_s, spread_s, named
+
+
+def _worn_out(endpoint: Endpoint, patience: Patience) -> ModelError:
+    waited = f"for more than deadline_s = {patience.deadline_s:g} s"
+    if endpoint.down:
+        return ModelError("connection", f"{endpoint.label} has been down {waited}; is the server running?")
+    return ModelError("rate_limited", f"{endpoint.label} has answered 429 {waited}; lower the run's concurrency")
 
 
 _ENDPOINTS: weakref.WeakValueDictionary[str, Endpoint] = weakref.WeakValueDictionary()
@@ -185,10 +200,9 @@ class EndpointPool:
             if wait_s > LONGEST_PARK_S:
                 cure = "resume the run after that time, or set another base_url"
                 raise EndpointParked(f"{endpoint.label} asks to be left alone for {wait_s / 3600:.1f} hours; {cure}")
-            await patience.wait(endpoint.pause_s(now), outage=endpoint.down)
-            if patience.left_s <= 0 and endpoint.down:
-                waited = f"for more than deadline_s = {patience.deadline_s:g} s and the same again"
-                raise ModelError("connection", f"{endpoint.label} has been down {waited}; is the server running?")
+            await patience.wait(endpoint.pause_s(now), named=endpoint.named)
+            if patience.left_s <= 0:
+                raise _worn_out(endpoint, patience)
 
     def _choose(self, chain: bytes, now: float) -> Endpoint:
         home = self._homes.get(chain)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -45,6 +45,16 @@ class Prompt:
     chain: bytes
     text: str | None
     short: list[int]
+
+
+class Prompts(Protocol):
+    """What makes prompts of conversations: `Prompter`, or the processor alone for models that it does not fit."""
+
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Render and tokenise a conversation."""
+
+    def remember(self, prompt: Prompt, reply: str, tokens: Sequence[int]) -> None:
+        """Note which tokens a reply was drawn as."""
 
 
 @dataclass(frozen=True)

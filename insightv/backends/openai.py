@@ -87,7 +87,7 @@ class OpenAIModel(ChatModel):
                 completions = self._settle(verdict, endpoint, sent_at, tries)
             if completions is not None:
                 return completions
-            await asyncio.sleep(tries.pause_s())
+            await asyncio.sleep(tries.pause_s(endpoint))
 
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, *, schema: Schema | None = None
@@ -115,7 +115,7 @@ class OpenAIModel(ChatModel):
                 return
             if streamed.begun and isinstance(verdict, Setback):
                 raise tries.error("malformed", f"the stream broke off: {verdict.text}")
-            await asyncio.sleep(tries.pause_s())
+            await asyncio.sleep(tries.pause_s(endpoint))
 
     async def aclose(self) -> None:
         """Close the connections; those of a client handed in stay its owner's."""
@@ -166,7 +166,9 @@ class OpenAIModel(ChatModel):
     @asynccontextmanager
     async def _turn(self, chain: bytes, tries: Tries) -> AsyncIterator[Endpoint]:
         """A turn at an endpoint. Waiting is over before a connection is taken, so none is used against a limit."""
+        asked_at = time.monotonic()
         async with self._slots_here():
+            tries.patience.excuse(time.monotonic() - asked_at)
             self._check_stopped(tries)
             try:
                 endpoint = await self._pool.admit(chain, tries.patience)

@@ -13,14 +13,14 @@ _SHORTEST_SECRET = 4
 """Shorter ones would blank half of every text; no real key is that short."""
 
 _RULES = (
-    (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s+)?[^\s\"',;]+"),
+    (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s{1,4})?[^\s\"',;]+"),
      rf"\1\2{MASK}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,}"), rf"\1 {MASK}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s{1,4}[A-Za-z0-9._~+/=*-]{8,}"), rf"\1 {MASK}"),
     (re.compile(r"\b(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{6,}"), MASK),
     (re.compile(r"(?<=://)[^/\s@\"']+@"), f"{MASK}@"),
     (re.compile(r"data:[\w.+/-]{1,60};base64,[A-Za-z0-9+/=_-]*"), "[data url]"),
     (re.compile(r"[A-Za-z0-9+/_-]{120,}={0,2}"), "[base64]"),
-    (re.compile(r"(?i)(?:\s+at)?\s+0x[0-9a-f]{6,}"), ""),
+    (re.compile(r"(?i)(?: at)? 0x[0-9a-f]{6,}"), ""),
     (re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]"), ""),
     (re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""),
 )  # fmt: skip

@@ -28,16 +28,13 @@ class ReplayModel(ChatModel):
     def __init__(self, path: Path) -> None:
         self.name = f"replay/{path}"
         self._path = path
+        self._file: BinaryIO | None = None
         try:
-            self._file = path.open("rb")
+            with path.open("rb") as file:
+                self._models, self._places = _index(file, path)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(f"the recording {str(path)!r} cannot be read: {reason}; name an existing file") from None
-        try:
-            self._models, self._places = _index(self._file, path)
-        except BaseException:
-            self._file.close()
-            raise
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
@@ -61,10 +58,12 @@ class ReplayModel(ChatModel):
 
     async def aclose(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _call_at(self, place: int, key: str) -> RecordedCall:
-        if self._file.closed:
+        if self._file is None:
             self._file = self._path.open("rb")
         self._file.seek(place)
         try:

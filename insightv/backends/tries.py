@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import Counter
 
 from insightv.backends.endpoint import Endpoint, Patience
@@ -55,8 +56,8 @@ class Tries:
             self._malformed += 1
         log.debug("%s: %s", endpoint.label, setback.text)
 
-    def pause_s(self) -> float:
-        """The pause before the next try: exponential, with full jitter.
+    def pause_s(self, endpoint: Endpoint) -> float:
+        """The pause before the next try: exponential, with full jitter; none at an endpoint that is closed to all.
 
         Raises:
             ModelError: there is none, for the tries or the time are used up.
@@ -65,14 +66,15 @@ class Tries:
         if last is not None and self._malformed >= MALFORMED_TRIES:
             raise self.error("malformed", f"{self._malformed} replies were of no use; the last: {last.text}")
         ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._made - 1, 20))
-        pause_s = random.uniform(0, ceiling)
+        pause_s = 0.0 if endpoint.opens_in(time.monotonic()) > 0 else random.uniform(0, ceiling)
         if last is not None and pause_s >= self.patience.left_s:
             raise self.error(last.code, f"{last.text}; {self._tally()}")
         return pause_s
 
     def out_of_time(self, label: str) -> ModelError:
         """The error of a call whose time ran out while a reply was awaited."""
-        return self.error("timeout", f"{label} did not answer in time; {self._tally()}")
+        before = f" (before that: {self._last.text})" if self._last else ""
+        return self.error("timeout", f"{label} did not answer in time; {self._tally()}{before}")
 
     def error(self, code: str, text: str, kept: str = "") -> ModelError:
         """A ModelError that carries what the call has cost, and the last reply."""

@@ -80,7 +80,7 @@ def spoil(chart: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
 
 
 def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
-    """One conversation about `chart`, from after the picture; `mode` is "describe" or the name of one in `model.MODES`."""
+    """One conversation about `chart` from after the picture; `mode` is "describe" or the name of a mode token."""
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
     kind, ask = world.make_ask(dict(chart), family, rng)

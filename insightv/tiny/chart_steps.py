@@ -8,7 +8,7 @@ nothing is understood is never counted as right: it draws the value down as a wr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from insightv.interfaces import Scorer
 from insightv.records import Question, ReasoningPath, Score
@@ -35,7 +35,7 @@ class ChartSteps(Scorer):
         return [_score(chart, question.answer, path) for path in paths]
 
 
-def _is_chart(chart: object) -> bool:
+def _is_chart(chart: object) -> TypeGuard[Mapping[str, Any]]:
     if not isinstance(chart, dict) or chart.get("kind") not in ("bars", "table"):
         return False
     return all(

@@ -30,14 +30,16 @@ SEED = 20260101
 
 
 class Player:
-    """A model directory, opened to answer many prompts at once. Prompts are in the chat format, from after the picture."""
+    """A model directory, opened to answer many prompts at once: texts in the chat format, from after the picture."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
         self.net = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
-        self._token = {token: self.tokenizer.convert_tokens_to_ids(token) for token in self.tokenizer.get_vocab()}
+        self._token: dict[str, int] = {
+            token: self.tokenizer.convert_tokens_to_ids(token) for token in self.tokenizer.get_vocab()
+        }
 
     @torch.inference_mode()
     def play(
@@ -56,9 +58,8 @@ class Player:
         rows = [self.tokenizer(f"{prompt}<bot>", add_special_tokens=False)["input_ids"] for prompt in prompts]
         width = max(map(len, rows)) + batches.IMAGE_TOKENS
         image, pad = self._token["<image>"], self._token["<pad>"]
-        ids = torch.tensor(
-            [[pad] * (width - batches.IMAGE_TOKENS - len(r)) + [image] * batches.IMAGE_TOKENS + r for r in rows]
-        )
+        room = width - batches.IMAGE_TOKENS
+        ids = torch.tensor([[pad] * (room - len(row)) + [image] * batches.IMAGE_TOKENS + row for row in rows])
         mask = (ids != pad).long()
         both = torch.from_numpy(np.stack([np.stack([p, p]) for p in pixels])).to(torch.bfloat16)
         sizes = torch.full((len(rows), 2), 336)
@@ -115,7 +116,8 @@ class Player:
     def _replies(self, said: Sequence[int]) -> list[str]:
         """The finished replies among the tokens of one row."""
         eos, skip = self._token["<eos>"], {self._token[t] for t in ("<bot>", "<next>", "<final>", "<pad>")}
-        replies, current = [], []
+        replies: list[str] = []
+        current: list[int] = []
         for token in said:
             if token == eos:
                 replies.append(self.tokenizer.decode(current))
@@ -190,9 +192,8 @@ def reasoned(player: Player, items: Sequence[world.Item], temperature: float, se
     for item, reply in zip(items, replies, strict=True):
         text = reply[0] if reply else ""
         formed.append(text.startswith("<thoughts>\n### ") and text.endswith("\n</thoughts>"))
-        parts = [
-            part.partition("\n")[2] for part in text[len("<thoughts>\n### ") : -len("\n</thoughts>")].split("\n### ")
-        ]
+        inner = text.removeprefix("<thoughts>\n### ").removesuffix("\n</thoughts>")
+        parts = [part.partition("\n")[2] for part in inner.split("\n### ")]
         right.append(formed[-1] and parts[-1].rstrip().endswith(f"The answer is {item.answer}."))
         sound.append(right[-1] and _sound(parts, item))
     return {"well formed": _share(formed), "right": _share(right), "right in every step": _share(sound)}

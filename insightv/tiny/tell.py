@@ -90,9 +90,8 @@ def _working(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random
         check = f"Not {word.lower()} {ask['limit']}: {', '.join(rest) or 'none'}."
         return [f"{word} {ask['limit']}: {', '.join(found) or 'none'}.", f"That is {len(found)}."], check
     if kind == "value":
-        return [
-            rng.choice((f"{ask['a']} is {values[ask['a']]}.", f"The value of {ask['a']} is {values[ask['a']]}."))
-        ], ""
+        start = rng.choice(("", "The value of "))
+        return [f"{start}{ask['a']} is {values[ask['a']]}."], ""
     if kind == "range":
         top, low = asking.extreme(values, True), asking.extreme(values, False)
         both = f"The tallest is {top} with {values[top]}. The lowest is {low} with {values[low]}."
@@ -135,9 +134,8 @@ def _search(chart: Chart, kind: str, ask: Mapping[str, Any]) -> tuple[list[str],
     check = ", ".join(f"{name} {sign} {best}" for name, value in inside.items() if value != values[best]) + "."
     if kind == "hop":
         end = asking.hop(chart, ask)
-        work.append(
-            f"{end} is {values[end]}."
-            if table
-            else f"{ask['side'].capitalize()} of {best} is {end}. {end} is {values[end]}."
-        )
+        if not table:
+            work.append(f"{ask['side'].capitalize()} of {best} is {end}. {end} is {values[end]}.")
+        else:
+            work.append(f"{end} is {values[end]}.")
     return work, check if len(check) > 1 else ""

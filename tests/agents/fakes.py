@@ -93,10 +93,10 @@ def refused(text: str = "") -> Completion:
     return Completion(text=text, finish="refusal", usage=Usage(prompt_tokens=10, requests=1))
 
 
-def walks(steps: int = 3, answer: str = "B") -> Script:
+def walks(steps: int = 3, answer: str = "B") -> Callable[[Call], str]:
     """Replies of chains that take this many steps and answer; contents differ by seed."""
 
-    def reply(call: Call) -> Reply:
+    def reply(call: Call) -> str:
         if call.schema == "final_answer":
             return final(answer)
         number = len(call.said) + 1

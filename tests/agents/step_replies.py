@@ -217,6 +217,7 @@ CUT: list[Row] = [
     ("an escaped last quote", '{"title": "Look", "content": "Five.", "action": "continue\\"}', "cut"),
     ("within a nested list", '{"title": "Look", "content": ["a", "b"', "cut"),
     ("brackets crossed", '{"title": "Look", "content": ["a", "action": "continue"}', "cut"),
+    ("a bracket for the last brace", S[:-1] + "]", "cut"),
     ("an unterminated single quote", "{'title': 'Look', 'content': 'Five.', 'action': 'continue}", "cut"),
     ("single quotes", "{'title': 'Look', 'content': 'Fiv", "cut"),
     ("unquoted keys", "{title: 'Look', content: 'Fiv", "cut"),

@@ -1,5 +1,6 @@
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -7,16 +8,16 @@ from insightv.agents.generator import ProgressiveGenerator
 from insightv.errors import ConfigError, KeyRefused, ModelError, StopRun
 from insightv.records import Completion, Message, Question, ReasoningPath, Usage
 from insightv.seeds import seed_of
-from tests.agents.fakes import QUESTION, Call, FakeModel, Reply, cut, final, refused, step, walks
+from tests.agents.fakes import QUESTION, Call, FakeModel, Reply, Script, cut, final, refused, step, walks
 
 
-def generate(model: FakeModel, n: int = 1, seed: int = 0, **options: object) -> list[ReasoningPath]:
-    generator = ProgressiveGenerator(model, **options)  # type: ignore[arg-type]  # options of several types
+def generate(model: FakeModel, n: int = 1, seed: int = 0, **options: Any) -> list[ReasoningPath]:
+    generator = ProgressiveGenerator(model, **options)
     return asyncio.run(generator.generate(QUESTION, n, seed=seed))
 
 
-def one(script: object, **options: object) -> tuple[ReasoningPath, FakeModel]:
-    model = FakeModel(script)  # type: ignore[arg-type]  # a function of the call
+def one(script: Script, **options: Any) -> tuple[ReasoningPath, FakeModel]:
+    model = FakeModel(script)
     return generate(model, **options)[0], model
 
 
@@ -53,32 +54,30 @@ def test_paths_that_a_backend_did_not_draw_are_asked_for_singly() -> None:
 
 
 def test_apart_lets_the_first_path_lead() -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+
     async def script(call: Call) -> Reply:
         if not call.said:
+            begun.append(call.sampling.seed)
+            if len(begun) > 1:
+                assert ended, "the others wait for the first path's first step"
             await asyncio.sleep(0.01)
-        order.append((len(call.said), call.sampling.seed))
-        return await answer_of(call)
+            ended.append(call.sampling.seed)
+        return walks(2)(call)
 
-    async def answer_of(call: Call) -> Reply:
-        reply = walks(2)(call)
-        assert isinstance(reply, str)
-        return reply
-
-    order: list[tuple[int, int]] = []
     model = FakeModel(script)
     paths = generate(model, 3, first_step="apart")
     assert [path.status for path in paths] == ["ok"] * 3
     assert [call.n for call in model.calls] == [1] * len(model.calls)
-    assert not any(call.said for call in model.calls[:1])
-    assert model.calls[0].sampling.seed == seed_of(0, "q1", 0, 0, 0)
-    assert order[0] == (0, seed_of(0, "q1", 0, 0, 0))
+    assert begun == [seed_of(0, "q1", i, 0, 0) for i in range(3)]
 
 
 def test_apart_goes_on_when_the_leader_fails() -> None:
     def script(call: Call) -> Reply:
         if call.sampling.seed == seed_of(0, "q1", 0, 0, 0):
             return ModelError("timeout", "no reply in 60 s")
-        return walks(2)(call)  # type: ignore[return-value]  # walks replies at once
+        return walks(2)(call)
 
     paths = generate(FakeModel(script), 3, first_step="apart")
     assert [(path.status, path.code) for path in paths] == [("failed", "timeout"), ("ok", None), ("ok", None)]
@@ -92,6 +91,16 @@ def test_every_call_begins_with_the_messages_of_the_one_before() -> None:
         assert all(x is y for x, y in zip(before.messages, after.messages, strict=False)), "encodings are kept"
         assert [m.role for m in after.messages[len(before.messages) :]] == ["assistant", "user"]
     assert [m.role for m in model.calls[0].messages] == ["system", "user"]
+
+
+def test_all_paths_and_steps_share_the_messages_they_have_in_common() -> None:
+    model = FakeModel(walks(4))
+    generate(model, 3)
+    chains = [call.messages for call in model.calls]
+    assert len({id(messages[0]) for messages in chains}) == 1
+    assert len({id(messages[1]) for messages in chains}) == 1, "the pictures are encoded once"
+    following = {id(m) for messages in chains for m in messages[3:] if m.role == "user"}
+    assert len(following) == 2, "one message for every next step, one for every final answer"
 
 
 def test_a_kept_reply_goes_back_byte_for_byte() -> None:
@@ -122,7 +131,7 @@ def test_seeds_are_a_function_of_run_question_path_step_and_try() -> None:
         tried[number] += 1
         if tried[number] <= bad.get(number, 0):
             return "no JSON"
-        return walks(2)(call)  # type: ignore[return-value]  # walks replies at once
+        return walks(2)(call)
 
     tried: Counter[int] = Counter()
     _, model = one(script, seed=7)
@@ -142,7 +151,7 @@ def test_the_same_seed_asks_the_same_and_another_does_not() -> None:
 def test_failed_tries_never_enter_the_chain_and_cost_what_they_cost() -> None:
     def script(call: Call) -> Reply:
         if call.sampling.seed in good:
-            return walks(2)(call)  # type: ignore[return-value]  # walks replies at once
+            return walks(2)(call)
         return "POISON that is no JSON"
 
     good = {seed_of(0, "q1", 0, s, 2) for s in range(3)}
@@ -151,7 +160,7 @@ def test_failed_tries_never_enter_the_chain_and_cost_what_they_cost() -> None:
     assert len(model.calls) == 9
     for call in model.calls:
         assert not any("POISON" in text for text in call.said)
-    by_chain = {}
+    by_chain: dict[int, list[tuple[Message, ...]]] = {}
     for call in model.calls:
         by_chain.setdefault(len(call.said), []).append(call.messages)
     assert all(len(set(map(len, chain))) == 1 and chain[0] == chain[1] == chain[2] for chain in by_chain.values())
@@ -251,7 +260,7 @@ def test_a_model_error_fails_its_own_path_only() -> None:
     def script(call: Call) -> Reply:
         if call.sampling.seed == seed_of(0, "q1", 1, 1, 0):
             return ModelError("server_error", "500 after 6 tries", usage=Usage(requests=6))
-        return walks(2)(call)  # type: ignore[return-value]  # walks replies at once
+        return walks(2)(call)
 
     paths = generate(FakeModel(script), 3)
     assert [(path.status, path.code) for path in paths] == [("ok", None), ("failed", "server_error"), ("ok", None)]
@@ -335,7 +344,7 @@ def test_paths_go_on_at_once_and_not_in_lock_step() -> None:
                 await release.wait()
             if call.schema == "final_answer":
                 finals.append(call.sampling.seed)
-            return walks(3)(call)  # type: ignore[return-value]  # walks replies at once
+            return walks(3)(call)
 
         finals: list[int] = []
         task = asyncio.create_task(ProgressiveGenerator(FakeModel(script)).generate(QUESTION, 4))
@@ -387,7 +396,7 @@ def test_the_sampling_is_the_settings() -> None:
         ({"temperature": float("nan")}, "temperature"),
     ],
 )
-def test_a_setting_out_of_range_is_named(options: dict[str, object], named: str) -> None:
+def test_a_setting_out_of_range_is_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         generate(FakeModel(walks(2)), **options)
     assert named in str(caught.value)

@@ -1,8 +1,9 @@
 import asyncio
+import inspect
 
 import pytest
 
-from insightv.agents.adapters import AgentGenerator, StepReasoner
+from insightv.agents.adapters import AgentGenerator, StepReasoner, stepwise
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
@@ -10,6 +11,7 @@ from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.interfaces import ReasoningAgent
 from insightv.records import Completion, Question, ReasoningPath, Step, Usage
 from insightv.seeds import seed_of
+from insightv.transcript import to_text
 from tests.agents.fakes import QUESTION, Call, FakeModel, Reply, cut, pieces_of, refused, walks
 
 TEXT = "<thoughts>\n### Look\nRed is 5.\n\n### Conclude\nRed is tallest.\n</thoughts>"
@@ -187,6 +189,14 @@ def test_a_generator_as_an_agent() -> None:
     path = asyncio.run(StepReasoner(ProgressiveGenerator(model)).reason(QUESTION, seed=9))
     assert (path.status, path.answer, len(path.steps)) == ("ok", "B", 3)
     assert model.calls[0].sampling.seed == seed_of(9, "q1", 0, 0, 0)
+
+
+def test_a_generator_as_an_agent_streams_its_steps_as_text() -> None:
+    agent = stepwise(FakeModel(walks(2)), min_steps=2)
+    text, path = asyncio.run(pieces_of(agent.stream_reason(QUESTION)))
+    assert isinstance(path, ReasoningPath)
+    assert text == to_text(path)
+    assert list(inspect.signature(stepwise).parameters) == list(inspect.signature(ProgressiveGenerator).parameters)
 
 
 def test_a_stop_of_one_path_stops_all() -> None:

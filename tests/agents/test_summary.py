@@ -28,7 +28,7 @@ def shown(of: ReasoningPath) -> str:
     """What the agent is shown after its pictures."""
     model = FakeModel(lambda call: "A")
     summarize(model, of)
-    picture, text = model.calls[0].messages[1].content
+    picture, text = model.calls[0].messages[1].parts
     assert picture is QUESTION.pictures[0]
     assert isinstance(text, str)
     return text

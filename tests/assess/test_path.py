@@ -106,7 +106,7 @@ UNREADABLE: list[str] = [
     '{"scores": [{"path": 1, "logic": 70, "grounding": 70, "completeness": 70, "score": NaN, "first_error": null}]}',
     '{"scores": [{"path": 1, "logic": 70, "grounding": 70, "completeness": 70, "score": 1e999, "first_error": null}]}',
     '{"scores": [{"path": 1, "logic": 70, "grounding": 70, "completeness": 70, "score": 8e1, "first_error": null}]}',
-    '{"scores": [{"path": 1, "logic": 70, "grounding": 7, "completeness": 7, "score": 8, "score": 9, "first_error": 1}]}',
+    '{"scores": [{"path": 1, "logic": 7, "grounding": 7, "completeness": 7, "score": 8, "score": 9, "first_error":1}]}',
     "{'scores': [{'path': 1, 'logic': 70, 'grounding': 7, 'completeness': 7, 'score': 85, 'first_error': None}]}",
     '{"scores": [{"path": 1, "logic": 70, "grounding": 7, "completeness": 7, "score": 85, "first_error": null},]}',
     '{"scores": [{"path": 1, "logic": 70, "grounding": 7, "completeness": 7, "score": 85, "first_error": null',
@@ -245,7 +245,8 @@ def test_repeats_shuffle_anew_and_disagreement_on_the_fault_is_no_fault() -> Non
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for options in ({"threshold": 0}, {"threshold": 101}, {"repeats": 0}, {"tries": 0}):
+    wrong: list[dict[str, Any]] = [{"threshold": 0}, {"threshold": 101}, {"repeats": 0}, {"tries": 0}, {"top_p": 2}]
+    for options in wrong:
         with pytest.raises(ConfigError):
             path_scorer(FakeJudge(by_name), **options)
 

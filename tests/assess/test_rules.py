@@ -55,7 +55,6 @@ NUMBERS: list[Pair] = [
     ("How many million barrels?", "40", "41", T),
     (YEAR, "2015", "2015", T),
     (YEAR, "2015", "2016", F),
-    (YEAR, "2015", "In 2015", N),
     (WHICH, "2015", "2016", N),
     (VALUE, "2015", "2016", T),
     (VALUE, "2015", "3000", F),
@@ -69,7 +68,7 @@ NUMBERS: list[Pair] = [
     (VALUE, "$1.2 million", "$1.2 billion", F),
     (VALUE, "1.2 million", "1.2", N),
     (VALUE, "1.2", "1.2 million", N),
-    (VALUE, "5 thousand", "5K", N),
+    (VALUE, "5 thousand", "5K", T),
     (VALUE, "5M", "5 million", T),
     (VALUE, "300 K", "300 K", T),
     (VALUE, "2 dozen", "24", T),
@@ -97,6 +96,9 @@ NUMBERS: list[Pair] = [
     (VALUE, "3½", "3 1/2", T),
     (VALUE, "\\frac{3}{4}", "0.75", T),
     (VALUE, "1/0", "5", N),
+    (VALUE, "85", "85/100", N),
+    (VALUE, "3/5", "3", N),
+    (VALUE, "3/5", "4", F),
     (VALUE, "5 kg", "5 kg", T),
     (VALUE, "5 kg", "5kg", T),
     (VALUE, "5 kg", "5000 g", T),
@@ -139,7 +141,23 @@ NUMBERS: list[Pair] = [
     (VALUE, "12", "I see 12 red bars and 3 blue ones, so 15.", N),
     (VALUE, "12", "First 3, then 12, hence:\nFinal answer: 12", T),
     (VALUE, "12", "Answer: 12\nAnswer: 13", N),
-    (VALUE, "12", "12!", T),
+    (VALUE, "12", "12!", N),
+    (VALUE, "5!", "120", N),
+    (VALUE, "21", "twenty-first", N),
+    (VALUE, "£5", "5 pounds", T),
+    (VALUE, "5 lb", "5 pounds", T),
+    (VALUE, "5 pounds", "£5", T),
+    (VALUE, "5!", "5", N),
+    (VALUE, "1000", "1k", T),
+    (VALUE, "1,234", "1.234", N),
+    (VALUE, "60 mph", "60 miles per hour", T),
+    (VALUE, "3 m/s", "10.8 km/h", T),
+    (VALUE, "3 m/s", "3 km/h", F),
+    (COUNT, "3", "3 bars (A, B and D)", T),
+    (COUNT, "3", "3 (not sure)", N),
+    (COUNT, "3", "3 (or 4)", N),
+    (YEAR, "1998", "In 1998.", T),
+    (YEAR, "1998", "the year 1999", F),
     (VALUE, "12", "1e999", F),
     (VALUE, "12", "nan", N),
     (VALUE, "12", "\u200b12\u200e", T),
@@ -227,6 +245,9 @@ LISTS: list[Pair] = [
     (VALUE, "[100, 104]", "[100, 100]", N),
     (VALUE, "[100, 50]", "[51, 99]", T),
     (WHICH, "(1, 2)", "(2, 1)", N),
+    (WHICH, "(1, 2)", "1, 2", T),
+    (WHICH, "[1, 5)", "(1, 5]", N),
+    (WHICH, "[1, 5]", "(1, 5)", N),
     (WHICH, "[" * 1500, "red", N),
 ]
 
@@ -311,6 +332,12 @@ MATHS: list[tuple[str, str, bool | None]] = [
     ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt{2}}", T),
     ("(1, 2)", "(1,2)", T),
     ("(1, 2)", "(2, 1)", F),
+    ("[1, 5)", "(1, 5]", F),
+    ("[1, 5]", "(1, 5)", N),
+    ("2\\pi", "6.28", N),
+    ("2\\pi", "7.5", F),
+    ("2^{10}", "1024", T),
+    ("x > 5", "x < 5", F),
     ("2\\sqrt{3}", "the side is two roots", N),
     ("the side of a square", "2\\sqrt{3}", N),
     ("\\sqrt{", "2", N),
@@ -373,13 +400,30 @@ def test_the_text_of_a_truth_inside_an_answer_decides_nothing() -> None:
 
 
 def test_hostile_length_is_left_alone_quickly() -> None:
-    texts = ["1" * 4000, "<answer>" * 490, "\\boxed{" * 560, "(" * 3990, "a," * 1990, "**" * 1990, "1 " * 1990, "$" * 3999,
-             "answer:" * 560, "= " * 1990, "is " * 1300, "[" * 3999, "9" * 79, "\n" * 3999, "yes," * 990]  # fmt: skip
-    for text in texts:
-        for truth in ("12", "red, blue", "B", "yes", "[1, 2, 3]"):
-            began = time.perf_counter()
+    pieces = (
+        "1",
+        "<answer>",
+        "<answer> ",
+        "\\boxed{",
+        "\\text{",
+        "(",
+        "[",
+        "{",
+        "a,",
+        "**",
+        "1 ",
+        "$",
+        "`",
+        "- ",
+        "a.b.",
+    )
+    words = ("answer:", "= ", "is ", "the ", "yes,", "\n", "1,", "A, ", "(A) ", "answer is A ", "1/", "10^")
+    for piece in (*pieces, *words):
+        text = piece * (3990 // len(piece))
+        for truth in ("12", "red, blue", "B"):
+            began = time.thread_time()
             assert decide(VALUE, truth, text).correct is not True
-            assert time.perf_counter() - began < 0.5, text[:20]
+            assert time.thread_time() - began < 0.5, text[:20]
     assert decide(VALUE, "12", "12" + " " * 4000).correct is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from email.utils import formatdate
 from typing import Any
@@ -127,12 +128,13 @@ def test_without_a_usable_moment_there_is_a_short_pause(value: str) -> None:
 
 
 def test_repeated_limits_without_a_moment_close_the_endpoint_for_longer_and_longer() -> None:
-    """A server that takes 2 requests per 0.1 s is not hammered by 50 workers."""
-    with FakeServer(Settings(script=("429",) * 60)) as server:
-        _, log = workers(server, 20)
-    first_wave = 20
-    assert log[first_wave]["time"] - log[0]["time"] > 0.1
-    assert len(log) <= 60 + 20
+    with FakeServer(Settings(faults={"429": 1.0}, latency_s=0.05)) as server:
+        timer = threading.Timer(1.5, lambda: server.change(faults={}))
+        timer.start()
+        took, log = workers(server, 20)
+        timer.join()
+    assert 20 <= sum(entry["fault"] == "429" for entry in log) < 80, "20 workers hammer a server that is full"
+    assert took < 1.5 + 8
 
 
 def test_a_long_wait_parks_the_endpoint_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -199,5 +201,6 @@ def test_a_server_that_never_stops_refusing_ends_by_the_deadline(monkeypatch: py
         with pytest.raises(ModelError) as caught:
             ask(server, deadline_s=1.0)
         requests = len(server.log())
-    assert caught.value.code == "rate_limited"
+    assert caught.value.code in ("rate_limited", "timeout")
+    assert "429" in str(caught.value)
     assert caught.value.usage.requests == requests

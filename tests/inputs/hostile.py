@@ -21,7 +21,7 @@ def photo(width: int = 96, height: int = 64) -> Image.Image:
 
 def encoded(image: Image.Image, format_name: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)  # type: ignore[arg-type]  # Pillow types its options one by one
+    image.save(buffer, format_name, **options)
     return buffer.getvalue()
 
 

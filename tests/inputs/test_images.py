@@ -7,12 +7,14 @@ import base64
 import hashlib
 import io
 import os
+import random
 import re
 import resource
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +73,42 @@ def test_accepted(name: str) -> None:
         assert not image.getexif()
         assert not set(image.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
     assert b"CANARY" not in picture.data
+
+
+def test_a_long_way_through_a_large_jpeg_is_refused_by_its_scans() -> None:
+    grey = hostile.encoded(Image.new("RGB", (6000, 6000), "grey"), "JPEG", progressive=True)
+    last = grey.rindex(b"\xff\xda")
+    slow = grey[:last] + grey[last:-2] * 110 + grey[-2:]
+    started = time.process_time()
+    with pytest.raises(ImageError, match="more than 111 scans"):
+        check_image(slow)
+    assert time.process_time() - started < 1
+
+
+def test_cut_images_are_refused_where_another_library_allows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    for name in ("jpeg-cut", "png-cut", "webp-cut"):
+        with pytest.raises(ImageError) as caught:
+            open_picture(REFUSED[name][0])
+        assert caught.value.code == "truncated", name
+    assert open_picture(ACCEPTED["jpeg"][0]).width == 96
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(
+    "name", ["jpeg", "jpeg-progressive", "png-palette", "png-animated", "gif-animated", "webp-orientation-6"]
+)
+def test_damage_anywhere_gives_a_picture_or_a_coded_error(name: str) -> None:
+    data, chance = ACCEPTED[name][0], random.Random(name)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(chance.randint(1, 8)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        try:
+            assert open_picture(bytes(damaged)).width >= 4
+        except ImageError as error:
+            assert error.code != "missing"
+            assert len(str(error)) < 300
 
 
 def test_orientation_turns_the_pixels() -> None:

@@ -11,6 +11,7 @@ import re
 import time
 import zlib
 from email.utils import formatdate
+from functools import cache
 from typing import Any
 
 import orjson
@@ -71,10 +72,7 @@ async def _broken(request: web.Request, kind: str, value: str, whole: bytes) -> 
     elif kind == "gzip_bomb":
         response.headers["Content-Encoding"] = "gzip"
         await response.prepare(request)
-        deflate = zlib.compressobj(wbits=31)
-        for _ in range(int(value or 1000)):
-            await response.write(deflate.compress(b" " * MB))
-        await response.write(deflate.flush())
+        await response.write(_bomb(int(value or 1000)))
     elif kind == "gzip":
         response.headers["Content-Encoding"] = "gzip"
         await response.prepare(request)
@@ -86,6 +84,14 @@ async def _broken(request: web.Request, kind: str, value: str, whole: bytes) -> 
     else:
         raise web.HTTPInternalServerError(text=f"unknown fault {kind!r}")
     return response
+
+
+@cache
+def _bomb(megabytes: int) -> bytes:
+    deflate = zlib.compressobj(wbits=31)
+    first = deflate.compress(b" " * MB) + deflate.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush nothing refers back, so the next block may stand any number of times.
+    return first + (deflate.compress(b" " * MB) + deflate.flush(zlib.Z_FULL_FLUSH)) * (megabytes - 1)
 
 
 def _abort(request: web.Request) -> None:

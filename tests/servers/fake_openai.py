@@ -239,7 +239,9 @@ class FakeServer:
         asyncio.run_coroutine_threadsafe(self.stop(), self._loop).result(10)
 
     async def start(self) -> None:
-        self._runner = web.AppRunner(self.model.app(), access_log=None, shutdown_timeout=0, handle_signals=False)
+        self._runner = web.AppRunner(
+            self.model.app(), access_log=None, shutdown_timeout=0, handle_signals=False, handler_cancellation=True
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, backlog=1024).start()
         self.port = self._runner.addresses[0][1]

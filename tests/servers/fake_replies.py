@@ -73,7 +73,7 @@ class Replies:
         low, high = self._steps
         total = int(marked[1]) if marked else low + int(chance(self._seed, question) * (high - low + 1))
         action = "continue" if number < total else "summary"
-        words = [_WORDS[int(chance(*draw, number, place) * len(_WORDS))] for place in range(14)]
+        words = [_WORDS[int(chance(*draw, question, number, place) * len(_WORDS))] for place in range(14)]
         form = {"title": f"{words[0]} {number}", "content": " ".join(words), "action": action}
         # Servers format as they like; whoever serialises a reply anew instead of sending it back as it came is seen.
         indent = 1 if chance(*draw, number) < 0.3 else None

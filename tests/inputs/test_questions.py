@@ -1,0 +1,479 @@
+"""Reading questions: every bad row is found and named, every good one is kept, in little memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from insightv.errors import ConfigError, InputError
+from insightv.images import ImageLimits, check_image, open_question
+from insightv.questions import BadRows, question_digest, read_questions
+from insightv.records import Question
+
+from . import defects, hostile
+
+DEFECTS = list(defects.rows())
+GOOD = 10_000 - len(DEFECTS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = hostile.folder(tmp_path_factory.mktemp("questions"))
+    (images / "hostile").mkdir()
+    for name, data, _ in hostile.refused():
+        (images / "hostile" / name).write_bytes(data)
+    return images
+
+
+def good(number: int) -> bytes:
+    return defects.row(id=f"good {number}", question=f"What is {number}?", answer=number, level=[number])
+
+
+@pytest.fixture(scope="module")
+def large(folder: Path) -> Path:
+    """10,000 rows; a defect in every fifth line at first, then good rows only."""
+    lines = [good(number) for number in range(GOOD)]
+    for index, (_, line, _, _) in enumerate(DEFECTS):
+        lines.insert(5 * index, line)
+    path = folder / "large.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def write(folder: Path, *lines: bytes, name: str = "q.jsonl", end: bytes = b"\n") -> Path:
+    path = folder / name
+    path.write_bytes(b"\n".join(lines) + end)
+    return path
+
+
+def codes(action: Callable[[], object]) -> list[tuple[int, str, str]]:
+    with pytest.raises(BadRows) as caught:
+        action()
+    assert caught.value.exit_code == 2
+    return [(row.line, row.field, row.code) for row in caught.value.rows]
+
+
+def test_each_of_over_sixty_defects_is_named_in_one_reading(large: Path) -> None:
+    assert len(DEFECTS) >= 60
+    with pytest.raises(BadRows) as caught:
+        read_questions(large, require_answer=True)
+    found = {row.line: row for row in caught.value.rows}
+    assert len(found) == len(caught.value.rows) == len(DEFECTS)
+    for index, (name, line, field, code) in enumerate(DEFECTS):
+        bad = found[5 * index + 1]
+        assert (bad.field, bad.code) == (field, code), (name, str(bad))
+        assert bad.text == line.decode("utf-8", "replace")[:2000]
+        assert bad.reason
+        assert str(bad).startswith(f"large.jsonl:{bad.line}: {bad.id or 'no id'}: ")
+        assert str(bad).isprintable(), name
+        assert len(str(bad)) < 600
+    text = str(caught.value)
+    assert f"large.jsonl: {len(DEFECTS)} bad rows" in text
+    assert not re.search(r"0x[0-9a-f]{8,}|object at|Traceback", text)
+    assert all(str(row) in text for row in caught.value.rows)
+
+
+def test_skip_keeps_every_good_row(large: Path) -> None:
+    found = read_questions(large, require_answer=True, bad_rows="skip")
+    assert (len(found), len(found.bad), found.warnings) == (GOOD, len(DEFECTS), [])
+    for _ in range(2):
+        assert [question.id for question in found] == [f"good {number}" for number in range(GOOD)]
+    question = next(iter(found))
+    assert question.model_dump() == {
+        "id": "good 0",
+        "question": "What is 0?",
+        "images": ("a.png",),
+        "answer": "0",
+        "choices": None,
+        "meta": {"level": [0]},
+    }
+    assert open_question(question, root=found.root).pictures[0].width == 96
+
+
+def test_all_faults_of_a_row_at_once(folder: Path) -> None:
+    line = defects.row(question=" ", images=[7, "gone.png", "a.png", "../secret.png"], answer=[], choices="x", meta=3)
+    assert codes(lambda: read_questions(write(folder, line))) == [
+        (1, "choices", "wrong_type"),
+        (1, "question", "blank"),
+        (1, "images[0]", "wrong_type"),
+        (1, "answer", "wrong_type"),
+        (1, "meta", "wrong_type"),
+        (1, "images[1]", "missing"),
+        (1, "images[3]", "outside_root"),
+    ]
+
+
+def test_the_text_of_many_bad_rows_is_cut_and_the_list_is_whole(folder: Path) -> None:
+    path = write(folder, *(defects.row(id=f"q{number}", question="") for number in range(500)))
+    with pytest.raises(BadRows) as caught:
+        read_questions(path)
+    assert len(caught.value.rows) == 500
+    assert str(caught.value).splitlines()[-1] == "... and 300 more"
+    assert len(str(caught.value).splitlines()) == 202
+
+
+def test_duplicates(folder: Path) -> None:
+    first, other = good(1), defects.row(id="good 1", question="Something else?")
+    found = read_questions(write(folder, first, b"", good(2), first))
+    assert [question.id for question in found] == ["good 1", "good 2"]
+    assert found.warnings == ["q.jsonl:4: good 1: the same as line 1; left out"]
+    with pytest.raises(BadRows, match=r"q.jsonl:3: good 1: id: line 1 has the same id and another content"):
+        read_questions(write(folder, first, good(2), other))
+    with pytest.raises(BadRows, match="line 1 only in case or in Unicode form"):
+        read_questions(write(folder, first, first.replace(b"good 1", b"GOOD 1")))
+    composed, split = defects.row(id="caf\u00e9"), defects.row(id="cafe\u0301")
+    assert codes(lambda: read_questions(write(folder, composed, split))) == [(2, "id", "id_collision")]
+    bad_then_good = write(folder, defects.row(id="x", question=""), defects.row(id="x"))
+    assert [question.id for question in read_questions(bad_then_good, bad_rows="skip")] == ["x"]
+
+
+def test_the_same_row_with_another_picture_is_another_content(folder: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(folder / "red.png")
+    Image.new("RGB", (32, 32), "red").save(folder / "red-too.png")
+    Image.new("RGB", (32, 32), "blue").save(folder / "blue.png")
+    red, again, blue = (defects.row(images=[name]) for name in ("red.png", "red-too.png", "blue.png"))
+    assert len(read_questions(write(folder, red, again)).warnings) == 1
+    assert codes(lambda: read_questions(write(folder, red, blue))) == [(2, "id", "duplicate_id")]
+
+
+def test_accepted_forms(folder: Path) -> None:
+    path = write(
+        folder,
+        defects.row(id="a", images="a.png", answer="  7\n"),
+        defects.row(id="b", images=..., image="a.png", answer=7.5),
+        defects.row(id="c", images=[], answer=...),
+        defects.row(id="d", images=None, answer=""),
+        defects.row(id="e", choices=["x", 2], answer="(b)"),
+        defects.row(id="f", choices=["x", "y"], answer="X "),
+        defects.row(id="g", choices=["A", "B"], answer="B"),
+        defects.row(id="train/0001.png", images=["inside.png", "./inner/b.png"]),
+        defects.row(id="emoji \U0001f600", question="\U0001f600\n\tnaïve?"),
+        end=b"",
+    )
+    found = {question.id: question for question in read_questions(path)}
+    assert [question.answer for question in found.values()] == ["7", "7.5", None, None, "(b)", "X", "B", "7", "7"]
+    assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, 1, 1, 1, 2, 1]
+    assert found["e"].choices == ("x", "2")
+
+
+def test_line_ends_marks_and_blank_lines(folder: Path) -> None:
+    path = folder / "crlf.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + good(1) + b"\r\n\r\n  \n" + good(2) + b"\r\n")
+    found = read_questions(path)
+    assert len(found) == 2
+    assert found.warnings == ["crlf.jsonl:1: begins with a byte order mark (byte offset 0); it is left out"]
+    assert len(list(found)) == 2
+    path.write_bytes(b"\xef\xbb\xbf" + good(1) + b"\n" + b'{"id": "\xff"}\n')
+    with pytest.raises(BadRows) as caught:
+        read_questions(path)
+    offset = 3 + len(good(1)) + 1 + 8
+    assert f"byte 0xff at byte offset {offset} " in caught.value.rows[0].reason
+    assert path.read_bytes()[offset] == 0xFF
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 60])
+def test_a_cut_last_line_is_called_that(cut: int, folder: Path) -> None:
+    path = write(folder, good(1), good(2)[:-cut], end=b"")
+    assert codes(lambda: read_questions(path)) == [(2, "", "cut_line")]
+    half = write(folder, good(1), '{"id": "é'.encode()[:-1], end=b"")
+    assert codes(lambda: read_questions(half)) == [(2, "", "cut_line")]
+
+
+WHOLE = {
+    "empty.jsonl": (b"", "empty_file"),
+    "blank.jsonl": (b"\n \n", "empty_file"),
+    "array.jsonl": (b"[" + good(1) + b"]", "json_document"),
+    "pretty.jsonl": (json.dumps([json.loads(good(1))], indent=1).encode(), "json_document"),
+    "object.json": (json.dumps(json.loads(good(1)), indent=1).encode(), "json_document"),
+    "utf16.jsonl": (good(1).decode().encode("utf-16"), "utf16"),
+    "cut.jsonl.gz": (gzip.compress(good(1) * 500)[:-9], "bad_gzip"),
+    "damaged.jsonl.gz": (b"\x1f\x8b\x08" + bytes(50), "bad_gzip"),
+    "empty.csv": (b"", "empty_file"),
+    "twice.csv": (b"id,question,question\na,b,c\n", "bad_header"),
+    "nameless.csv": (b"id,question,\na,b,c\n", "bad_header"),
+    "semicolons.csv": (b"id;question\na;b\n", "missing_column"),
+    "no-question.csv": (b"id,query\na,b\n", "missing_column"),
+    "utf16.csv": ("id,question\na,b\n".encode("utf-16"), "utf16"),
+    "text.parquet": (b"this is no parquet", "bad_parquet"),
+    "empty.parquet": (b"", "bad_parquet"),
+    "cut.parquet": (b"PAR1" + bytes(100), "bad_parquet"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_a_source_that_is_wrong_as_a_whole_is_never_skipped(name: str, mode: str, folder: Path) -> None:
+    content, code = WHOLE[name]
+    (folder / name).write_bytes(content)
+    found = codes(lambda: read_questions(folder / name, bad_rows=mode))  # type: ignore[arg-type]  # by name
+    assert found[-1][2] == code
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "a.png", "pipe.png", "inner/nothing.csv"])
+def test_no_questions_file(name: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(Path(name).name)):
+        read_questions(folder / name)
+
+
+def test_gzip_is_read(folder: Path) -> None:
+    path = folder / "q.jsonl.gz"
+    path.write_bytes(gzip.compress(good(1) + b"\n" + good(2)))
+    assert [question.id for question in read_questions(path)] == ["good 1", "good 2"]
+
+
+CSV = """id,question,images,answer,choices,level
+a,"What, ""now""?
+And then?",a.png,B,"[""x"", ""y""]",3
+b,Why?,"[""a.png"", ""inside.png""]",7,,
+c,Text only?,,7,,
+"""
+
+
+def test_csv(folder: Path) -> None:
+    path = folder / "q.csv"
+    for text in (CSV, CSV.replace("\n", "\r\n"), "\ufeff" + CSV):
+        path.write_bytes(text.encode())
+        first, second, third = read_questions(path)
+        assert first.question.replace("\r", "") == 'What, "now"?\nAnd then?'
+        assert (first.choices, first.meta) == (("x", "y"), {"level": "3"})
+        assert (second.images, third.images) == (("a.png", "inside.png"), ())
+
+
+def test_csv_faults(folder: Path) -> None:
+    path = folder / "bad.csv"
+    lines = [
+        b"id,question,images,answer,choices",
+        b"a,What?,a.png,7,",
+        b"b,What?,a.png,7",
+        b"c,What?,a.png,7,,extra",
+        b"d,Wh\xe4t?,a.png,7,",
+        b"e,,gone.png,7,",
+        b'f,What?,"[""a.png""",7,',
+        b'g,"What?"x,a.png,7,',
+        b"h,What?,a.png,7,x;y",
+        b"i,Wh\0t?,a.png,7,",
+        b"j,What?,a.png,7,",
+        b'k,"What?,a.png,7,',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    assert codes(lambda: read_questions(path)) == [
+        (3, "", "bad_columns"),
+        (4, "", "bad_columns"),
+        (5, "", "invalid_utf8"),
+        (6, "question", "blank"),
+        (6, "images[0]", "missing"),
+        (7, "images", "bad_json"),
+        (8, "", "bad_csv"),
+        (9, "choices", "wrong_type"),
+        (10, "", "nul_byte"),
+        (12, "", "cut_line"),
+    ]
+    assert [question.id for question in read_questions(path, bad_rows="skip")] == ["a", "j"]
+
+
+def still(colour: str) -> bytes:
+    return hostile.encoded(Image.new("RGB", (32, 24), colour), "PNG")
+
+
+def test_parquet_with_bytes_and_paths(folder: Path) -> None:
+    table = pa.table(
+        {
+            "query": ["What?", "Which?", None],
+            "image": [{"bytes": still("red"), "path": None}, {"bytes": None, "path": "a.png"}, None],
+            "label": [["7"], ["8"], ["9"]],
+            "number": [1, 2, 3],
+        }
+    )
+    path = folder / "q.parquet"
+    pq.write_table(table, path)
+    names = {"question": "query", "images": "image", "answer": "label", "id": "number"}
+    assert codes(lambda: read_questions(path, columns=names)) == [(3, "question", "missing")]
+    found = read_questions(path, columns=names, bad_rows="skip")
+    first, second = (open_question(question, root=found.root) for question in found)
+    assert [(question.id, question.answer, question.pictures[0].width) for question in (first, second)] == [
+        ("1", "7", 32),
+        ("2", "8", 96),
+    ]
+    with pytest.raises(BadRows, match=r"no column prompt; there are: image, label, number, query"):
+        read_questions(path, columns={**names, "question": "prompt"})
+    with pytest.raises(ConfigError, match="'questions' is not a field"):
+        read_questions(path, columns={"questions": "query"})
+
+
+def test_a_set_without_ids_gets_them_from_the_content(folder: Path) -> None:
+    path = folder / "no-ids.parquet"
+    rows = [{"question": f"What {number}?", "images": ["a.png"]} for number in (1, 2, 1)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    found = read_questions(path)
+    ids = [question.id for question in found]
+    assert (len(set(ids)), len(found.warnings)) == (2, 1)
+    pq.write_table(pa.Table.from_pylist(rows[1:]), path)
+    assert sorted(question.id for question in read_questions(path)) == sorted(ids)
+    lines = write(folder, *(json.dumps(row).encode() for row in rows))
+    assert [question.id for question in read_questions(lines, columns={"id": "@content"})] == ids
+
+
+def test_a_saved_dataset_is_read_without_decoding(folder: Path, tmp_path: Path) -> None:
+    bomb = dict((name, data) for name, data, _ in hostile.refused())["png-9000x9000-compressible"]
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "question": datasets.Value("string"),
+            "images": datasets.List(datasets.Image()),
+            "answer": datasets.Value("string"),
+        }
+    )
+    pictures = [[{"bytes": still("red"), "path": None}] * 2, [{"bytes": bomb, "path": None}]]
+    columns = {"id": ["a", "b"], "question": ["What?"] * 2, "images": pictures, "answer": ["7"] * 2}
+    saved = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(tmp_path / "both")
+    saved.save_to_disk(tmp_path / "one")
+    with pytest.raises(InputError, match="train, test"):
+        read_questions(tmp_path / "both")
+    assert codes(lambda: read_questions(tmp_path / "one")) == [(2, "images[0]", "too_large_pixels")]
+    found = read_questions(tmp_path / "one", bad_rows="skip")
+    (question,) = (open_question(question, root=found.root) for question in found)
+    assert [picture.width for picture in question.pictures] == [32, 32]
+    with pytest.raises(InputError, match="not a saved dataset"):
+        read_questions(folder / "inner")
+
+
+def test_questions_given_in_python(folder: Path) -> None:
+    ready = Question(id="a", question="What?", images=(str(folder / "a.png"),), meta={"k": 1})
+    opened = open_question(ready.model_copy(update={"id": "b"}))
+    found = read_questions(question for question in (ready, opened))
+    assert list(found) == [ready, opened]
+    assert list(found) == [ready, opened]
+    assert codes(lambda: read_questions([ready, {"id": "c"}, 7])) == [  # type: ignore[list-item]  # a slip
+        (2, "question", "missing"),
+        (3, "", "not_an_object"),
+    ]
+    outside = [ready.model_copy(update={"images": ("../secret.png",)})]
+    assert codes(lambda: read_questions(outside, root=folder)) == [(1, "images[0]", "outside_root")]
+
+
+def test_digest_is_of_the_content_and_not_of_the_order(folder: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(folder / "changing.png")
+    lines = [defects.row(id=str(number), images=["changing.png"]) for number in range(3)]
+    before = read_questions(write(folder, *lines))
+    assert read_questions(write(folder, *reversed(lines))).digest == before.digest
+    digests = dict((question.id, digest) for question, digest in read_questions(write(folder, *lines)).items())
+    assert len(set(digests.values())) == 3
+    changed = read_questions(write(folder, lines[0], lines[1], lines[2].replace(b'"7"', b'"8"')))
+    assert changed.digest != before.digest
+    assert sum(digests[question.id] != digest for question, digest in changed.items()) == 1
+    Image.new("RGB", (32, 32), "blue").save(folder / "changing.png")
+    assert read_questions(write(folder, *lines)).digest != before.digest
+    opened = open_question(next(iter(before)), root=before.root)
+    assert question_digest(opened) == question_digest(opened, [opened.pictures[0].sha256])
+    assert question_digest(opened) != question_digest(opened.model_copy(update={"answer": "9"}))
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(folder: Path) -> None:
+    path = write(folder, good(1), good(2), name="changing.jsonl")
+    found = read_questions(path)
+    write(folder, good(1), good(3), name="changing.jsonl")
+    with pytest.raises(InputError, match="was changed while it was in use"):
+        list(found)
+    write(folder, good(1), name="changing.jsonl")
+    with pytest.raises(InputError, match="was changed while it was in use"):
+        list(found)
+
+
+def test_limits_and_progress(folder: Path) -> None:
+    path = write(folder, good(1), good(2))
+    counts: list[int] = []
+    read_questions(path, progress=counts.append, threads=1)
+    assert counts == [1, 2]
+    small = ImageLimits(max_source_pixels=1000)
+    assert codes(lambda: read_questions(path, limits=small)) == [
+        (1, "images[0]", "too_large_pixels"),
+        (2, "images[0]", "too_large_pixels"),
+    ]
+
+
+def test_one_file_is_decoded_once_for_many_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[object] = []
+
+    def counted(source: str | bytes, **options: object) -> object:
+        checked.append(source)
+        return check_image(source, **options)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr("insightv.question_images.check_image", counted)
+    names = ["a.png", "./a.png", "inside.png", "inner/b.png"]
+    lines = [defects.row(id=str(number), images=[names[number % 4]]) for number in range(400)]
+    read_questions(write(folder, *lines))
+    assert len(checked) == 2
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from insightv.questions import BadRows, read_questions
+try:
+    found = read_questions(sys.argv[1], bad_rows="skip")
+    print(len(found), sum(1 for _ in found), len(found.bad), [row.code for row in found.bad][:3])
+except BadRows as error:
+    print(len(error.rows), error.rows[0].code)
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
+
+
+def measured(path: Path) -> tuple[str, int]:
+    """What a process of its own prints, and its peak in MB."""
+    run = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    text, peak = run.stdout.splitlines()
+    return text, int(peak) // 1000
+
+
+def test_memory_does_not_grow_with_rows(folder: Path) -> None:
+    text = "x" * 3000
+    with open(folder / "many.jsonl", "w") as file:
+        for number in range(15_000):
+            file.write(json.dumps({"id": f"q{number}", "question": f"{text}{number}", "images": ["a.png"]}) + "\n")
+    text, peak = measured(folder / "many.jsonl")
+    (folder / "many.jsonl").unlink()
+    assert text == "15000 15000 0 []"
+    assert peak < 120
+
+
+def test_a_line_of_a_hundred_megabytes_is_not_held(folder: Path) -> None:
+    path = folder / "long.jsonl"
+    with open(path, "wb") as file:
+        file.write(good(1) + b"\n" + b'{"question": "')
+        for _ in range(100):
+            file.write(b"x" * 10**6)
+        file.write(b'"}\n' + good(2) + b"\n")
+    text, peak = measured(path)
+    path.unlink()
+    assert text == "2 2 1 ['line_too_long']"
+    assert peak < 250
+
+
+def test_ten_thousand_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
+    path = folder / "bad.jsonl"
+    with open(path, "w") as file:
+        for number in range(30_000):
+            file.write(json.dumps({"id": f"q{number}", "question": "", "extra": "x" * 3000}) + "\n")
+    text, peak = measured(path)
+    path.unlink()
+    assert text == "30000 blank"
+    assert peak < 200
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = ["PIL", "aiohttp", "pyarrow", "datasets"]
+    program = f"import sys, insightv.questions; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,237 @@
+"""A build of a run against a real HTTP server on loopback, by the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.servers.fake_openai import FakeServer, Settings
+from tests.world import (
+    build_args,
+    check_balance,
+    command,
+    insightv,
+    path_rows,
+    wait_for,
+    write_questions,
+    write_settings,
+)
+
+
+def test_a_hundred_questions_complete_and_only_the_wrong_answers_are_in_the_wrong_band(tmp_path: Path) -> None:
+    with FakeServer(Settings(wrong=0.3)) as server:
+        questions, settings = write_questions(tmp_path, 100), write_settings(tmp_path, server.base_url)
+        run = tmp_path / "run"
+        done = insightv(*build_args(questions, settings, run))
+        log = server.log()
+    assert done.returncode == 0, done.stderr
+    status = check_balance(run)
+    assert json.loads(done.stdout)["paths"] == status["paths"]
+    assert status["paths"]["total"] == 400
+    wrong = sum(not entry["said"][0]["right"] for entry in log if entry["schema"] == "final_answer")
+    assert wrong > 50
+    assert status["bands"]["wrong"] == wrong
+    assert status["requests"] == len(log)
+
+
+def test_every_call_of_a_chain_begins_with_the_bytes_of_the_one_before(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 10, steps=4), write_settings(tmp_path, server.base_url)
+        assert insightv(*build_args(questions, settings, tmp_path / "run")).returncode == 0
+        log = server.log()
+    steps = [entry for entry in log if entry["schema"] in ("reasoning_step", "final_answer")]
+    first = [entry for entry in steps if entry["messages"] == 2]
+    assert [entry["n"] for entry in first] == [4] * 10  # the first step of all paths in one request
+    later = [entry for entry in steps if entry["messages"] > 2]
+    assert len(later) == 10 * 4 * 4  # three more steps and the answer
+    assert all(entry["extends"] is not None for entry in later)
+
+
+def test_a_killed_build_goes_on_to_the_same_rows(tmp_path: Path) -> None:
+    with FakeServer(Settings(wrong=0.3, latency_s=0.01)) as server:
+        questions, settings = write_questions(tmp_path, 60), write_settings(tmp_path, server.base_url)
+        settings.write_text(settings.read_text() + "[run]\nconcurrency = 16\n")
+        whole = tmp_path / "whole"
+        assert insightv(*build_args(questions, settings, whole)).returncode == 0
+        undisturbed = len(server.log())
+        server.model.forget()
+        kills = 0
+        for share in (0.2, 0.5, 0.8):
+            enough = int(share * undisturbed)
+            build = subprocess.Popen(command(*build_args(questions, settings, tmp_path / "cut")))
+            wait_for(lambda enough=enough: len(server.log()) > enough)
+            build.kill()
+            build.wait()
+            kills += 1
+        assert insightv(*build_args(questions, settings, tmp_path / "cut")).returncode == 0
+        assert len(server.log()) <= undisturbed + kills * 16
+    check_balance(tmp_path / "cut")
+    assert path_rows(tmp_path / "cut") == path_rows(whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_drains_what_is_in_flight(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with FakeServer(Settings(latency_s=0.3)) as server:
+        questions, settings = write_questions(tmp_path, 30), write_settings(tmp_path, server.base_url)
+        run = tmp_path / "run"
+        args = command(*build_args(questions, settings, run))
+        build = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: len(server.log()) > 60)
+        build.send_signal(number)
+        _, errors = build.communicate(timeout=10)
+        assert build.returncode == code
+        assert f"resume with: insightv build --run {run}" in errors
+        answered = len(server.log())
+        assert check_balance(run, done=False)["requests"] == answered  # nothing that was answered is lost
+        assert insightv("build", "--run", run, "--no-datasets").returncode == 0  # the run has its questions
+        done = check_balance(run)
+        assert done["requests"] == len(server.log())
+    assert done["paths"]["ok"] == 120
+
+
+def test_the_second_process_says_who_holds_the_run(tmp_path: Path) -> None:
+    with FakeServer(Settings(latency_s=0.2)) as server:
+        questions, settings = write_questions(tmp_path, 20), write_settings(tmp_path, server.base_url)
+        args = build_args(questions, settings, tmp_path / "run")
+        first = subprocess.Popen(command(*args), stderr=subprocess.DEVNULL)
+        wait_for(lambda: len(server.log()) > 5)
+        second = insightv(*args)
+        assert second.returncode == 3
+        assert f"process {first.pid}" in second.stderr
+        first.kill()
+        first.wait()
+        assert insightv(*args).returncode == 0  # the lock died with its holder
+    check_balance(tmp_path / "run")
+
+
+def test_changed_settings_prompts_and_data_are_refused_by_name(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 4), write_settings(tmp_path, server.base_url)
+        args = build_args(questions, settings, tmp_path / "run")
+        assert insightv(*args).returncode == 0
+        asked = len(server.log())
+        assert insightv(*args, "--set", "run.concurrency=3", "--set", "run.max_requests=100000").returncode == 0
+        refused = insightv(*args, "--set", "generator.temperature=0.1", "--set", 'generator.next_prompt="Go on."')
+        assert refused.returncode == 2
+        assert "generator.temperature" in refused.stderr
+        assert "generator.prompts.next" in refused.stderr
+        text = questions.read_text(encoding="utf-8")
+        questions.write_text(text.replace("What is 0 + 1", "How much is 0 + 1"), encoding="utf-8")
+        changed = insightv(*args)
+        assert changed.returncode == 2
+        assert "question 'q0': its content has changed" in changed.stderr
+        assert len(server.log()) == asked
+        allowed = insightv(*args, "--allow-change")
+        assert allowed.returncode == 0
+        assert len(server.log()) > asked
+    status = check_balance(tmp_path / "run")
+    assert status["questions"]["total"] == 4
+
+
+def test_a_budget_holds_across_resumes(tmp_path: Path) -> None:
+    with FakeServer(Settings(faults={"500": 0.1})) as server:
+        questions, settings = write_questions(tmp_path, 20), write_settings(tmp_path, server.base_url)
+        settings.write_text(settings.read_text() + "[run]\nconcurrency = 8\n")
+        args = build_args(questions, settings, tmp_path / "run")
+        for limit in (40, 80, 120):
+            stopped = insightv(*args, "--set", f"run.max_requests={limit}")
+            assert stopped.returncode == 3
+            assert f"run.max_requests = {limit} is reached" in stopped.stderr
+            spent = check_balance(tmp_path / "run", done=False)["requests"]
+            assert spent == len(server.log())
+            assert limit <= spent <= limit + 8
+        assert insightv(*args).returncode == 0
+    assert check_balance(tmp_path / "run")["requests"] == len(server.log())
+
+
+def test_a_refused_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path) -> None:
+    canary = "canary-5f1d77c0"
+    with FakeServer(Settings(key="another")) as server:
+        questions, settings = write_questions(tmp_path, 20), write_settings(tmp_path, server.base_url)
+        done = insightv(
+            *build_args(questions, settings, tmp_path / "run"),
+            "--set",
+            "run.concurrency=4",
+            env={"OPENAI_API_KEY": canary},
+        )
+        assert len(server.log()) <= 4
+    assert done.returncode == 3
+    assert "resume with" in done.stderr
+    assert canary not in done.stderr + done.stdout
+    assert not any(canary.encode() in file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file())
+
+
+def test_a_full_disk_stops_paying_and_loses_nothing(tmp_path: Path) -> None:
+    with FakeServer(Settings(latency_s=0.01)) as server:
+        questions, settings = write_questions(tmp_path, 60), write_settings(tmp_path, server.base_url)
+        settings.write_text(settings.read_text() + "[run]\nconcurrency = 8\n")
+        run = tmp_path / "run"
+        args = build_args(questions, settings, run)
+        limited = subprocess.run(
+            ["bash", "-c", 'ulimit -f 300; exec "$@"', "limited", *command(*args)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert limited.returncode == 3, limited.stderr
+        assert "run.db cannot be written" in limited.stderr
+        asked = len(server.log())
+        recorded = check_balance(run, done=False)["requests"]
+        assert asked - 16 <= recorded <= asked
+        assert insightv(*args).returncode == 0
+        assert check_balance(run)["questions"]["done"] == 60
+        assert len(server.log()) - asked + recorded == check_balance(run)["requests"]
+
+
+def test_bad_rows_are_refused_at_once_with_all_of_them_named(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 3), write_settings(tmp_path, server.base_url)
+        (tmp_path / "images" / "text.png").write_text("not an image")
+        good = questions.read_text(encoding="utf-8")
+        bad: list[dict[str, object]] = [
+            {"id": "gone", "question": "?", "images": ["images/gone.png"], "answer": "1"},
+            {"id": "text", "question": "?", "images": ["images/text.png"], "answer": "1"},
+            {"id": "q1", "question": "another", "images": [], "answer": "1"},
+            {"id": "mute", "question": "?", "images": []},
+            {"id": "out", "question": "?", "images": ["../x.png"], "answer": "1"},
+            {"id": "typed", "question": 7, "images": [], "answer": "1"},
+        ]
+        questions.write_text(good + "".join(json.dumps(row) + "\n" for row in bad), encoding="utf-8")
+        args = build_args(questions, settings, tmp_path / "run")
+        refused = insightv(*args)
+        assert refused.returncode == 2
+        for line, row in enumerate(bad, 4):
+            assert f"questions.jsonl:{line}: {row['id']}" in refused.stderr
+        assert server.log() == []
+        assert not (tmp_path / "run").exists()
+        assert insightv(*args, "--bad-rows", "skip").returncode == 0
+    assert check_balance(tmp_path / "run")["questions"]["total"] == 3
+    status = json.loads(insightv("status", "--run", tmp_path / "run", "--json").stdout)
+    assert {row["id"] for row in status["rows_left_out"]} == {str(row["id"]) for row in bad}
+
+
+def test_failed_paths_are_listed_and_can_be_tried_again(tmp_path: Path) -> None:
+    with FakeServer(Settings(faults={"400": 0.3})) as server:
+        questions, settings = write_questions(tmp_path, 8), write_settings(tmp_path, server.base_url, path_scorer=False)
+        args = build_args(questions, settings, tmp_path / "run")
+        first = insightv(*args)
+        assert first.returncode == 4
+        status = check_balance(tmp_path / "run")
+        assert status["paths"]["failed"] == status["paths"]["by_code"]["bad_request"] > 0
+        server.change(faults={})
+        again = insightv("build", "--run", tmp_path / "run", "--no-datasets", "--retry-failed")
+        assert again.returncode == 0, again.stderr
+        answered = [(entry["sha"], entry["seed"]) for entry in server.log() if entry["fault"] is None]
+        assert len(answered) == len(set(answered))  # what was answered is not asked again
+    assert check_balance(tmp_path / "run")["paths"] == {
+        "total": 32,
+        "ok": 32,
+        "rejected": 0,
+        "failed": 0,
+        "by_code": {},
+    }
