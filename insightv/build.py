@@ -218,6 +218,7 @@ def _checked_scores(scores: object, n: int, name: str) -> list[Score]:
 
 
 def _revalidated(record: R) -> R:
-    """The record checked anew: `model_construct` makes records that were never checked."""
+    """The record checked anew, and that it can be stored: `model_construct` makes records that were never checked."""
     checked: R = type(record).model_validate(dict(record))
+    checked.model_dump_json()
     return checked

@@ -31,5 +31,6 @@ def register_scorers(register: Register) -> None:
 @hookimpl
 def register_agents(register: Register) -> None:
     """The two agents, and a reasoner that steps through JSON as the generator does."""
+    register("steps", "insightv.agents.adapters:stepwise")
     register("thoughts", "insightv.agents.reasoning:ThoughtsReasoner")
     register("summary", "insightv.agents.summary:JudgingSummary")

@@ -22,7 +22,7 @@ def demo_settings(paths: int) -> Settings:
         {
             "seed": SEED,
             "generator": {"model": "tiny", "paths": paths, "max_steps": 6, "max_tokens": 96, "temperature": 0.8},
-            "scorers": [{"use": "answer", "tolerance": 0.0}, {"use": "chart-steps"}],
+            "scorers": [{"use": "answer", "tolerance": 0.0, "exact_text": True}, {"use": "chart-steps"}],
             "reasoning_agent": {"max_tokens": 256},
             "summary_agent": {"max_tokens": 32},
             "run": {"concurrency": 64},

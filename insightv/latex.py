@@ -55,7 +55,7 @@ def mend_escapes(source: str) -> str:
         after_pair = source[max(0, match.start() - 2) : match.start()] == "\\\\"
         command = mark is not None or _is_command(match) or (word == "tan" and latex)
         if not command and word[0] == "n":
-            if word in _EITHER and maths and not after_pair:
+            if word in _EITHER and maths:
                 raise UnclearEscape(f"\\{word} is a command or a line break: it cannot be told")
             return match[0]
         if not command or after_pair:

@@ -422,12 +422,12 @@ class Strings(Talks):
 class OddFinish(Talks):
     def replies(self, text: str, n: int) -> list[Completion]:
         usage = Usage(requests=1)
-        return [Completion.model_construct(text=text, finish="content_filter", usage=usage, call=None)]  # type: ignore[arg-type]
+        return [Completion.model_construct(text=text, finish="content_filter", usage=usage, call=None)]
 
 
 class NoText(Talks):
     def replies(self, text: str, n: int) -> list[Completion]:
-        return [Completion.model_construct(text=None, usage=Usage(requests=1))]  # type: ignore[arg-type]
+        return [Completion.model_construct(text=None, usage=Usage(requests=1))]
 
 
 class Negative(Talks):
@@ -616,7 +616,7 @@ class Backwards(Generator):
     ("generator", "finding"),
     [
         (OneShort, "returned 2 paths"),
-        (Headless, "a path that is ok has steps and an answer"),
+        (Headless, "without an answer; reject it"),
         (Uncoded, "have a code"),
         (Backwards, "at place 0"),
     ],

@@ -46,7 +46,7 @@ def test_a_text_as_a_path() -> None:
     assert from_text(f"Here it is:\n{TEXT}\nThat is all.") == (STEPS, True)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(paths)
 def test_every_path_comes_back_as_it_was(steps: tuple[Step, ...]) -> None:
     text = to_text(steps)
@@ -54,7 +54,7 @@ def test_every_path_comes_back_as_it_was(steps: tuple[Step, ...]) -> None:
     assert text.count(TAGS[0]) == text.count(TAGS[1]) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(paths, st.data())
 def test_a_cut_text_gives_only_steps_that_are_whole(steps: tuple[Step, ...], data: st.DataObject) -> None:
     text = to_text(steps)
@@ -66,7 +66,7 @@ def test_a_cut_text_gives_only_steps_that_are_whole(steps: tuple[Step, ...], dat
     assert {s.action for s in kept} <= {"continue"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(awkward | plain, max_size=12).map("".join))
 def test_no_text_crashes_the_reader(text: str) -> None:
     for whole in (text, f"<thoughts>\n{text}\n</thoughts>"):

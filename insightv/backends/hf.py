@@ -35,7 +35,7 @@ _engines_lock = threading.Lock()
 class HFModel(ChatModel):
     """A model of the hub or of a directory; loaded at the first call, shared by equal instances.
 
-    `dtype` "auto" is the weights' own, but float32 for small models on a CPU. `batch` is the most replies drawn at once.
+    `dtype` "auto" is the weights' own, but float32 for small models on a CPU. `batch`: most replies drawn at once.
     `cache_gb` limits the kept key-value states (default: 1 GB, or a fifth of the free GPU memory). `deadline_s` bounds
     one call with its waiting. A `revision` pins a model of the hub. Weights are read from safetensors only, and code
     that comes with a model is never run.
@@ -150,8 +150,8 @@ class HFModel(ChatModel):
         if sampling.extra:
             raise ModelError(
                 "bad_request",
-                f"sampling options {sorted(sampling.extra)} are not known to the hf backend, which draws by temperature,"
-                " top_p and max_tokens; leave them out",
+                f"sampling options {sorted(sampling.extra)} are not known to the hf backend, which draws by"
+                " temperature, top_p and max_tokens; leave them out",
             )
         loop = asyncio.get_running_loop()
         engine = await loop.run_in_executor(self._desk, self._started)
@@ -160,7 +160,7 @@ class HFModel(ChatModel):
         if len(prompt.tokens) >= engine.context:
             raise ModelError(
                 "too_long",
-                f"the conversation has {len(prompt.tokens)} tokens, and {self.name} takes {engine.context} with the reply",
+                f"the conversation has {len(prompt.tokens)} tokens, and {self.name} takes {engine.context} in all",
             )
         from insightv.backends.hf_rows import Request
 

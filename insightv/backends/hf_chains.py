@@ -88,7 +88,8 @@ class Chains:
     def _start(self, row: Row, slot: int) -> None:
         self.touched = [row]
         request, whole = row.request, len(row.tokens) - 1
-        twin = next((r for r in request.rows if r.slot not in (None, slot) and r.length >= whole == row.start - 1), None)
+        twins = (r for r in request.rows if r.slot not in (None, slot) and r.length >= whole == row.start - 1)
+        twin = next(twins, None)
         if twin is not None and twin.slot is not None:
             self._slab.move(twin.slot, slot, whole)
             row.length = whole

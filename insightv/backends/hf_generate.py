@@ -6,7 +6,7 @@ import io
 from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
@@ -80,7 +80,7 @@ class Whole:
         return rows
 
     def _generate(self, rows: list[Row]) -> None:
-        model = self._loaded.model
+        model: Any = self._loaded.model  # which mypy takes for a mere Module, whose attributes are tensors
         inputs = model_inputs(self._loaded, [row.request.messages for row in rows]).to(model.device, model.dtype)
         for row in rows:
             row.request.cached = 0
@@ -101,7 +101,7 @@ class Whole:
         )
 
 
-class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers' classes carry no annotations
+class _Choice(LogitsProcessor):
     """Draws each row's token and leaves `generate` nothing else to choose."""
 
     def __init__(self, rows: list[Row], counts: Counts) -> None:
@@ -123,7 +123,7 @@ class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers' classes c
         return forced
 
 
-class _Done(StoppingCriteria):  # type: ignore[misc]  # as above
+class _Done(StoppingCriteria):
     """Ends a row when it is done, whatever token it ended with."""
 
     def __init__(self, rows: list[Row]) -> None:
@@ -154,14 +154,15 @@ def model_inputs(loaded: Loaded, conversations: Sequence[Sequence[Message]]) -> 
         filled.append(turns)
     loaded.tokenizer.padding_side = "left"
     try:
-        return loaded.processor.apply_chat_template(
+        inputs: BatchFeature = loaded.processor.apply_chat_template(
             filled,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             processor_kwargs={"padding": len(filled) > 1},
-            **({"sanitize_control_tokens": True} if guarded else {}),
+            sanitize_control_tokens=guarded,
         )
     except Exception as error:  # Jinja's errors and those of processors have no common class
         raise ModelError("bad_request", f"the model refuses this conversation: {error}") from error
+    return inputs

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +13,7 @@ from insightv.backends.hf_source import Source
 from insightv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 SMALL = 500_000_000
@@ -23,11 +22,14 @@ SMALL = 500_000_000
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run. `ends` are the tokens that end a reply, `context` is the most tokens it can hold."""
+    """A model ready to run. `ends` are the tokens that end a reply, `context` is the most tokens it can hold.
+
+    Processor and tokenizer are untyped because the annotations of transformers say `str` for whatever they return.
+    """
 
     model: PreTrainedModel
-    processor: ProcessorMixin
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    tokenizer: Any
     ends: frozenset[int]
     context: int
     layers: int
@@ -55,11 +57,11 @@ def load(source: Source) -> Loaded:
     return Loaded(model, processor, tokenizer, frozenset(known), context, text.num_hidden_layers)
 
 
-def _processor(source: Source) -> ProcessorMixin:
+def _processor(source: Source) -> Any:
     from transformers import AutoProcessor
 
     try:
-        processor: ProcessorMixin = AutoProcessor.from_pretrained(
+        processor = AutoProcessor.from_pretrained(
             source.model, revision=source.revision, trust_remote_code=False
         )
     except ImportError as error:
@@ -132,9 +134,3 @@ def _refuse_foreign_code(part: object, source: Source) -> None:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-
-
-def local_folder(model: str) -> Path | None:
-    """The directory that `model` names, None where it is a hub id."""
-    folder = Path(model).expanduser()
-    return folder if folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""May this model be run by `Chains`? Tried out on a small conversation when it is loaded, rather than known from a list.
+"""May this model be run by `Chains`? Tried out on a small conversation when it is loaded, not known from a list.
 
 Asked are: do our tokens equal those of the model's own processor, and does computing in pieces, at explicit positions
 beside a row of another length, give the logits of one plain pass?
@@ -12,8 +12,9 @@ from hashlib import sha256
 
 import torch
 
+from insightv.backends.hf_generate import model_inputs
 from insightv.backends.hf_load import Loaded
-from insightv.backends.hf_prompt import Prompter, blocks
+from insightv.backends.hf_prompt import Prompter
 from insightv.backends.hf_slab import Slab
 from insightv.records import Message, Picture
 
@@ -39,14 +40,9 @@ def why_not_chains(loaded: Loaded, prompter: Prompter) -> str | None:
 
 
 def _tried(loaded: Loaded, prompter: Prompter) -> str | None:
-    picture = _picture()
-    messages = [Message(role="user", content=(picture, "What is to be seen here?"))]
+    messages = [Message(role="user", content=(_picture(), "What is to be seen here?"))]
     prompt = prompter.prompt(messages)
-    filled = blocks(messages)
-    filled[0]["content"] = [{"type": "image", "image": _image()}, {"type": "text", "text": "What is to be seen here?"}]
-    inputs = loaded.processor.apply_chat_template(
-        filled, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    )
+    inputs = model_inputs(loaded, [messages])
     if inputs["input_ids"][0].tolist() != prompt.tokens:
         return "its processor writes pictures into the text in a way of its own"
     model = loaded.model
@@ -73,21 +69,11 @@ def _tried(loaded: Loaded, prompter: Prompter) -> str | None:
     return None
 
 
-def _image() -> object:
-    from PIL import Image
-
-    image = Image.new("RGB", (96, 64), (250, 250, 250))
-    for x in range(96):
-        for y in range(64):
-            image.putpixel((x, y), (x * 2, y * 3, (x * y) % 256))
-    return image
-
-
 def _picture() -> Picture:
     from PIL import Image
 
-    image, file = _image(), io.BytesIO()
-    if isinstance(image, Image.Image):
-        image.save(file, "PNG")
+    file = io.BytesIO()
+    pixels = bytes(value for y in range(64) for x in range(96) for value in (2 * x, 3 * y, x * y % 256))
+    Image.frombytes("RGB", (96, 64), pixels).save(file, "PNG")
     data = file.getvalue()
     return Picture(data=data, mime="image/png", sha256=sha256(data).hexdigest(), width=96, height=64)

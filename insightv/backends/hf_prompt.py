@@ -143,7 +143,7 @@ class Prompter:
         return ids
 
     def _guarded(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of a conversation whose texts hold control tokens (`<image>`, end of turn): those become plain text."""
+        """Tokens where the texts hold control tokens of the model (`<image>`, end of turn): those become plain text."""
         try:
             ids = self._tokenizer.apply_chat_template(
                 blocks(messages),

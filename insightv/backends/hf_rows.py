@@ -14,7 +14,7 @@ from insightv.records import Completion, Finish, Message, Sampling, Usage
 
 @dataclass
 class Counts:
-    """What an engine has done: forward passes, prompt tokens computed, prompt tokens not computed again, drawn tokens."""
+    """What an engine has done: forward passes, prompt tokens computed and not computed again, drawn tokens."""
 
     forwards: int = 0
     computed: int = 0

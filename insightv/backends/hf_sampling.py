@@ -23,7 +23,7 @@ class Draws:
     def __init__(self, sampling: Sampling, index: int) -> None:
         self.temperature = sampling.temperature
         self.top_p = sampling.top_p
-        self._random = random.Random(seed_of(sampling.seed, index))  # noqa: S311 - sampling, not secrets
+        self._random = random.Random(seed_of(sampling.seed, index))
 
     @property
     def greedy(self) -> bool:

@@ -58,7 +58,7 @@ def _check_folder(folder: Path) -> None:
     pickles = sorted(name for name in names if name.endswith(_PICKLES))
     if pickles:
         raise ConfigError(
-            f"{folder} has its weights as pickle only ({pickles[0]}), and loading a pickle can run any code; convert them:"
-            " load the model where you trust it and call save_pretrained(), which writes safetensors"
+            f"{folder} has its weights as pickle only ({pickles[0]}), and loading a pickle can run any code; convert"
+            " them: load the model where you trust it and call save_pretrained(), which writes safetensors"
         )
     raise ConfigError(f"{folder} holds no weights (*.safetensors)")

@@ -62,7 +62,8 @@ class OpenAIModel(ChatModel):
         self._deadline_s = deadline_s
         self._idle_s = idle_s
         self._connections = connections
-        self._headers = {address.url: address.headers for address in addresses}
+        self._addresses = {address.url: address for address in addresses}
+        self._draws_one = False
         self._pool = EndpointPool([endpoint_at(address.url) for address in addresses])
         self._cures: dict[type[StopRun], str] = {
             KeyRefused: f"check the key in the environment variable {api_key_env}, then resume",
@@ -77,15 +78,22 @@ class OpenAIModel(ChatModel):
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """See `ChatModel.chat`. The first completion's usage counts all tries of the call, failed ones too."""
-        body = request_body(self._model, messages, sampling, n=n, schema=schema, structured=self._structured)
         chain = self._chain(messages)
         tries = Tries(Patience(self._deadline_s), self.setbacks)
+        drawn = 1 if self._draws_one else n
         while True:
+            body = request_body(self._model, messages, sampling, n=drawn, schema=schema, structured=self._structured)
             async with self._turn(chain, tries) as endpoint:
                 sent_at = time.monotonic()
-                verdict = await self._ask(endpoint, body, n, tries)
+                verdict = await self._ask(endpoint, body, drawn, tries)
+                if drawn > 1 and isinstance(verdict, Refused) and verdict.code == "bad_request":
+                    # Many servers draw one reply at a time and refuse to be asked for more.
+                    tries.spent(Usage())
+                    drawn = 1
+                    continue
                 completions = self._settle(verdict, endpoint, sent_at, tries)
             if completions is not None:
+                self._draws_one = drawn < n
                 return completions
             await asyncio.sleep(tries.pause_s(endpoint))
 
@@ -124,7 +132,7 @@ class OpenAIModel(ChatModel):
     async def _ask(self, endpoint: Endpoint, body: Sequence[bytes], n: int, tries: Tries) -> Verdict:
         try:
             async with asyncio.timeout(tries.patience.left_s):
-                reply = await self._transport.post(endpoint.url, self._headers[endpoint.label], body)
+                reply = await self._transport.post(endpoint.url, self._addresses[endpoint.label].headers, body)
         except TimeoutError:
             tries.spent(Usage())
         except TransportFailure as failure:
@@ -138,7 +146,7 @@ class OpenAIModel(ChatModel):
     ) -> AsyncGenerator[str, None]:
         """The pieces of a stream as they come: the first within the deadline, the others within the idle time too."""
         async with AsyncExitStack() as stack:
-            opening = self._transport.open(endpoint.url, self._headers[endpoint.label], body)
+            opening = self._transport.open(endpoint.url, self._addresses[endpoint.label].headers, body)
             incoming = await self._in_time(stack.enter_async_context(opening), endpoint, tries)
             streamed.opened(incoming)
             chunks, limit_s = incoming.chunks, float("inf")

@@ -18,7 +18,7 @@ import orjson
 from insightv.backends import wire
 from insightv.backends.address import Address
 from insightv.backends.http import BrokenReply, Incoming, NoConnection, Transport, UnreadableReply
-from insightv.errors import ConfigError
+from insightv.errors import KeyRefused
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -61,7 +61,7 @@ class SdkTransport(Transport):
             raise BrokenReply(text) from None
         except openai.OpenAIError as error:
             kind = type(error).__name__
-            raise ConfigError(f"the client handed in cannot send ({kind}); check how it signs in") from None
+            raise KeyRefused(f"the client handed in cannot send ({kind}); check how it signs in") from None
         except httpx2.HTTPError as error:
             raise BrokenReply(f"the connection broke ({type(error).__name__})") from None
         else:

@@ -17,6 +17,8 @@ log = logging.getLogger("insightv.openai")
 MALFORMED_TRIES = 8
 """Replies without use for one call. Fewer lose calls at a server that garbles every fifth reply; each is paid for."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
+LONGEST_MALFORMED_BACKOFF_S = 2.0
+"""A reply without use says nothing of load, so there is little to wait for."""
 
 
 class Tries:
@@ -65,7 +67,9 @@ class Tries:
         last = self._last
         if last is not None and self._malformed >= MALFORMED_TRIES:
             raise self.error("malformed", f"{self._malformed} replies were of no use; the last: {last.text}")
-        ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._made - 1, 20))
+        malformed = last is not None and last.code == "malformed"
+        longest_s = min(LONGEST_BACKOFF_S, LONGEST_MALFORMED_BACKOFF_S) if malformed else LONGEST_BACKOFF_S
+        ceiling = min(longest_s, FIRST_BACKOFF_S * 2.0 ** min(self._made - 1, 20))
         pause_s = 0.0 if endpoint.opens_in(time.monotonic()) > 0 else random.uniform(0, ceiling)
         if last is not None and pause_s >= self.patience.left_s:
             raise self.error(last.code, f"{last.text}; {self._tally()}")

@@ -53,6 +53,8 @@ def check_generator(
             raise ConformanceError(f"{what} returned {got}; return a list of {n}, failed and rejected ones among them")
         for index, path in enumerate(paths):
             _check_path(what, question, path, index)
+            if path.status == "ok" and path.answer is None:
+                raise ConformanceError(f'{what}: path {index} is "ok" without an answer; reject it with a code')
 
     def honest(paths: list[ReasoningPath]) -> bool:
         return all(path.status != "ok" for path in paths)
@@ -131,10 +133,10 @@ def _check_path(what: str, question: Question, path: object, index: int) -> None
             f"{what} returned path {path.index} of {path.question_id!r} at place {index}; indices count from 0 in order"
         )
     if path.status == "ok":
-        if path.code is not None or not path.steps or path.answer is None:
+        if path.code is not None or not path.steps:
             raise ConformanceError(
-                f'{what}: path {index} is "ok" with code {path.code!r}, {len(path.steps)} steps and answer '
-                f"{path.answer!r}; a path that is ok has steps and an answer and no code"
+                f'{what}: path {index} is "ok" with code {path.code!r} and {len(path.steps)} steps; a path that is ok '
+                "has steps and no code"
             )
     elif path.status not in ("rejected", "failed") or not path.code:
         raise ConformanceError(

@@ -39,17 +39,21 @@ def run_checks(checks: Coroutine[Any, Any, None], limits: Limits, what: str) -> 
         ConformanceError: a check found something, or the checks hold their loop for ten times the deadline of a call.
     """
     found: list[BaseException] = []
+    ended = threading.Event()
 
-    def work() -> None:
+    async def report() -> None:
         try:
-            asyncio.run(checks)
+            await checks
         except BaseException as error:  # it is raised again below, in the caller's thread
             found.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=work, name="insightv-testing", daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(report()), name="insightv-testing", daemon=True)
     thread.start()
-    thread.join(10 * limits.timeout_s)
-    if thread.is_alive():
+    if ended.wait(10 * limits.timeout_s):
+        thread.join(limits.cancel_s)  # longer only where a task of the part's will not be cancelled
+    else:
         raise ConformanceError(
             f"{what} was not back after {10 * limits.timeout_s:g} s and cannot be interrupted: it blocks the event "
             "loop; await, or put blocking work into asyncio.to_thread"

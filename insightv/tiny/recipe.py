@@ -31,6 +31,11 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("steps", "reason", "judge", "describe"),
         ("steps", "reason", "direct", "judge"),
     ),
+    "light": (
+        ("direct", "direct", "direct", "describe"),
+        ("direct", "direct", "steps", "describe"),
+        ("direct", "reason", "judge", "describe"),
+    ),
 }
 """Which conversations share a picture, by stage."""
 
@@ -172,9 +177,10 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
     return float(loss.detach()), float(right)
 
 
+_READING = Stage("describe", 1400, 1e-3, 2e-4)
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "teacher": (Stage("describe", 1400, 1e-3, 2e-4), Stage("mixed", 1200, 8e-4, 5e-5)),
-    "base": (Stage("describe", 400, 1e-3, 2e-4), Stage("mixed", 200, 8e-4, 5e-5)),
+    "teacher": (_READING, Stage("mixed", 900, 8e-4, 5e-5)),
+    "base": (_READING, Stage("light", 150, 5e-4, 5e-5)),
 }
 """The stages of each embedded model."""
 

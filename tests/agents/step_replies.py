@@ -350,6 +350,7 @@ LATEX: list[Row] = [
     ("a row break and a command", said(r"a \\\\\\frac b"), gives(r"a \\\frac b")),
     ("three backslashes and frac", said(r"a \\\frac b"), "bad_characters"),
     ("three backslashes and sqrt", said(r"a \\\sqrt b"), "bad_characters"),
+    ("a backslash, and a line break or nu", said(r"\frac{1}{2} \\\nu is"), "bad_characters"),
     ("a backslash and a line break", said(r"a \\\n b"), gives("a \\\n b")),
     ("in the title", S.replace("Look", r"Find $\theta$"), (r"Find $\theta$", "The red bar is 5.", "continue")),
     ("in a fence", "```json\n" + said(r"\frac{1}{2}") + "\n```", gives(r"\frac{1}{2}")),

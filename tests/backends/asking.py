@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from insightv.backends.openai import OpenAIModel, openai
@@ -25,6 +26,12 @@ def picture(size: int = 3000, fill: bytes = b"\x00\xff~") -> Picture:
 
 def question(text: str = "What is 3 + 4? [truth=7] [steps=3]") -> list[Message]:
     return [Message(role="system", content="You look closely."), Message(role="user", content=(picture(), text))]
+
+
+def open_sockets() -> int:
+    """How many sockets this process has open."""
+    links = (entry.readlink() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+    return sum(str(link).startswith("socket:") for link in links)
 
 
 @asynccontextmanager

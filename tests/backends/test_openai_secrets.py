@@ -67,9 +67,11 @@ def test_userinfo_signs_in_and_is_shown_nowhere(caplog: pytest.LogCaptureFixture
 
 def test_a_model_shows_no_secret_of_its_own() -> None:
     model = openai("fake", base_url="http://anna:p%40ss-canary@localhost:1/v1")
-    shown = repr(model) + repr(vars(model)) + repr(vars(model._pool)) + repr(vars(model._redactor).keys())
-    assert "p%40ss" not in repr(model._pool._endpoints[0].label)
-    assert KEY not in shown
+    plain = openai("fake", base_url="http://localhost:2/v1")
+    for each in (model, plain):
+        shown = repr(each) + repr(vars(each)) + repr([vars(endpoint) for endpoint in each._pool._endpoints])
+        for form in ("canary", "p%40ss", PAIR):
+            assert form not in shown
 
 
 @pytest.mark.parametrize(

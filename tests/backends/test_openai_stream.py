@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import psutil
 import pytest
 
 from insightv.backends import tries
@@ -16,7 +15,7 @@ from insightv.backends.sse import StreamedReply
 from insightv.backends.verdicts import Answered, Setback
 from insightv.errors import KeyRefused, ModelError
 from insightv.records import Completion
-from tests.backends.asking import ANSWER, SAMPLING, question, with_model
+from tests.backends.asking import ANSWER, SAMPLING, open_sockets, question, with_model
 from tests.servers.fake_openai import FakeServer, Settings
 
 RIGHT = '{"answer": "7"}'
@@ -107,9 +106,9 @@ def test_a_reader_who_leaves_closes_the_connection() -> None:
         return sum(endpoint.in_flight for endpoint in model._pool._endpoints)
 
     with FakeServer(Settings(stream_fault="stall=30")) as server:
-        before = len(psutil.Process().net_connections())
+        before = open_sockets()
         assert with_model(server, leave) == 0
-        assert len(psutil.Process().net_connections()) <= before
+        assert open_sockets() <= before
 
 
 def test_a_refused_key_stops() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from insightv.backends import wire
+from insightv.backends.openai import OpenAIModel
 from insightv.errors import ModelError
 from insightv.records import Message, Sampling, Schema
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, model_at, picture, question, with_model
@@ -90,7 +91,7 @@ def test_a_picture_is_encoded_once_and_a_message_once(monkeypatch: pytest.Monkey
         encoded.append(len(data))
         return real(data)
 
-    monkeypatch.setattr(wire.base64, "b64encode", counting)
+    monkeypatch.setattr(base64, "b64encode", counting)
     look = picture(50_000)
     first = Message(role="user", content=(look, "one"))
     second = Message(role="user", content=(look, "two"))
@@ -186,6 +187,22 @@ def test_fewer_choices_than_asked_are_taken_more_are_cut(given: int, asked: int,
         assert len(ask(server, n=asked)) == got
 
 
+def test_a_server_that_refuses_to_draw_several_is_asked_for_one_and_not_again() -> None:
+    async def twice(model: OpenAIModel) -> list[int]:
+        lengths = []
+        for seed in range(2):
+            replies = await model.chat(question(), Sampling(seed=seed), n=4, schema=STEP)
+            lengths.append(len(replies))
+            costs.append(replies[0].usage.requests)
+        return lengths
+
+    costs: list[int] = []
+    with FakeServer(Settings(script=("400",))) as server:
+        assert with_model(server, twice) == [1, 1]
+        assert [entry["n"] for entry in server.log()] == [4, 1, 1]
+    assert costs == [2, 1]
+
+
 def test_usage_has_the_cached_tokens() -> None:
     async def twice(model: Any) -> Any:
         await model.chat(question(), SAMPLING, schema=STEP)
@@ -221,9 +238,9 @@ def test_one_model_serves_several_loops_one_after_the_other() -> None:
                 return (await model.chat(question(), SAMPLING, schema=ANSWER))[0].text
 
         async def again() -> str:
-            text = (await kept[0].chat(question(), SAMPLING, schema=ANSWER))[0].text
+            [reply] = await kept[0].chat(question(), SAMPLING, schema=ANSWER)
             await kept[0].aclose()
-            return text
+            return reply.text
 
-        kept: list[Any] = []
+        kept: list[OpenAIModel] = []
         assert asyncio.run(once()) == asyncio.run(again()) == '{"answer": "7"}'

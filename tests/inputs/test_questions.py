@@ -438,13 +438,13 @@ def measured(path: Path) -> tuple[str, int]:
 
 
 def test_memory_does_not_grow_with_rows(folder: Path) -> None:
-    text = "x" * 3000
+    text = "x" * 15_000
     with open(folder / "many.jsonl", "w") as file:
-        for number in range(15_000):
+        for number in range(6_000):
             file.write(json.dumps({"id": f"q{number}", "question": f"{text}{number}", "images": ["a.png"]}) + "\n")
     text, peak = measured(folder / "many.jsonl")
     (folder / "many.jsonl").unlink()
-    assert text == "15000 15000 0 []"
+    assert text == "6000 6000 0 []"
     assert peak < 120
 
 
@@ -461,14 +461,14 @@ def test_a_line_of_a_hundred_megabytes_is_not_held(folder: Path) -> None:
     assert peak < 250
 
 
-def test_ten_thousand_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
+def test_many_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
     path = folder / "bad.jsonl"
     with open(path, "w") as file:
-        for number in range(30_000):
+        for number in range(20_000):
             file.write(json.dumps({"id": f"q{number}", "question": "", "extra": "x" * 3000}) + "\n")
     text, peak = measured(path)
     path.unlink()
-    assert text == "30000 blank"
+    assert text == "20000 blank"
     assert peak < 200
 
 

@@ -1,5 +1,7 @@
 """A scorer that counts words and a backend that says back what it was told: a plugin as a stranger would write one."""
 
+# ruff: noqa: ANN001, ANN201, ANN204 - types are optional for a plugin
+
 import json
 
 from insightv import ChatModel, Completion, Score, Scorer, Usage, hookimpl
@@ -29,7 +31,8 @@ class Echo(ChatModel):
             text = next((part for part in reversed(messages[-1].parts) if isinstance(part, str)), "")
         elif schema.name == "reasoning_step":
             thought = f"The question is: {said}" if turn == 0 else f"Nothing else was said, so it is {self.answer}."
-            text = json.dumps({"title": f"Step {turn + 1}", "content": thought, "action": "summary" if turn else "continue"})
+            action = "summary" if turn else "continue"
+            text = json.dumps({"title": f"Step {turn + 1}", "content": thought, "action": action})
         elif schema.name == "final_answer":
             text = json.dumps({"answer": self.answer})
         else:
