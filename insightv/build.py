@@ -165,7 +165,9 @@ class Build:
         scorer, name = part.role, self._names[position]
         try:
             async with asyncio.timeout(part.deadline_s) as limit:
-                made = await scorer.score(question, tuple(paths))
+                # A foreign scorer gets a question of its own: what it changes in `meta` is not seen by the next one.
+                seen = question if part.deadline_s is None else question.model_copy(deep=True)
+                made = await scorer.score(seen, tuple(paths))
             scores = _checked_scores(made, len(paths), name)
         except StopRun:
             raise

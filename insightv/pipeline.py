@@ -7,6 +7,7 @@ pipeline.build("questions.jsonl")
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -24,11 +25,13 @@ from insightv.gate import StopSwitch
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry, default_registry
 from insightv.records import Question
-from insightv.run import CONFIG, DATABASE, RunLock, load_run, read_status
+from insightv.run import CONFIG, DATABASE, LOG, RunLock, load_run, read_status
+from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
 from insightv.wiring import role_identity
 
+log = logging.getLogger("insightv")
 Questions = str | Path | Iterable[Question]
 
 
@@ -69,6 +72,7 @@ class Pipeline:
             table["scorers"] = [self._table(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
         self.settings = check_settings(table)
         self._switch: StopSwitch | None = None
+        self._interrupted: Interrupted | None = None
 
     @classmethod
     def from_config(
@@ -110,28 +114,39 @@ class Pipeline:
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
         watch = watch or _unwatched
-        intake = None
-        if questions is not None:
-            watch(Snapshot("checking", Tally()))
-            intake = await asyncio.to_thread(ingest.read_intake, questions, self.settings, bad_rows)
-        elif not (self.folder / DATABASE).is_file():
+        self._interrupted = None
+        if questions is None and not (self.folder / DATABASE).is_file():
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
         async with self._session() as session:
+            intake = None
+            if questions is not None:
+                watch(Snapshot("checking", Tally()))
+                read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
+                intake = await asyncio.to_thread(read)
+            await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow_change, retry=retry_failed)
             session.begin(await session.database.do(prepare))
             write_settings(self.settings, self.folder / CONFIG)
+            log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
             await self._work(session, watch)
+            log.info("build done")
             if datasets:
                 watch(session.snapshot("datasets"))
-                await asyncio.to_thread(write_datasets, self.folder, self.settings)
+                await asyncio.to_thread(write_datasets, self.folder, self.settings, self._go_on)
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop a build: no further call is begun, calls in flight are recorded. Any thread may ask."""
+        self._interrupted = Interrupted(signal_number)
         if self._switch is not None:
-            self._switch.stop(Interrupted(signal_number))
+            self._switch.stop(self._interrupted)
+
+    def _go_on(self, _: int = 0) -> None:
+        """Raise Interrupted where `interrupt` was called; long work outside the loop asks this."""
+        if self._interrupted is not None:
+            raise self._interrupted
 
     def status(self) -> dict[str, Any]:
         """The run's counts and sums."""
@@ -148,20 +163,21 @@ class Pipeline:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
-        """The run, held, with its roles built; everything is let go of at the end."""
+        """The run's folder, held, with the roles built; everything is let go of at the end."""
         made = not self.folder.exists()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = RunLock(self.folder)
         lock.acquire()
-        session = None
         try:
-            session = Session(self.folder, self.settings, self._registry, self._objects)
+            session = Session(self.settings, self._registry, self._objects)
             self._switch = session.switch
-            yield session
-        finally:
-            self._switch = None
-            if session is not None:
+            try:
+                with run_log(self.folder / LOG):
+                    yield session
+            finally:
+                self._switch = None
                 await session.aclose()
+        finally:
             lock.release()
             if made and not (self.folder / DATABASE).exists():
                 shutil.rmtree(self.folder)
@@ -193,6 +209,7 @@ class Pipeline:
             if not isinstance(session.switch.error, StorageFull):
                 await session.keep_elapsed()
         if session.switch.error is not None:
+            log.info("build stopped: %s: %s", type(session.switch.error).__name__, session.switch.error)
             raise session.switch.error
 
 

@@ -41,7 +41,7 @@ class CsvFile(RowSource):
         for line, cells, text, problem in records:
             if problem is None and len(cells) != len(header):
                 problem = Fault("", "bad_columns", f"{len(cells)} cells where the header has {len(header)}")
-            values = None if problem else dict(zip(header, cells, strict=True))
+            values: dict[str, object] | None = None if problem else dict(zip(header, cells, strict=True))
             yield RawRow(line, text, values, problem, "cells")
 
     def _header(self, records: Iterator[tuple[int, list[str], str, Fault | None]]) -> list[str]:

@@ -6,7 +6,7 @@ Knows how a run, its settings and its agents' prompts come together in a set; wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,14 +37,17 @@ SETS = ("reason", "summary")
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a run becomes data."""
+    """What of a run becomes data. `go_on` is called for every question; what it raises ends the reading."""
 
     run: RunReader
     settings: Settings
+    go_on: Callable[[], None] = lambda: None
 
     def assessed(self) -> Iterator[AssessedQuestion]:
         """The finished questions; their pictures stay in the run's store until a row needs them."""
-        return self.run.assessed(pictures=False)
+        for assessed in self.run.assessed(pictures=False):
+            self.go_on()
+            yield assessed
 
     def row_set(self, what: str) -> RowSet:
         """The set `reason` or `summary`."""
@@ -110,15 +113,17 @@ def _shown(table: RoleTable) -> dict[str, Any]:
     return {"system_prompt": options.get("system_prompt"), "tags": tuple(options.get("tags", TAGS))}
 
 
-def write_datasets(folder: Path, settings: Settings) -> dict[str, Exported]:
+def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] = lambda: None) -> dict[str, Exported]:
     """Write every set of a run into its `datasets/`; each replaces its old one when it is whole.
+
+    `go_on` is called for every question; what it raises ends the writing.
 
     Raises:
         MissingExtra: pyarrow or datasets is not installed.
         StorageFull: the disk is full.
     """
     with RunReader(folder) as run:
-        selection = Selection(run, settings)
+        selection = Selection(run, settings, go_on)
         origin = selection.origin()
         return {
             name: build_set(selection.row_set(name), selection.assessed, folder / DATASETS / name, origin)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from insightv.budget import Budget
 from insightv.config import Settings
+from insightv.database import Database
 from insightv.errors import ConfigError
 from insightv.gate import Gate, StopSwitch
 from insightv.image_store import ImageStore
@@ -22,7 +23,7 @@ from insightv.opening import QuestionOpener
 from insightv.plugins import Registry
 from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
-from insightv.store import open_database, read_totals
+from insightv.store import TOTALS, open_database, read_totals
 from insightv.wiring import Part, Workshop
 
 T = TypeVar("T")
@@ -65,33 +66,50 @@ Watch = Callable[[Snapshot], None]
 
 
 class Session:
-    """A run that is held by this process. `objects` are roles given as objects, by their place in the settings.
+    """A build's parts. Making one builds the roles and touches no disk; `open` opens the run's database.
+
+    `objects` are roles given as objects, by their place in the settings.
 
     Raises:
-        ConfigError, PluginError, MissingExtra: a role cannot be built; the run's database has not been made then.
+        ConfigError, PluginError, MissingExtra: a role cannot be built.
     """
 
-    def __init__(self, folder: Path, settings: Settings, registry: Registry, objects: Mapping[str, object]) -> None:
-        gate = Gate(settings.run.concurrency)
+    database: Database
+    budget: Budget
+    journal: Journal
+    opener: QuestionOpener
+
+    def __init__(self, settings: Settings, registry: Registry, objects: Mapping[str, object]) -> None:
         self._settings = settings
         self._objects = objects
         self._wrapped: list[JournaledModel] = []
-        self.switch = StopSwitch(gate)
+        self._gate = Gate(settings.run.concurrency)
+        self.switch = StopSwitch(self._gate)
         self.workshop = Workshop(registry, settings, self._journaled)
         self.generator: Part[Generator] = self._part("generator", settings.generator.use, self.workshop.generator)
         self.scorers: list[Part[Scorer]] = [
             self._part(f"scorers.{i}", table.use, partial(self.workshop.scorer, table))
             for i, table in enumerate(settings.scorers)
         ]
+        self.tally = Tally()
+        self._elapsed_before = 0.0
+        self._began = self._kept = time.monotonic()
+
+    def open(self, folder: Path) -> None:
+        """Open the run's database, made if it is not there, and put the models into its journal.
+
+        Raises:
+            ConfigError: money is limited and a model has no price.
+            StorageFull: the folder cannot be written.
+        """
+        Budget(self._settings.run, dict.fromkeys(TOTALS, 0.0)).check_prices({model.name for model in self._wrapped})
         self.database = open_database(folder / DATABASE, self.switch.stop)
         totals = self.database.submit(read_totals).result()
-        self.budget = Budget(settings.run, totals)
-        self.budget.check_prices({model.name for model in self._wrapped})
-        self.journal = Journal(self.database, gate, self.budget, self.switch)
+        self.budget = Budget(self._settings.run, totals)
+        self.journal = Journal(self.database, self._gate, self.budget, self.switch)
         for model in self._wrapped:
             model.journal = self.journal
-        self.opener = QuestionOpener(self.database, ImageStore(folder / IMAGES), settings.images)
-        self.tally = Tally()
+        self.opener = QuestionOpener(self.database, ImageStore(folder / IMAGES), self._settings.images)
         self._elapsed_before = totals["elapsed_s"]
         self._began = self._kept = time.monotonic()
 
@@ -154,7 +172,8 @@ class Session:
         closing: Sequence[Any] = await asyncio.gather(
             *(model.aclose() for model in self.workshop.models), return_exceptions=True
         )
-        await asyncio.to_thread(self.database.close)
+        if hasattr(self, "database"):  # it was opened
+            await asyncio.to_thread(self.database.close)
         for error in closing:
             if isinstance(error, BaseException):
                 raise error

@@ -134,11 +134,11 @@ def _parameters(factory: Factory) -> set[str] | None:
 
 def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
     known = _parameters(factory)
-    for name in options if known is not None else ():
-        if name not in known:  # type: ignore[operator]  # known is not None here
-            near = get_close_matches(name, known or (), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known or ())) or 'none'}"
-            raise ConfigError(f"{what} has no option {name!r}; {hint}")
+    unknown = [] if known is None else [name for name in options if name not in known]
+    if known is not None and unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+        raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
     try:
         built = factory(**options)
     except InsightvError:

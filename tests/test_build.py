@@ -94,13 +94,14 @@ def test_a_signal_drains_what_is_in_flight(tmp_path: Path, number: signal.Signal
 
 
 def test_the_second_process_says_who_holds_the_run(tmp_path: Path) -> None:
-    with FakeServer(Settings(latency_s=0.2)) as server:
+    with FakeServer(Settings(latency_s=20)) as server:
         questions, settings = write_questions(tmp_path, 20), write_settings(tmp_path, server.base_url)
         args = build_args(questions, settings, tmp_path / "run")
         first = subprocess.Popen(command(*args), stderr=subprocess.DEVNULL)
         wait_for(lambda: len(server.log()) > 5)
         second = insightv(*args)
         assert second.returncode == 3
+        server.change(latency_s=0)
         assert f"process {first.pid}" in second.stderr
         first.kill()
         first.wait()

@@ -88,7 +88,7 @@ def zoo(tmp_path: Path) -> Path:
     return site
 
 
-Load = Callable[[Path], Registry]
+Load = Callable[..., Registry]
 
 
 @pytest.fixture

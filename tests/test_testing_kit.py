@@ -32,6 +32,7 @@ from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.assess.answer import AnswerScorer
 from insightv.assess.path import PathScorer
+from insightv.backends.openai import openai
 from insightv.records import Schema
 from insightv.testing import (
     ConformanceError,
@@ -45,6 +46,7 @@ from insightv.testing import (
     sample_questions,
 )
 from insightv.tiny.chart_steps import ChartSteps
+from tests.servers.fake_openai import FakeServer
 
 Paths = Sequence[ReasoningPath]
 
@@ -572,6 +574,15 @@ def test_a_broken_server_must_end_in_a_model_error() -> None:
         check_backend(Talks, broken=lambda: ScriptedModel("sorry, an error occurred"))
     with pytest.raises(ConformanceError, match="the broken backend raised ConnectionError"):
         check_backend(Talks, broken=Plain)
+
+
+def test_the_http_backend_keeps_its_contract() -> None:
+    with FakeServer() as server:
+        check_backend(
+            lambda: openai("fake", base_url=server.base_url),
+            deterministic=True,
+            broken=lambda: openai("fake", base_url="http://127.0.0.1:9/v1", deadline_s=0.5),
+        )
 
 
 def steps(messages: Sequence[Message], schema: Schema | None) -> str:

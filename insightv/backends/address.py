@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from insightv.backends.redact import MASK, Redactor
 from insightv.errors import ConfigError
+from insightv.redact import MASK, Redactor
 
 PUBLIC_API = "https://api.openai.com/v1"
 

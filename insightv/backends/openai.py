@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from insightv.backends.address import Address, addresses_of, key_from
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
 from insightv.backends.http import AiohttpTransport, BrokenReply, Transport, TransportFailure
-from insightv.backends.redact import Redactor
 from insightv.backends.sse import StreamedReply
 from insightv.backends.tries import Tries
 from insightv.backends.verdicts import Answered, Refused, Setback, Verdict, of_failure, of_reply
@@ -27,6 +26,7 @@ from insightv.backends.wire import Structured, request_body
 from insightv.errors import ConfigError, EndpointParked, KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
+from insightv.redact import Redactor
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -93,7 +93,7 @@ class OpenAIModel(ChatModel):
                     continue
                 completions = self._settle(verdict, endpoint, sent_at, tries)
             if completions is not None:
-                self._draws_one = drawn < n
+                self._draws_one = self._draws_one or drawn < n
                 return completions
             await asyncio.sleep(tries.pause_s(endpoint))
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import orjson
 
 from insightv.backends.http import Incoming, Reply
-from insightv.backends.redact import Redactor
 from insightv.backends.verdicts import Answered, Verdict, malformed, of_reply, read_usage, settle
 from insightv.records import Usage
+from insightv.redact import Redactor
 
 
 class StreamedReply:

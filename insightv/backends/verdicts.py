@@ -15,10 +15,10 @@ from typing import Literal
 import orjson
 
 from insightv.backends.http import BrokenReply, NoConnection, Reply, TransportFailure
-from insightv.backends.redact import Redactor
 from insightv.backends.retry_after import retry_after_s
 from insightv.errors import KeyRefused, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Completion, Finish, Usage
+from insightv.redact import Redactor
 
 KEPT_BYTES = 2048
 _NOTHING = Usage()

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from insightv.tiny import ask as asking
-from insightv.tiny import batches, claims, model, tell, world
+from insightv.tiny import batches, claims, draw, model, tell, world
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,6 @@ class Player:
             token: self.tokenizer.convert_tokens_to_ids(token) for token in self.tokenizer.get_vocab()
         }
 
-    @torch.inference_mode()
     def play(
         self,
         prompts: Sequence[str],
@@ -49,45 +48,53 @@ class Player:
         *,
         temperature: float = 0.0,
         seed: int = 0,
-        limit: int = 220,
+        limit: int = 260,
+        together: int = 64,
     ) -> list[list[str]]:
         """The replies to each prompt (which ends before `<bot>`): one, or in `<steps>` mode the whole chain's.
 
-        `pixels` holds one (3, 84, 84) picture per prompt. A reply that does not end within `limit` tokens is left out.
+        `pixels` holds one (3, 84, 84) picture per prompt; `together` prompts are computed at once. Temperature 0 is
+        greedy. A reply that does not end within `limit` tokens is left out.
         """
+        generator, replies = torch.Generator().manual_seed(seed), []
+        for start in range(0, len(prompts), together):
+            part = slice(start, start + together)
+            replies += self._play(prompts[part], pixels[part], temperature, generator, limit)
+        return replies
+
+    @torch.inference_mode()
+    def _play(
+        self,
+        prompts: Sequence[str],
+        pixels: Sequence[NDArray[np.float32]],
+        temperature: float,
+        generator: torch.Generator,
+        limit: int,
+    ) -> list[list[str]]:
         rows = [self.tokenizer(f"{prompt}<bot>", add_special_tokens=False)["input_ids"] for prompt in prompts]
-        width = max(map(len, rows)) + batches.IMAGE_TOKENS
-        image, pad = self._token["<image>"], self._token["<pad>"]
-        room = width - batches.IMAGE_TOKENS
+        image, pad, room = self._token["<image>"], self._token["<pad>"], max(map(len, rows))
         ids = torch.tensor([[pad] * (room - len(row)) + [image] * batches.IMAGE_TOKENS + row for row in rows])
         mask = (ids != pad).long()
-        both = torch.from_numpy(np.stack([np.stack([p, p]) for p in pixels])).to(torch.bfloat16)
-        sizes = torch.full((len(rows), 2), 336)
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        out = self.net(
-            input_ids=ids,
-            pixel_values=both,
-            image_sizes=sizes,
-            attention_mask=mask,
-            position_ids=places,
-            use_cache=True,
-        )
+        state: dict[str, Any] = {
+            "input_ids": ids,
+            "pixel_values": torch.from_numpy(np.stack([np.stack([p, p]) for p in pixels])).to(self.net.dtype),
+            "image_sizes": torch.full((len(rows), 2), draw.CANVAS * draw.SCALE),
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        }
         said: list[list[int]] = [[] for _ in rows]
-        forced = [[] if not prompt.startswith("<steps>") else [-1] for prompt in prompts]
-        generator = torch.Generator().manual_seed(seed)
         for _ in range(limit):
+            out = self.net(**state, attention_mask=mask, use_cache=True)
             drawn = self._draw(out.logits[:, -1].float(), temperature, generator)
-            following = [self._next(token, row, chain) for token, row, chain in zip(drawn, said, forced, strict=True)]
-            if all(row and row[-1] == pad for row in said):
+            for token, row, prompt in zip(drawn, said, prompts, strict=True):
+                row.append(self._next(token, row, prompt.startswith("<steps>")))
+            if all(row[-1] == pad for row in said):
                 break
             mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=torch.long)], 1)
-            out = self.net(
-                input_ids=torch.tensor(following)[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(-1, keepdim=True) - 1,
-                past_key_values=out.past_key_values,
-                use_cache=True,
-            )
+            state = {
+                "input_ids": torch.tensor([row[-1:] for row in said]),
+                "position_ids": mask.sum(-1, keepdim=True) - 1,
+                "past_key_values": out.past_key_values,
+            }
         return [self._replies(row) for row in said]
 
     def _draw(self, logits: torch.Tensor, temperature: float, generator: torch.Generator) -> list[int]:
@@ -96,22 +103,19 @@ class Player:
         chances = torch.softmax(logits / temperature, -1)
         return [int(token) for token in torch.multinomial(chances, 1, generator=generator)[:, 0]]
 
-    def _next(self, drawn: int, said: list[int], chain: list[int]) -> int:
+    def _next(self, drawn: int, said: Sequence[int], chain: bool) -> int:
         """The token that follows in one row: the drawn one, or what the user's side of a chain says next."""
-        pad, eos, bot = self._token["<pad>"], self._token["<eos>"], self._token["<bot>"]
-        if said and said[-1] == pad:
-            token = pad
-        elif said and said[-1] == eos:
-            last = said[-2] if len(said) > 1 else pad
-            more = chain and self._token["<final>"] not in said
-            turn = "<final>" if last == self._token['", "action": "summary"}'] else "<next>"
-            token = self._token[turn] if more else pad
-        elif said and said[-1] in (self._token["<next>"], self._token["<final>"]):
-            token = bot
-        else:
-            token = drawn
-        said.append(token)
-        return token
+        pad, last = self._token["<pad>"], said[-1] if said else -1
+        if last == pad:
+            return pad
+        if last == self._token["<eos>"]:
+            if not chain or self._token["<final>"] in said:
+                return pad
+            summary = len(said) > 1 and said[-2] == self._token['", "action": "summary"}']
+            return self._token["<final>" if summary else "<next>"]
+        if last in (self._token["<next>"], self._token["<final>"]):
+            return self._token["<bot>"]
+        return drawn
 
     def _replies(self, said: Sequence[int]) -> list[str]:
         """The finished replies among the tokens of one row."""

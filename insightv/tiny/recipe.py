@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from torch.nn import functional
 
-from insightv.tiny import batches, model
+from insightv.tiny import batches, measure, model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+STATE, LOG = "state.pt", "training.jsonl"
 MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "describe": (("describe",),),
     "mixed": (
@@ -103,22 +105,22 @@ class Progress:
 
 
 def train(net: Any, processor: Any, stages: Sequence[Stage], out: Path, seed: int, keep_s: float = 150.0) -> None:
-    """Train `net` through `stages` into `out`: the model directory, and the log `training.jsonl`.
+    """Train `net` through `stages` into `out`: the model directory, and the log.
 
     Every `keep_s` seconds all is kept in `out`, so that a run that was stopped goes on from there when called again.
+    The state stays there after the last stage, for a run with more stages.
     """
     out.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
-    progress, state = Progress(net, optimizer), out / "state.pt"
+    progress, state = Progress(net, optimizer), out / STATE
     if state.exists():
         progress.load(state)
-    with (out / "training.jsonl").open("a", encoding="utf-8") as log, ThreadPoolExecutor(1) as maker:
+    with (out / LOG).open("a" if state.exists() else "w", encoding="utf-8") as log, ThreadPoolExecutor(1) as maker:
         while progress.stage < len(stages):
             _stage(progress, processor, stages, seed, log, maker, out, keep_s)
             progress.stage, progress.step = progress.stage + 1, 0
             progress.save(state)
             model.save(net, processor, out)
-    state.unlink()
 
 
 def _stage(
@@ -155,7 +157,7 @@ def _stage(
             _write(log, {**row, "seconds": round(progress.seconds, 1)})
         if time.monotonic() - kept > keep_s:
             kept = time.monotonic()
-            progress.save(out / "state.pt")
+            progress.save(out / STATE)
             model.save(progress.net, processor, out)
 
 
@@ -177,27 +179,43 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
     return float(loss.detach()), float(right)
 
 
-_READING = Stage("describe", 1400, 1e-3, 2e-4)
+READING = Stage("describe", 1400, 1e-3, 2e-4)
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "teacher": (_READING, Stage("mixed", 900, 8e-4, 5e-5)),
-    "base": (_READING, Stage("light", 150, 5e-4, 5e-5)),
+    "reading": (READING,),
+    "teacher": (READING, Stage("mixed", 700, 8e-4, 5e-5)),
+    "base": (READING, Stage("light", 150, 5e-4, 5e-5)),
 }
-"""The stages of each embedded model."""
+"""The stages of each model. The embedded two begin with the same reading, which is learned once."""
 
 
 def make(name: str, out: Path, seed: int = 0) -> None:
-    """Make the embedded model `name` in the folder `out`, from nothing or from where an earlier call was stopped."""
+    """Make the model `name` in the folder `out / name`, from nothing or from where an earlier call was stopped.
+
+    `teacher` and `base` go on from `out / "reading"`, which has to be there. Their held-out figures are written into
+    `measured.json` beside the log.
+    """
+    folder, reading = out / name, out / "reading"
+    if name != "reading" and not (folder / STATE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for kept in (STATE, LOG):
+            shutil.copyfile(reading / kept, folder / kept)
     tokenizer = model.build_tokenizer()
     processor, net = model.build_processor(tokenizer), model.build_model(tokenizer, seed=seed)
     # For the short sequences of the vision tower plain matrix products are faster on a CPU than the fused attention.
     net.model.vision_tower.set_attn_implementation("eager")
-    train(net, processor, RECIPES[name], out, seed)
+    train(net, processor, RECIPES[name], folder, seed)
+    if name != "reading":
+        (folder / STATE).unlink()
+        figures = json.dumps(measure.measure(folder), indent=2)
+        (folder / "measured.json").write_text(figures + "\n", "utf-8")
+        print(figures, flush=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train an embedded model of insightv.")
-    parser.add_argument("name", choices=sorted(RECIPES))
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model directory and its log")
+    parser = argparse.ArgumentParser(description="Train the embedded models of insightv.")
+    parser.add_argument("names", nargs="*", default=list(RECIPES), help=f"which, in order: {', '.join(RECIPES)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model directories")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    make(options.name, options.out, options.seed)
+    for wanted in options.names:
+        make(wanted, options.out, options.seed)

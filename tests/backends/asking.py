@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,14 @@ def open_sockets() -> int:
     """How many sockets this process has open."""
     links = (entry.readlink() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
     return sum(str(link).startswith("socket:") for link in links)
+
+
+def sockets_back_to(count: int) -> bool:
+    """Whether no more sockets are open than that, at once or soon: the server's side closes on its own thread."""
+    end = time.monotonic() + 3
+    while open_sockets() > count and time.monotonic() < end:
+        time.sleep(0.02)
+    return open_sockets() <= count
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ def test_nobody_listening() -> None:
     with FakeServer() as server:
         pass
     with pytest.raises(ModelError) as caught:
-        once(server, deadline_s=0.4)
+        once(server, deadline_s=1.5)
     assert (caught.value.code, caught.value.usage.requests) == ("connection", 0)
 
 

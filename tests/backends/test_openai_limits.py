@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from insightv.backends import redact
+from insightv import redact
 from tests.servers.fake_openai import FakeServer, Settings
 
 SCRIPT = """

@@ -16,7 +16,7 @@ from insightv.backends.endpoint import Endpoint, EndpointPool, Patience
 from insightv.backends.openai import openai
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Message, Sampling
-from tests.backends.asking import ANSWER, SAMPLING, ask, open_sockets, question, with_model
+from tests.backends.asking import ANSWER, SAMPLING, ask, open_sockets, question, sockets_back_to, with_model
 from tests.servers.fake_openai import FakeServer, Settings
 
 
@@ -29,7 +29,7 @@ def test_a_reply_that_does_not_end_is_given_up_at_the_deadline(fault: str) -> No
             ask(server, deadline_s=0.7)
         assert 0.7 <= time.monotonic() - began < 1.7
     assert (caught.value.code, caught.value.usage.requests) == ("timeout", 1)
-    assert open_sockets() <= sockets
+    assert sockets_back_to(sockets)
 
 
 def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

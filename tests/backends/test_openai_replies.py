@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from insightv.backends import tries
-from insightv.backends.redact import Redactor
 from insightv.backends.verdicts import read_usage, settle
 from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Sampling, Usage
+from insightv.redact import Redactor
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, question, with_model
 from tests.servers.fake_openai import FakeServer, Settings
 

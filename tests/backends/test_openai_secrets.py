@@ -12,8 +12,8 @@ import pytest
 from insightv.backends import endpoint as endpoints
 from insightv.backends import tries
 from insightv.backends.openai import openai
-from insightv.backends.redact import MASK, Redactor
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError
+from insightv.redact import MASK, Redactor
 from tests.backends.asking import SAMPLING, ask, question, with_model
 from tests.servers.fake_openai import FakeServer, Settings
 

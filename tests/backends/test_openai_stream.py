@@ -10,12 +10,12 @@ import pytest
 from insightv.backends import tries
 from insightv.backends.http import Incoming
 from insightv.backends.openai import OpenAIModel
-from insightv.backends.redact import Redactor
 from insightv.backends.sse import StreamedReply
 from insightv.backends.verdicts import Answered, Setback
 from insightv.errors import KeyRefused, ModelError
 from insightv.records import Completion
-from tests.backends.asking import ANSWER, SAMPLING, open_sockets, question, with_model
+from insightv.redact import Redactor
+from tests.backends.asking import ANSWER, SAMPLING, open_sockets, question, sockets_back_to, with_model
 from tests.servers.fake_openai import FakeServer, Settings
 
 RIGHT = '{"answer": "7"}'
@@ -108,7 +108,7 @@ def test_a_reader_who_leaves_closes_the_connection() -> None:
     with FakeServer(Settings(stream_fault="stall=30")) as server:
         before = open_sockets()
         assert with_model(server, leave) == 0
-        assert open_sockets() <= before
+        assert sockets_back_to(before)
 
 
 def test_a_refused_key_stops() -> None:

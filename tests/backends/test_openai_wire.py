@@ -188,19 +188,19 @@ def test_fewer_choices_than_asked_are_taken_more_are_cut(given: int, asked: int,
 
 
 def test_a_server_that_refuses_to_draw_several_is_asked_for_one_and_not_again() -> None:
-    async def twice(model: OpenAIModel) -> list[int]:
+    async def thrice(model: OpenAIModel) -> list[int]:
         lengths = []
-        for seed in range(2):
-            replies = await model.chat(question(), Sampling(seed=seed), n=4, schema=STEP)
+        for seed, n in enumerate((4, 1, 4)):
+            replies = await model.chat(question(), Sampling(seed=seed), n=n, schema=STEP)
             lengths.append(len(replies))
             costs.append(replies[0].usage.requests)
         return lengths
 
     costs: list[int] = []
     with FakeServer(Settings(script=("400",))) as server:
-        assert with_model(server, twice) == [1, 1]
-        assert [entry["n"] for entry in server.log()] == [4, 1, 1]
-    assert costs == [2, 1]
+        assert with_model(server, thrice) == [1, 1, 1]
+        assert [entry["n"] for entry in server.log()] == [4, 1, 1, 1]
+    assert costs == [2, 1, 1]
 
 
 def test_usage_has_the_cached_tokens() -> None:

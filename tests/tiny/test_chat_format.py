@@ -1,6 +1,7 @@
 """The tokenizer, the processor and the chat format, as built and as saved beside the weights."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,7 @@ def test_every_call_of_a_chain_extends_the_one_before(processor: Any) -> None:
         ids.append(processor(images=chart, text=texts[-1])["input_ids"][0])
         messages += [say("assistant", reply), say("user", turn)]
     assert texts[2] == f"<image><steps>What is A?<bot>{STEP}<eos><next><bot>{LAST}<eos><final><bot>"
-    for (first, then), (few, more), reply in zip(
-        zip(texts, texts[1:], strict=False), zip(ids, ids[1:], strict=False), (STEP, LAST), strict=True
-    ):
+    for (first, then), (few, more), reply in zip(pairwise(texts), pairwise(ids), (STEP, LAST), strict=True):
         assert then.startswith(first + reply + "<eos>")
         replied = processor.tokenizer(reply + "<eos>", add_special_tokens=False)["input_ids"]
         assert list(more[: len(few) + len(replied)]) == [*few, *replied]

@@ -39,7 +39,7 @@ def test_parameters(player: measure.Player) -> None:
 
 def test_the_log_stands_beside_the_weights(folder: Path) -> None:
     log = [json.loads(line) for line in (folder / "training.jsonl").read_text("utf-8").splitlines()]
-    assert [row["mix"] for row in log if "mix" in row][0] == "describe"
+    assert next(row["mix"] for row in log if "mix" in row) == "describe"
     figures = json.loads((folder / "measured.json").read_text("utf-8"))
     assert figures["direct, perception"]["own"] > figures["direct, perception"]["swapped"]
 

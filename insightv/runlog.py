@@ -1,0 +1,57 @@
+"""`log.jsonl` of a run: what happened, one JSON object a line, without secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from insightv.redact import Redactor
+
+_MOST_BYTES = 8192
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: at (UTC), level, logger, message, and the trace where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._redactor = Redactor()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._redactor.clean(record.getMessage(), _MOST_BYTES),
+        }
+        if record.exc_info:
+            line["trace"] = self._redactor.clean(self.formatException(record.exc_info), _MOST_BYTES)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class _RunLogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk stops the run by way of its database; the log then only falls silent."""
+        logging.getLogger("insightv").removeHandler(self)
+
+
+@contextmanager
+def run_log(path: Path) -> Iterator[None]:
+    """Send what insightv logs, from INFO up, to `path` as well."""
+    logger = logging.getLogger("insightv")
+    handler = _RunLogFile(path, encoding="utf-8", delay=True)
+    handler.setFormatter(JsonLines())
+    before = logger.level
+    logger.setLevel(min(before or logging.INFO, logging.INFO))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()
