@@ -113,7 +113,7 @@ class Sampling(Record):
 
 
 class Schema(Record):
-    """The JSON schema that a reply must follow; `name` says which call it is (`reasoning_step`, `final_answer`, ...)."""
+    """The JSON schema that a reply must follow; `name` says which call it is (`reasoning_step`, ...)."""
 
     name: str
     definition: dict[str, Any]

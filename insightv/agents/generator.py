@@ -1,8 +1,8 @@
 """Progressive generation of paths: one JSON step at a time, N paths per question, then the final answer.
 
-The loop is the paper's (section on data generation) with its actions `continue` and `summary`. Each call of a chain begins with the
-messages of the call before it; a kept reply goes back byte for byte. Failed tries never enter a chain, and where a
-chain cannot go on its path ends with a code (`insightv.agents.asking.RejectedCode`) and the steps it has.
+The loop is the paper's (section on data generation) with its actions `continue` and `summary`. Each call of a chain
+begins with the messages of the call before it; a kept reply goes back byte for byte. Failed tries never enter a chain,
+and where a chain cannot go on its path ends with a code (`insightv.agents.asking.RejectedCode`) and the steps it has.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-
+"""Model input and output, and nothing else: no prompt, no run."""

@@ -153,6 +153,8 @@ class HFModel(ChatModel):
                 f"sampling options {sorted(sampling.extra)} are not known to the hf backend, which draws by"
                 " temperature, top_p and max_tokens; leave them out",
             )
+        if self._closed:
+            raise ModelError("connection", f"{self.name} has been closed")
         loop = asyncio.get_running_loop()
         engine = await loop.run_in_executor(self._desk, self._started)
         prompter = await asyncio.shield(asyncio.wrap_future(engine.ready))
@@ -169,8 +171,6 @@ class HFModel(ChatModel):
         return request
 
     def _started(self) -> Engine:
-        if self._closed:
-            raise ModelError("connection", f"{self.name} has been closed")
         with _engines_lock:
             if self._engine is None:
                 from insightv.backends.hf_engine import Engine

@@ -15,7 +15,7 @@ from transformers import Cache, DynamicLayer, PreTrainedModel
 _GRAIN = 256
 
 
-class Slab(Cache):  # type: ignore[no-untyped-call, misc]  # transformers' classes carry no annotations
+class Slab(Cache):  # type: ignore[misc]  # transformers' classes carry no annotations
     """A cache of transformers for rows of different lengths. Memory grows with need, up to rows x `context`."""
 
     def __init__(self, layers: int, context: int) -> None:

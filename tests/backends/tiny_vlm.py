@@ -70,10 +70,10 @@ def build_processor() -> Any:
     )
 
 
-def build_model(processor: Any, seed: int = 0) -> Any:
-    """Random weights in float32."""
+def build_model(processor: Any, seed: int = 0, window: int | None = None) -> Any:
+    """Random weights in float32; with `window` the text model has sliding attention."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+    from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditionalGeneration, MistralConfig
 
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)
@@ -88,7 +88,8 @@ def build_model(processor: Any, seed: int = 0) -> Any:
                 patch_size=PATCH,
                 projection_dim=32,
             ),
-            text_config=LlamaConfig(
+            text_config=MistralConfig(
+                sliding_window=window,
                 vocab_size=len(tokenizer),
                 hidden_size=64,
                 intermediate_size=128,
@@ -119,9 +120,9 @@ def build_model(processor: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def build(folder: Path, seed: int = 0) -> Path:
+def build(folder: Path, seed: int = 0, window: int | None = None) -> Path:
     """Write a whole model directory."""
     processor = build_processor()
-    build_model(processor, seed).save_pretrained(folder)
+    build_model(processor, seed, window).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

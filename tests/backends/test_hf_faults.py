@@ -1,0 +1,267 @@
+"""What goes wrong with a model in this process, and what must happen then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from insightv.backends.hf import HFModel
+from insightv.backends.hf_slab import Slab
+from insightv.backends.tiny import tiny
+from insightv.errors import ConfigError, ModelError
+from insightv.records import Completion, Message, Sampling
+from tests.backends import tiny_vlm
+
+GREEDY = Sampling(temperature=0, max_tokens=12)
+STEP = Slab.step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vlm.build(tmp_path_factory.mktemp("vlm"))
+
+
+def ask(text: str, seed: int | None = None) -> list[Message]:
+    return [Message(role="user", content=(text,) if seed is None else (tiny_vlm.picture(seed), text))]
+
+
+async def replies(model: HFModel, n: int = 5) -> list[Completion]:
+    calls = [model.chat(ask(f"Question {i}", i), GREEDY) for i in range(n)]
+    return [reply for [reply] in await asyncio.gather(*calls)]
+
+
+def run(folder: Path, *, fail_above: int | None = None, **options: Any) -> list[Completion]:
+    async def main() -> list[Completion]:
+        model = HFModel(str(folder), **options)
+        await model.chat(ask("Load."), GREEDY)  # loading tries the model out; the fault is to come later
+        if fail_above is not None:
+
+            def step(self: Slab, net: Any, slots: Sequence[int], *rest: Any) -> torch.Tensor:
+                if len(slots) > fail_above:
+                    raise torch.OutOfMemoryError("no room")
+                return STEP(self, net, slots, *rest)
+
+            Slab.step = step  # type: ignore[method-assign]
+        try:
+            return await replies(model)
+        finally:
+            Slab.step = STEP  # type: ignore[method-assign]
+            await model.aclose()
+
+    return asyncio.run(main())
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = [reply.text for reply in run(folder)]
+    assert [reply.text for reply in run(folder, fail_above=1)] == expected
+    assert "going on with" in caplog.text
+
+
+def test_out_of_memory_alone_is_an_error_of_that_call_only(folder: Path) -> None:
+    async def main() -> None:
+        model = HFModel(str(folder))
+        [before] = await model.chat(ask("Fine.", 1), GREEDY)
+
+        def step(self: Slab, *rest: Any) -> torch.Tensor:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
+
+        Slab.step = step  # type: ignore[method-assign]
+        try:
+            outcomes = await asyncio.gather(
+                *(model.chat(ask(f"Too much {i}.", i), GREEDY) for i in range(3)), return_exceptions=True
+            )
+        finally:
+            Slab.step = STEP  # type: ignore[method-assign]
+        assert [error.code for error in outcomes if isinstance(error, ModelError)] == ["oom"] * 3
+        [after] = await model.chat(ask("Fine.", 1), GREEDY)
+        assert after.text == before.text
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_crash_fails_its_rows_and_the_model_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        model = HFModel(str(folder))
+        await model.chat(ask("Fine."), GREEDY)
+
+        def step(self: Slab, *rest: Any) -> torch.Tensor:
+            raise ValueError("an odd picture")
+
+        Slab.step = step  # type: ignore[method-assign]
+        try:
+            with pytest.raises(ModelError, match="an odd picture") as caught:
+                await model.chat(ask("Odd.", 2), GREEDY)
+        finally:
+            Slab.step = STEP  # type: ignore[method-assign]
+        assert caught.value.code == "worker_crash"
+        assert caught.value.usage.requests == 1
+        assert await replies(model)
+        await model.aclose()
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+def test_a_model_with_sliding_attention_falls_back_to_generate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.backends.test_hf import generate
+
+    where = tiny_vlm.build(tmp_path / "sliding", window=48)
+
+    async def main() -> None:
+        model = HFModel(str(where), batch=3)
+        found = await replies(model, 4)
+        [hot, other] = await model.chat(ask("Hot.", 1), Sampling(temperature=1, max_tokens=9), n=2)
+        [same] = await model.chat(ask("Hot.", 1), Sampling(temperature=1, max_tokens=9))
+        assert hot.text == same.text != other.text
+        pieces = [piece async for piece in model.stream(ask("Question 0", 0), GREEDY)]
+        assert "".join(p for p in pieces if isinstance(p, str)) == found[0].text
+        [guarded] = await model.chat(ask("An <image> in words.", 1), GREEDY)
+        assert guarded.usage.cached_tokens == 0
+        await model.aclose()
+
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        plain = AutoModelForImageTextToText.from_pretrained(where).eval(), AutoProcessor.from_pretrained(where)
+        for i, reply in enumerate(found):
+            assert reply.text == generate(plain, ask(f"Question {i}", i), 12)
+
+    asyncio.run(main())
+    assert "plain generate" in caplog.text
+
+
+def test_numbers_that_are_none_are_never_text(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(shutil.copytree(folder, tmp_path / "nan"))
+    weights = load_file(broken / "model.safetensors")
+    save_file({k: v * torch.nan if "lm_head" in k else v for k, v in weights.items()}, broken / "model.safetensors")
+
+    async def main() -> None:
+        model = HFModel(str(broken))
+        with pytest.raises(ModelError) as caught:
+            await model.chat(ask("What?"), GREEDY)
+        assert caught.value.code == "malformed"
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_deadline_and_closing_end_calls(folder: Path) -> None:
+    async def main() -> None:
+        hurried, other = HFModel(str(folder), deadline_s=0.3), HFModel(str(folder))
+        await other.chat(ask("Load."), GREEDY)
+        with pytest.raises(ModelError) as caught:
+            await asyncio.gather(*(hurried.chat(ask(f"{i}"), Sampling(max_tokens=500)) for i in range(64)))
+        assert caught.value.code == "timeout"
+        assert hurried.counts is other.counts, "equal models share one engine"
+        await hurried.aclose()
+        assert await other.chat(ask("Still there?"), GREEDY)
+        last = asyncio.create_task(other.chat(ask("Long."), Sampling(max_tokens=500)))
+        while other.counts.drawn < 30:
+            await asyncio.sleep(0.005)
+        await other.aclose()
+        with pytest.raises(ModelError, match="closed"):
+            await last
+        with pytest.raises(ModelError, match="closed"):
+            await other.chat(ask("After the end."), GREEDY)
+        await other.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("files", "cure"),
+    [
+        ({}, "config.json"),
+        ({"config.json": "{"}, "cannot be read as JSON"),
+        ({"config.json": "{}"}, "model_type"),
+        ({"adapter_config.json": "{}"}, "LoRA adapter"),
+        ({"config.json": '{"model_type": "llava"}', "pytorch_model.bin": "x"}, "save_pretrained"),
+        ({"config.json": '{"model_type": "llava"}'}, "no weights"),
+    ],
+)
+def test_directories_that_cannot_be_models_are_refused_at_once(
+    tmp_path: Path, files: dict[str, str], cure: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=cure):
+        HFModel(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["./missing/folder", "/no/such", "a/b/c", "../x", ""])
+def test_names_that_are_nothing_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="neither an existing directory nor a hub id"):
+        HFModel(name)
+
+
+def test_options_out_of_range_are_refused(folder: Path) -> None:
+    for options in ({"batch": 0}, {"deadline_s": -1}, {"cache_gb": -0.1}, {"dtype": "float8"}):
+        with pytest.raises(ConfigError):
+            HFModel(str(folder), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("missing", ["chat_template.jinja", "processor_config.json", "weights", "code"])
+def test_what_shows_only_when_loading_says_its_cure(folder: Path, tmp_path: Path, missing: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    cure = {"chat_template.jinja": "chat template", "processor_config.json": "processor", "weights": "cannot be loaded"}
+    if missing == "code":
+        config = json.loads((copy / "config.json").read_text())
+        config |= {"model_type": "strange", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+        (copy / "config.json").write_text(json.dumps(config))
+        (copy / "evil.py").write_text("raise SystemExit('ran foreign code')")
+    elif missing == "weights":
+        (copy / "model.safetensors").write_bytes(b"not safetensors")
+    else:
+        (copy / missing).unlink()
+
+    async def main() -> None:
+        model = HFModel(str(copy))
+        with pytest.raises(ConfigError, match=cure.get(missing, "cannot be loaded")):
+            await model.chat(ask("Hello."), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_unknown_sampling_options_and_no_replies_are_refused(folder: Path) -> None:
+    async def main() -> None:
+        model = HFModel(str(folder))
+        with pytest.raises(ModelError, match="min_p"):
+            await model.chat(ask("Hello."), Sampling(extra={"min_p": 0.1}))
+        with pytest.raises(ValueError, match="n = 0"):
+            await model.chat(ask("Hello."), GREEDY, n=0)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_embedded_models_are_named() -> None:
+    with pytest.raises(ConfigError, match="teacher, base"):
+        tiny("huge")
+
+
+def test_importing_the_backend_loads_nothing_heavy() -> None:
+    code = "import sys, insightv.backends.hf, insightv.backends.tiny; print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,54 @@
+"""Settings: what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from insightv.config import load_settings, write_settings
+from insightv.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("run.concurency=3", "did you mean 'concurrency'"),
+        ("rum.concurrency=3", "did you mean 'run'"),
+        ("bands.mid=90", "mid = 90 is above high = 80"),
+        ("bands.high=0", "bands.high"),
+        ("run.deadline_s=nan", "run.deadline_s"),
+        ("run.concurrency=0", "run.concurrency"),
+        ("generator.paths=1000000", "generator.paths"),
+        ("generator.paths=many", "generator.paths"),
+        ("seed=-1", "seed"),
+        ("generator.api_key=abc", "environment variable"),
+        ("generator.backend.password=abc", "environment variable"),
+        ("generator.api_key_env=sk-live-abcdef", "the name of an environment variable"),
+        ("generator.base_url=http://user:secret@host/v1", "user name or password"),
+        ("generator.model=sk-abcdefghijklmnopqrstuvwxyz", "looks like a key"),
+        ("datasets.general_share=1", "datasets.general_share"),
+        ("generator", "section.key=value"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_place_and_cure(change: str, says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings(None, [change])
+    assert says in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    changes = ["generator.model=openai/x", "generator.max_steps=3", "run.max_usd=2.5", "run.prices.m.prompt=1"]
+    settings = load_settings(None, [*changes, "run.prices.m.completion=2"])
+    write_settings(settings, tmp_path / "config.toml")
+    assert load_settings(tmp_path / "config.toml") == settings
+    assert settings.generator.options == {"max_steps": 3}
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("seed = = 1")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+        load_settings(tmp_path / "bad.toml")
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone\.toml"):
+        load_settings(tmp_path / "gone.toml")

@@ -1,0 +1,75 @@
+"""The reasoner over real HTTP: both agents, streaming, and paths that do not work out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from insightv import Completion, Reasoner
+from insightv.interfaces import ChatModel
+from insightv.reasoner import AnswerDone, AnswerText, Event, PathDone, PathText
+from insightv.testing import ScriptedModel, sample_picture
+from tests.servers.fake_openai import FakeServer
+from tests.world import insightv
+
+THOUGHTS = "<thoughts>\n### Look\nThe bar B ends at 7.\n### Compare\nB is above all others.\n</thoughts>"
+
+
+def test_the_summary_agent_sees_the_image_and_the_path() -> None:
+    judge = ScriptedModel(["B"])
+    reasoner = Reasoner.of(ScriptedModel([THOUGHTS]), judge)
+    answer = reasoner.answer(sample_picture(), "Which bar is tallest?")
+    assert answer.text == "B"
+    assert answer.path is not None
+    assert [step.title for step in answer.path.steps] == ["Look", "Compare"]
+    system, user = judge.asked[0].messages
+    assert user.parts[0] == sample_picture()
+    assert "The bar B ends at 7." in str(user.parts[1])
+    assert "judge" in str(system.content).lower()
+
+
+def test_a_stream_shows_the_path_then_the_answer() -> None:
+    async def run() -> list[Event]:
+        reasoner = Reasoner.of(ScriptedModel([THOUGHTS]), ScriptedModel(["B"]))
+        return [event async for event in reasoner.astream(sample_picture(), "Which bar is tallest?")]
+
+    events = asyncio.run(run())
+    kinds = [type(event) for event in events]
+    assert kinds.index(PathText) < kinds.index(PathDone) < kinds.index(AnswerText) < kinds.index(AnswerDone)
+    assert "".join(event.text for event in events if isinstance(event, PathText)) == THOUGHTS
+    assert isinstance(events[-1], AnswerDone)
+    assert events[-1].answer.text == "B"
+
+
+def test_a_path_that_was_refused_still_leads_to_an_answer_that_says_so() -> None:
+    refused: ChatModel = ScriptedModel([Completion(text="I cannot.", finish="refusal")])
+    answer = Reasoner.of(refused, ScriptedModel(["B"])).answer(sample_picture(), "Which bar is tallest?")
+    assert answer.text == "B"
+    assert answer.path is not None
+    assert (answer.path.status, answer.path.code) == ("rejected", "refusal")
+    assert "path_rejected" in answer.flags
+
+
+def test_the_command_line_asks_a_server(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "x.png")
+    with FakeServer() as server:
+        args = ("answer", tmp_path / "x.png", "What is 3 + 4? [truth=7]", "--model", "openai/fake")
+        done = insightv(*args, "--base-url", server.base_url, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "7" in json.loads(done.stdout)["text"]
+        missing = insightv("answer", tmp_path / "gone.png", *args[2:], "--base-url", server.base_url)
+    assert missing.returncode == 2
+    assert "gone.png" in missing.stderr
+
+
+@pytest.mark.parametrize("args", [("answer", "x.png", "?"), ("status", "--run", "nowhere"), ("build",)])
+def test_what_cannot_be_started_ends_with_2_and_says_the_cure(args: tuple[str, ...], tmp_path: Path) -> None:
+    done = insightv(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "error:" in done.stderr
