@@ -51,6 +51,14 @@ class ChatModel(ABC):
         yield completion.text
         yield completion
 
+    async def check(self) -> None:
+        """Look, without paying, whether the model can be asked at all; nothing to look at by default.
+
+        Raises:
+            ConfigError: it cannot (no server listens, the model cannot be loaded); nothing has been started yet.
+        """
+        return None
+
     async def aclose(self) -> None:
         """Let go of connections, processes and memory; nothing to do by default."""
         return None

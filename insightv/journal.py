@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from insightv.budget import Budget
 from insightv.callkey import call_key
 from insightv.database import Database
-from insightv.errors import InsightvError, ModelError, StopRun
+from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, StopRun
 from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
@@ -139,6 +139,10 @@ class JournaledModel(ChatModel):
         except (ModelError, StopRun) as error:
             usage, fault = error.usage, error
             raise
+        except (ConfigError, MissingExtra) as error:
+            # The model could not be made ready: no call will ever be answered, and no path failed by it.
+            switch.stop(error)
+            raise StopRun(str(error)) from error
         finally:
             usd = budget.cost(self.name, usage)
             budget.end(usage, usd)
@@ -161,7 +165,7 @@ class JournaledModel(ChatModel):
         except TimeoutError as error:
             text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
             raise ModelError("timeout", text, usage=Usage(requests=1)) from error
-        except (ModelError, StopRun):
+        except (ModelError, StopRun, ConfigError, MissingExtra):
             raise
         # A backend may be a stranger's: whatever it raises is a call that was not answered.
         except (Exception, SystemExit) as error:
@@ -174,6 +178,10 @@ class JournaledModel(ChatModel):
         if not 1 <= len(replies) <= n:
             raise ModelError("bad_backend", f"{self.name}: chat(n={n}) returned {len(replies)} replies, not 1..{n}")
         return replies
+
+    async def check(self) -> None:
+        """See `ChatModel.check`."""
+        await self.model.check()
 
     async def aclose(self) -> None:
         """Close the model."""

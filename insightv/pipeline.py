@@ -123,6 +123,7 @@ class Pipeline:
                 watch(Snapshot("checking", Tally()))
                 read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
                 intake = await asyncio.to_thread(read)
+            await session.check()
             await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow_change, retry=retry_failed)

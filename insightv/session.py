@@ -95,6 +95,10 @@ class Session:
         self._elapsed_before = 0.0
         self._began = self._kept = time.monotonic()
 
+    async def check(self) -> None:
+        """Look whether every model can be asked; raises ConfigError as `ChatModel.check`."""
+        await asyncio.gather(*(model.check() for model in self._wrapped))
+
     def open(self, folder: Path) -> None:
         """Open the run's database, made if it is not there, and put the models into its journal.
 

@@ -236,3 +236,11 @@ def test_failed_paths_are_listed_and_can_be_tried_again(tmp_path: Path) -> None:
         "failed": 0,
         "by_code": {},
     }
+
+
+def test_a_server_that_is_not_there_is_said_before_anything_is_started(tmp_path: Path) -> None:
+    questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, "http://127.0.0.1:9/v1")
+    refused = insightv(*build_args(questions, settings, tmp_path / "run"))
+    assert refused.returncode == 2
+    assert "no server can be reached: http://127.0.0.1:9/v1" in refused.stderr
+    assert not (tmp_path / "run").exists()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -46,6 +47,32 @@ def addresses_of(base_url: str | Sequence[str] | None, key: str | None, api_key_
             )
         found.setdefault(address.url, address)
     return list(found.values())
+
+
+async def reach_any(addresses: Iterable[Address], within_s: float = 5.0) -> None:
+    """Check that something listens at one of the addresses; no request is sent.
+
+    Raises:
+        ConfigError: nothing does; the text names each address and why.
+    """
+    faults = await asyncio.gather(*(_unreached(address, within_s) for address in addresses))
+    if all(faults):
+        raise ConfigError(f"no server can be reached: {'; '.join(map(str, faults))}; start it, or correct base_url")
+
+
+async def _unreached(address: Address, within_s: float) -> str | None:
+    """Why nothing answers at an address; None where something does."""
+    parts = urlsplit(address.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(within_s):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except TimeoutError:
+        return f"{address.url} did not answer within {within_s:g} s"
+    except OSError as error:
+        return f"{address.url}: {error.strerror or error}"
+    writer.close()
+    return None
 
 
 def key_from(api_key_env: str) -> str | None:

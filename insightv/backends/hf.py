@@ -23,6 +23,7 @@ from insightv.records import Completion, Message, Sampling, Schema
 
 if TYPE_CHECKING:
     from insightv.backends.hf_engine import Engine
+    from insightv.backends.hf_prompt import Prompts
     from insightv.backends.hf_rows import Counts, Request
 
 Outcome = list[Completion] | BaseException
@@ -123,6 +124,14 @@ class HFModel(ChatModel):
             if request is not None:
                 request.cancelled = True
 
+    async def check(self) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigError: it cannot be loaded.
+        """
+        await self._ready()
+
     async def aclose(self) -> None:
         """Stop the engine and free the model, once no other instance uses it."""
         self._closed = True
@@ -156,8 +165,7 @@ class HFModel(ChatModel):
         if self._closed:
             raise ModelError("connection", f"{self.name} has been closed")
         loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._desk, self._started)
-        prompter = await asyncio.shield(asyncio.wrap_future(engine.ready))
+        engine, prompter = await self._ready()
         prompt = await loop.run_in_executor(self._desk, prompter.prompt, tuple(messages))
         if len(prompt.tokens) >= engine.context:
             raise ModelError(
@@ -169,6 +177,10 @@ class HFModel(ChatModel):
         request = Request(tuple(messages), prompt, sampling, n, deliver, on_text)
         engine.submit(request)
         return request
+
+    async def _ready(self) -> tuple[Engine, Prompts]:
+        engine = await asyncio.get_running_loop().run_in_executor(self._desk, self._started)
+        return engine, await asyncio.shield(asyncio.wrap_future(engine.ready))
 
     def _started(self) -> Engine:
         with _engines_lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,9 +60,7 @@ def _processor(source: Source) -> Any:
     from transformers import AutoProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(
-            source.model, revision=source.revision, trust_remote_code=False
-        )
+        processor = AutoProcessor.from_pretrained(source.model, revision=source.revision, trust_remote_code=False)
     except ImportError as error:
         name = "torchvision" if "torchvision" in str(error).lower() else getattr(error, "name", None) or "a package"
         raise ConfigError(
@@ -89,6 +86,7 @@ def _processor(source: Source) -> Any:
 
 
 def _model(source: Source) -> PreTrainedModel:
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
@@ -97,15 +95,16 @@ def _model(source: Source) -> PreTrainedModel:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+        model, report = AutoModelForImageTextToText.from_pretrained(
             source.model,
             revision=source.revision,
             dtype=dtype,
             attn_implementation=source.attn_implementation,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         hint = ""
         if "Unrecognized configuration class" in str(error):
             hint = "; it is not an image-text-to-text model of transformers"
@@ -117,11 +116,17 @@ def _model(source: Source) -> PreTrainedModel:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+    unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if unset:
+        raise ConfigError(
+            f"the weights of {source.model!r} do not fit its configuration ({len(unset)} tensors missing or of another"
+            f" shape, the first is {unset[0]}), and would be random; save or download the model again"
+        )
     if source.dtype == "auto" and device.type == "cpu" and model.num_parameters() <= SMALL:
         model = model.float()
-    model = model.to(device).eval()  # type: ignore[arg-type]  # the stub knows names of devices only
-    model.requires_grad_(False)
-    return model
+    loaded: PreTrainedModel = model.to(device).eval()
+    loaded.requires_grad_(False)
+    return loaded
 
 
 def _refuse_foreign_code(part: object, source: Source) -> None:

@@ -15,7 +15,7 @@ from transformers import Cache, DynamicLayer, PreTrainedModel
 _GRAIN = 256
 
 
-class Slab(Cache):  # type: ignore[misc]  # transformers' classes carry no annotations
+class Slab(Cache):
     """A cache of transformers for rows of different lengths. Memory grows with need, up to rows x `context`."""
 
     def __init__(self, layers: int, context: int) -> None:
@@ -65,12 +65,12 @@ class Slab(Cache):  # type: ignore[misc]  # transformers' classes carry no annot
         whole = list(slots) == list(range(slots[0], slots[0] + len(slots)))
         self._slots = slice(slots[0], slots[0] + len(slots)) if whole else self._rows[:, 0]
         visible = torch.arange(self._until, device=device) <= at[:, None, :, None]
-        if model.config.get_text_config()._attn_implementation == "eager":
-            lowest = torch.finfo(model.dtype).min
-            visible = torch.zeros_like(visible, dtype=model.dtype).masked_fill_(~visible, lowest)
+        # As numbers, since a mask of booleans would be made into numbers again by every layer.
+        mask = torch.zeros(visible.shape, dtype=model.dtype, device=device)
+        mask.masked_fill_(~visible, torch.finfo(model.dtype).min)
         output = model(
             input_ids=ids,
-            attention_mask=visible,
+            attention_mask=mask,
             position_ids=at.clamp(max=self._context - 1),
             past_key_values=self,
             use_cache=True,

@@ -33,9 +33,9 @@ class Source:
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype {self.dtype!r} is not known; choose one of {', '.join(DTYPES)}")
         folder = Path(self.model).expanduser()
-        if folder.is_dir():
+        if self.model and folder.is_dir():
             _check_folder(folder)
-        elif folder.exists():
+        elif self.model and folder.exists():
             raise ConfigError(f"{self.model!r} is a file; give the directory that holds config.json")
         elif not _HUB_ID.fullmatch(self.model) or ".." in self.model:
             raise ConfigError(f"{self.model!r} is neither an existing directory nor a hub id such as 'owner/name'")

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from insightv.backends.address import Address, addresses_of, key_from
+from insightv.backends.address import Address, addresses_of, key_from, reach_any
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
 from insightv.backends.http import AiohttpTransport, BrokenReply, Transport, TransportFailure
 from insightv.backends.sse import StreamedReply
@@ -229,6 +229,11 @@ class OpenAIModel(ChatModel):
             if message.role == "user":
                 break
         return b"".join(digests)
+
+    async def check(self) -> None:
+        """See `ChatModel.check`: whether one of the servers listens. A client of the user's own is not looked at."""
+        if isinstance(self._transport, AiohttpTransport):
+            await reach_any(self._addresses.values())
 
     def _slots_here(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()

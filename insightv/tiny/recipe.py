@@ -182,7 +182,7 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
 READING = Stage("describe", 1400, 1e-3, 2e-4)
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "reading": (READING,),
-    "teacher": (READING, Stage("mixed", 700, 8e-4, 5e-5)),
+    "teacher": (READING, Stage("mixed", 950, 8e-4, 5e-5)),
     "base": (READING, Stage("light", 150, 5e-4, 5e-5)),
 }
 """The stages of each model. The embedded two begin with the same reading, which is learned once."""

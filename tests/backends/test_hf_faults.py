@@ -222,10 +222,10 @@ def test_options_out_of_range_are_refused(folder: Path) -> None:
             HFModel(str(folder), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("missing", ["chat_template.jinja", "processor_config.json", "weights", "code"])
+@pytest.mark.parametrize("missing", ["chat_template.jinja", "processor_config.json", "weights", "some weights", "code"])
 def test_what_shows_only_when_loading_says_its_cure(folder: Path, tmp_path: Path, missing: str) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    cure = {"chat_template.jinja": "chat template", "processor_config.json": "processor", "weights": "cannot be loaded"}
+    cure = {"chat_template.jinja": "chat template", "processor_config.json": "processor", "some weights": "do not fit"}
     if missing == "code":
         config = json.loads((copy / "config.json").read_text())
         config |= {"model_type": "strange", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
@@ -233,6 +233,11 @@ def test_what_shows_only_when_loading_says_its_cure(folder: Path, tmp_path: Path
         (copy / "evil.py").write_text("raise SystemExit('ran foreign code')")
     elif missing == "weights":
         (copy / "model.safetensors").write_bytes(b"not safetensors")
+    elif missing == "some weights":
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(copy / "model.safetensors")
+        save_file({k: v for k, v in weights.items() if "lm_head" not in k}, copy / "model.safetensors")
     else:
         (copy / missing).unlink()
 
@@ -263,5 +268,8 @@ def test_the_embedded_models_are_named() -> None:
 
 
 def test_importing_the_backend_loads_nothing_heavy() -> None:
-    code = "import sys, insightv.backends.hf, insightv.backends.tiny; print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
+    code = (
+        "import sys, insightv.backends.hf, insightv.backends.tiny;"
+        "print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

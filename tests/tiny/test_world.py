@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def truth(meta: dict[str, Any]) -> str:
     if kind == "count":
         return str(sum((v > asked["limit"]) if asked["above"] else (v < asked["limit"]) for v in value.values()))
     pair = [value[asked[key]] for key in ("a", "b") if key in asked]
-    return {
+    cases: dict[str, Callable[[], str]] = {
         "value": lambda: str(pair[0]),
         "which": lambda: next(name for name in scope if scope[name] == asked["number"]).split()[-1],
         "sum": lambda: str(sum(pair)),
@@ -43,7 +44,8 @@ def truth(meta: dict[str, Any]) -> str:
         "extreme": lambda: best.split()[-1],
         "range": lambda: str(scope[ranked[-1]] - scope[ranked[0]]),
         "row_sum": lambda: str(sum(scope.values())),
-    }[kind]()
+    }
+    return cases[kind]()
 
 
 @pytest.fixture(scope="module")
