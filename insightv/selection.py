@@ -22,14 +22,14 @@ from insightv.errors import ConfigError
 from insightv.images import open_question
 from insightv.opening import image_limits
 from insightv.questions import read_questions
-from insightv.records import Question
+from insightv.records import Question, ReasoningPath
 from insightv.run import CONFIG, DATASETS, RunReader, open_stored
 from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
 from insightv.train.files import new_file
 from insightv.train.general import GeneralData
 from insightv.train.rows import Licence
-from insightv.train.sets import ReasonSet, RowSet, SummarySet
+from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 from insightv.transcript import TAGS
 
 SETS = ("reason", "summary")
@@ -50,14 +50,17 @@ class Selection:
             yield assessed
 
     def row_set(self, what: str) -> RowSet:
-        """The set `reason` or `summary`."""
+        """The set `reason` or `summary`, or `paths`: every judged path with its verdict."""
         chosen = self.settings.datasets
         licence = Licence(source=chosen.source, licence=chosen.licence)
         opener = partial(open_stored, images=self.run.images)
+        shown = _shown(self.settings.reasoning_agent)
+        prompt = partial(reasoning_messages, **shown)
+        if what == "paths":
+            return JudgedPaths(prompt=prompt, tags=shown["tags"], open=opener, licence=licence)
         if what == "reason":
-            shown = _shown(self.settings.reasoning_agent)
             return ReasonSet(
-                prompt=partial(reasoning_messages, **shown),
+                prompt=prompt,
                 best_per_question=chosen.best_per_question,
                 tags=shown["tags"],
                 open=opener,
@@ -97,10 +100,14 @@ class Selection:
             for part, made in parts.items()
             for name, digest in made.get("prompts", {}).items()
         }
-        for table, agent in ((self.settings.reasoning_agent, "reasoning"), (self.settings.summary_agent, "summary")):
-            probe = Question(id="probe", question="probe")
-            system = reasoning_messages(probe, **_shown(table))[0]
-            prompts[f"{agent} agent: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
+        question = Question(id="any", question="any")
+        path = ReasoningPath(question_id="any", index=0, status="rejected", code="any")
+        shown = {
+            "reasoning agent": reasoning_messages(question, **_shown(self.settings.reasoning_agent)),
+            "summary agent": summary_messages(question, path, **_shown(self.settings.summary_agent)),
+        }
+        for agent, (system, _) in shown.items():
+            prompts[f"{agent}: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
         models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
         settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run"})
@@ -142,7 +149,7 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
         raise ConfigError(f"--what {what!r} is not known; one of: paths, {', '.join(SETS)}")
     with RunReader(folder) as run:
         selection = Selection(run, load_settings(Path(folder) / CONFIG))
-        if what == "paths":
+        if what == "paths" and form in ("jsonl", "parquet"):
             return export_paths(selection.assessed, form, Path(out))
         return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin())
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from insightv import (
     ConfigError,
@@ -168,3 +169,5 @@ def test_the_sets_hold_what_the_bands_say(tmp_path: Path) -> None:
     assert {row["band"] for row in summary} == {"high", "mid", "low", "wrong"}
     card = (folder / "summary" / "README.md").read_text(encoding="utf-8")
     assert "CC0-1.0" in card
+    hashes = yaml.safe_load(card.split("---")[1])["insightv"]["prompts"]
+    assert len(set(hashes.values())) == len(hashes) == 9  # each prompt has a hash of its own

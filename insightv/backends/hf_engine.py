@@ -44,13 +44,14 @@ class Runner(Protocol):
 class Engine:
     """One model in its own thread. `ready` holds the prompter, or the error that loading ended with."""
 
-    def __init__(self, source: Source, batch: int, cache_gb: float | None) -> None:
+    def __init__(self, source: Source, batch: int, cache_gb: float | None, threads: int | None) -> None:
         self.ready: Future[Prompts] = Future()
         self.counts = Counts()
         self.context = 0
         self._source = source
         self._batch = batch
         self._cache_gb = cache_gb
+        self._threads = threads
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"hf {source.model}", daemon=True)
@@ -70,6 +71,8 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
         try:
             loaded = load(self._source)
             with torch.inference_mode():

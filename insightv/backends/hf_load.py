@@ -95,7 +95,7 @@ def _model(source: Source) -> PreTrainedModel:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loading: Any = AutoModelForImageTextToText.from_pretrained(
             source.model,
             revision=source.revision,
             dtype=dtype,
@@ -116,6 +116,7 @@ def _model(source: Source) -> PreTrainedModel:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+    model, report = loading
     unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     if unset:
         raise ConfigError(

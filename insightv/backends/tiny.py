@@ -18,6 +18,7 @@ def tiny(
     batch: int = 32,
     deadline_s: float = 600.0,
     cache_gb: float | None = None,
+    threads: int | None = 1,
 ) -> HFModel:
     """The embedded model `model`: "teacher" (also ""), or the weaker "base". Options are those of `HFModel`.
 
@@ -32,6 +33,8 @@ def tiny(
         raise ConfigError(
             f"the weights of the embedded model {name!r} are not in this installation; make them with: make tiny"
         )
-    embedded = HFModel(str(folder), device=device, batch=batch, deadline_s=deadline_s, cache_gb=cache_gb)
+    embedded = HFModel(
+        str(folder), device=device, batch=batch, deadline_s=deadline_s, cache_gb=cache_gb, threads=threads
+    )
     embedded.name = f"tiny/{name}"
     return embedded

@@ -28,6 +28,7 @@ IMAGE_TOKENS = 78
 ROOM = 270
 """Tokens of conversations behind one picture at most; a conversation that does not fit any more is left out."""
 DESCRIBE = "Describe the chart."
+DRILL = "Work with the chart."
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
@@ -80,9 +81,12 @@ def spoil(chart: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
 
 
 def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
-    """One conversation about `chart` from after the picture; `mode` is "describe" or the name of a mode token."""
+    """One conversation about `chart` from after the picture; `mode` is "describe", "drill" or the name of a mode token."""
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
+    if mode == "drill":
+        asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.4 else "reasoning", rng) for _ in range(8)]
+        return f"<direct>{DRILL}<bot>{tell.drill(chart, asks, rng)}<eos>"
     kind, ask = world.make_ask(dict(chart), family, rng)
     question, answer = asking.text(chart, kind, ask, rng), asking.answer(chart, kind, ask)
     if mode == "direct":

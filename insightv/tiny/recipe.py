@@ -33,6 +33,7 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("steps", "reason", "judge", "describe"),
         ("steps", "reason", "direct", "judge"),
     ),
+    "drill": (("drill",),),
     "light": (
         ("direct", "direct", "direct", "describe"),
         ("direct", "direct", "steps", "describe"),
@@ -182,7 +183,12 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
 READING = Stage("describe", 1400, 1e-3, 2e-4)
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "reading": (READING,),
-    "teacher": (READING, Stage("mixed", 950, 8e-4, 5e-5)),
+    "teacher": (
+        READING,
+        Stage("mixed", 855, 8e-4, 5e-5),
+        Stage("drill", 300, 8e-4, 3e-4),
+        Stage("mixed", 400, 5e-4, 3e-5),
+    ),
     "base": (READING, Stage("light", 150, 5e-4, 5e-5)),
 }
 """The stages of each model. The embedded two begin with the same reading, which is learned once."""

@@ -62,6 +62,18 @@ def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -
     return path
 
 
+def drill(chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: random.Random) -> str:
+    """The workings of many questions (kind and parameters) in a row, most often after the description.
+
+    It is training matter only: nearly every token is a value or name to be looked up, in the text or the picture.
+    """
+    sentences = [describe(chart, rng)] if rng.random() < 0.7 else []
+    for kind, ask in asks:
+        work, check = _working(chart, kind, ask, rng)
+        sentences += [*work, check] if rng.random() < 0.3 else work
+    return " ".join(filter(None, sentences))
+
+
 def _opening(chart: Chart, rng: random.Random) -> Steps:
     link = " is" if rng.random() < 0.4 else ""
     sentences = _readings(chart, link)

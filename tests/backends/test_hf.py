@@ -16,6 +16,7 @@ from insightv.backends.hf import HFModel
 from insightv.backends.hf_prompt import blocks
 from insightv.errors import ModelError
 from insightv.records import Completion, Message, Picture, Sampling
+from insightv.testing import check_backend
 from tests.backends import tiny_vlm
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
@@ -239,3 +240,7 @@ def test_a_small_cache_gives_the_same_replies(folder: Path, plain: Any) -> None:
         await model.aclose()
 
     asyncio.run(main())
+
+
+def test_the_conformance_checks_of_backends_pass(folder: Path) -> None:
+    check_backend(lambda: HFModel(str(folder)), deterministic=True)

@@ -28,7 +28,8 @@ def read(kept: KeptStates, keys: list[int]) -> list[int]:
 
 def test_what_is_found_is_the_longest_common_beginning() -> None:
     rng = random.Random(3)
-    kept, known = KeptStates(10**9), []
+    kept = KeptStates(10**9)
+    known: list[list[int]] = []
     for _ in range(300):
         base = rng.choice(known) if known and rng.random() < 0.8 else []
         keys = base[: rng.randrange(len(base) + 1)] + [rng.randrange(3) for _ in range(rng.randrange(1, 9))]
