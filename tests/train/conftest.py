@@ -13,8 +13,8 @@ from insightv.train.export import build_set
 from insightv.train.pairs import PairRule, select_pairs
 from insightv.train.sets import ReasonSet
 from insightv.train.shown import to_json
+from tests.backends.tiny_vlm import build
 
-from ..backends.tiny_vlm import build
 from .world import mixed, prompt, run_of
 
 

