@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from insightv.errors import InputError, RunChanged, RunHeld, require
+from insightv.errors import InputError, InsightvError, RunChanged, RunHeld, require
 from insightv.replies import Json
 from insightv.train import checkpoints
 from insightv.train.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
@@ -26,7 +26,7 @@ from insightv.train.files import new_file, new_folder
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import digest_of, load_processor, trained_weights, write_plain
-from insightv.train.preflight import Limits, Preflight, check_rows, refuse
+from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
 from insightv.train.settings import Job
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _take_steps(
     found = last_complete(job.work / STEPS)
     half = [path.name for _, path in checkpoints.steps_of(job.work / STEPS) if not read_marker(path)]
     recorder = Recorder(job, found)
+    trainer: Any
     if job.stage == "preference":
         from insightv.train.preference import dpo_trainer
 
@@ -175,7 +176,8 @@ def _take_steps(
         trainer, base = sft_trainer(job, data, processor, recorder, found)
     recorder.trainer = trainer
     before = digest_of(trainer.model)
-    result = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+    with _told_apart(data, report):
+        result = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     recorder.check_moved(before)
     trainer.save_model(str(job.work / "final"))
     trainer.accelerator.wait_for_everyone()
@@ -187,6 +189,28 @@ def _take_steps(
 
         facts["preference"] = round_report(job, base, trainer.state.log_history)
     _publish(job, identity, base, facts)
+
+
+@contextmanager
+def _told_apart(data: Dataset, report: Preflight) -> Iterator[None]:
+    """Errors of the model and the device that have a cure, with the cure."""
+    import torch
+
+    longest = row_id(data[report.kept.index(report.longest)]) if report.longest is not None else "?"
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InsightvError(
+            f"the device is out of memory (the longest row is {longest}: {report.longest_tokens} tokens); lower "
+            "batch_size or max_length, set gradient_checkpointing, or memory_gib so that such rows are found at once"
+        ) from error
+    except ValueError as error:
+        if "image tokens" not in str(error).lower():
+            raise
+        raise InputError(
+            f"the model makes another number of image features than its processor has places for: {error}; the "
+            "processor's patch_size, num_additional_image_tokens or vision_feature_select_strategy do not fit the model"
+        ) from error
 
 
 def _facts(job: Job, trainer: Any, report: Preflight, found: Checkpoint | None, half: list[str]) -> dict[str, Json]:

@@ -121,7 +121,7 @@ def vision_tower(model: nn.Module) -> str:
     tower = find.get_encoder(modality="image")
     for name, module in model.named_modules():
         if module is tower and name:
-            return name
+            return str(name)
     raise ConfigError(f"{type(model).__name__} has no vision tower that can be told; name a vision-language model")
 
 

@@ -207,7 +207,8 @@ def _bare(text: str) -> str:
 
 def _take(found: Sequence[Candidate], rule: PairRule, balance: Balance) -> list[Candidate]:
     """Up to `per_question` pairs: those first that keep lengths even, then of paths not used yet, then by margin."""
-    left, taken, uses = list(found), [], Counter[int]()
+    left, uses = list(found), Counter[int]()
+    taken: list[Candidate] = []
 
     def cost(one: Candidate) -> tuple[bool, int, float, int]:
         tips = rule.length_slack is not None and balance.tips(one.lengths)

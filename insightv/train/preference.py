@@ -163,4 +163,6 @@ def _reference(job: Job, settings: PreferenceSettings) -> PreTrainedModel | None
     if settings.method != "full":
         return None
     model = load_model(job.policy, settings)
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.eval()
+    return model

@@ -11,7 +11,7 @@ from datasets import load_dataset
 
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
 from insightv.train.checkpoints import is_complete, read_marker
-from insightv.train.settings import Job
+from insightv.train.settings import Job, settings_of
 from insightv.train.sft import train_agent
 
 from .small import apart, moved, part, quick
@@ -99,6 +99,7 @@ def test_images_reach_the_loss_and_the_prompt_does_not(base: Path, reason: Path,
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from insightv.train.models import load_model, load_processor
+
     data = load_dataset(str(reason), split="train", cache_dir=str(tmp_path / "cache"))
     processor, model = load_processor(base), load_model(base, quick()).eval()
     collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
@@ -155,7 +156,7 @@ def test_options_that_break_images_are_refused(name: str) -> None:
         quick(trl={name: True})
     if name != "max_length":  # ours has that name too, and never cuts
         with pytest.raises(ConfigError, match=name):
-            quick(**{name: True})
+            settings_of("reason", **{name: True})
 
 
 def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path) -> None:
