@@ -4,8 +4,8 @@
     python -m insightv.train.child JOB.json        # the same by hand
 
 What the process says goes to `<out>.training/log.txt`. With more than one process, or a file of accelerate's, it is
-`accelerate launch` that starts them; `insightv/train/accelerate/` holds files for FSDP2, ZeRO-2 and ZeRO-3, which
-`accelerate_config` names as "fsdp2", "zero2" and "zero3".
+`accelerate launch` that starts them (on a CPU torchrun); `insightv/train/accelerate/` holds files for FSDP2, ZeRO-2 and
+ZeRO-3, which `accelerate_config` names as "fsdp2", "zero2" and "zero3".
 """
 
 from __future__ import annotations
@@ -64,21 +64,29 @@ def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
 
 
 def launcher(job: Job) -> list[str]:
-    """The command in front of the module: Python, or `accelerate launch`.
+    """The command in front of the module: Python, `accelerate launch`, or torchrun.
 
     Raises:
         ConfigError: the file of accelerate's is not there.
     """
-    settings = job.settings
-    if settings.num_processes == 1 and settings.accelerate_config is None:
-        return [sys.executable]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(settings.num_processes)]
-    command += ["--num_machines", "1"]
-    if settings.accelerate_config is not None:
-        command += ["--config_file", str(accelerate_file(settings.accelerate_config))]
+    settings, python = job.settings, [sys.executable, "-m"]
+    processes = str(settings.num_processes or 1)
+    if settings.accelerate_config is None:
+        if processes == "1":
+            return [sys.executable]
+        if settings.device == "cpu":
+            # accelerate starts one process only on a CPU, however many are asked for.
+            return [*python, "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+        command = [*python, "accelerate.commands.launch", "--multi_gpu", "--num_processes", processes]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     else:
-        command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        command += ["--cpu"] if settings.device == "cpu" else ["--multi_gpu"]
+        command = [
+            *python,
+            "accelerate.commands.launch",
+            "--config_file",
+            str(accelerate_file(settings.accelerate_config)),
+        ]
+        command += ["--num_processes", processes] if settings.num_processes else []
     # 0: any free port, so that two trainings on one machine do not meet.
     return [*command, "--main_process_port", "0"]
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from insightv.errors import InputError, InsightvError, RunChanged, RunHeld, require
+from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, RunHeld, require
 from insightv.replies import Json
 from insightv.train import checkpoints
 from insightv.train.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
-from insightv.train.files import new_file, new_folder
+from insightv.train.files import new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import digest_of, load_processor, trained_weights, write_plain
@@ -51,6 +51,8 @@ def train(job: Job) -> Path:
         require(package, "train")
     from filelock import FileLock, Timeout
 
+    if Path(job.policy).absolute() == job.out.absolute():
+        raise ConfigError(f"{str(job.out)!r} cannot be trained into itself; name another directory for the result")
     job.work.mkdir(parents=True, exist_ok=True)
     if not _is_main():
         return _train(job)
@@ -64,7 +66,9 @@ def train(job: Job) -> Path:
 def _train(job: Job) -> Path:
     identity = what_is_trained(job)
     if done(job, identity):
+        _clear(job)
         return job.out
+    refuse_foreign(job.out)
     _begin(job, identity)
     data, processor = read_rows(job.data, job.work), load_processor(job.policy)
     report = _preflight(job, data, processor)
@@ -144,12 +148,18 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
     from accelerate import PartialState
     from transformers import AutoConfig
 
+    state = PartialState(cpu=job.settings.device == "cpu")
+    if job.settings.num_processes not in (None, state.num_processes):
+        raise ConfigError(
+            f"num_processes = {job.settings.num_processes}, but {state.num_processes} is running; start the training "
+            "with insightv.train.child, or with accelerate launch"
+        )
     load: Any = AutoConfig
     config = load.from_pretrained(job.policy, trust_remote_code=False)
     holds = getattr(config.get_text_config(), "max_position_embeddings", None)
     most = min((limit for limit in (job.settings.max_length, holds) if limit), default=None)
     memory = job_memory(config, job.settings)
-    with PartialState(cpu=job.settings.device == "cpu").main_process_first():
+    with state.main_process_first():
         report = check_rows(data, processor, Limits(most, memory, job.settings.batch_size))
     if _is_main():
         _write_json(job.work / ROWS, report.json())
@@ -243,9 +253,15 @@ def _publish(job: Job, identity: dict[str, Json], base: str, facts: dict[str, Js
             below |= {"base_identity": identity_of(Path(base))} if Path(base).is_dir() else {}
         mark(folder, identity=identity, **below)
     _write_json(job.work / REPORT, facts)
-    for name in (STEPS, "final", "cache"):
-        with suppress(FileNotFoundError):
-            shutil.rmtree(job.work / name)
+    _clear(job)
+
+
+def _clear(job: Job) -> None:
+    """Let go of what is of no use once the trained model is in its place."""
+    if _is_main():
+        for name in (STEPS, "final", "cache"):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(job.work / name)
 
 
 def _write_json(path: Path, value: Mapping[str, Json]) -> None:

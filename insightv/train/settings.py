@@ -53,7 +53,8 @@ class TrainSettings(Record):
     can. `max_length` (tokens, those of images included) is the longest row that is trained on, at most what the model
     can hold; longer ones end the training before it begins, or are left out with `bad_rows = "skip"`; none is ever
     cut. `memory_gib` is the memory of a device that a row may be estimated to need (None: all of a GPU's, no limit on
-    a CPU). `save_steps` steps lie between checkpoints. `save_dtype` is the type of the trained model's weights on disk
+    a CPU). `num_processes` None: as `accelerate_config` says, a file of accelerate's or the name of one of ours; one
+    without. `save_steps` steps lie between checkpoints. `save_dtype` is the type of the trained model's weights on disk
     (None: that of the base; bfloat16 rounds away what a short training at 5e-7 changed). `trl` holds further options
     of TRL's configuration.
     """
@@ -78,7 +79,7 @@ class TrainSettings(Record):
     bad_rows: Literal["stop", "skip"] = "stop"
     memory_gib: float | None = Field(default=None, gt=0)
     device: Literal["auto", "cpu"] = "auto"
-    num_processes: int = Field(default=1, ge=1)
+    num_processes: int | None = Field(default=None, ge=1)
     accelerate_config: str | None = None
     save_steps: int = Field(default=200, ge=1)
     keep_checkpoints: int = Field(default=1, ge=1)

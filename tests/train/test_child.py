@@ -63,8 +63,10 @@ def test_a_signal_or_budget_ends_the_child(base: Path, reason: Path, tmp_path: P
 def test_accelerate_is_called_for_more_than_one_process_or_with_a_file(base: Path, tmp_path: Path) -> None:
     assert launcher(job_of(base, tmp_path, tmp_path)) == [sys.executable]
     two = launcher(job_of(base, tmp_path, tmp_path, num_processes=2))
-    assert two[2] == "accelerate.commands.launch"
-    assert two[two.index("--num_processes") + 1] == "2"
+    assert two[2] == "torch.distributed.run"
+    many = launcher(job_of(base, tmp_path, tmp_path, num_processes=2, device="auto"))
+    assert many[2] == "accelerate.commands.launch"
+    assert many[many.index("--num_processes") + 1] == "2"
     filed = launcher(job_of(base, tmp_path, tmp_path, accelerate_config="zero3"))
     assert filed[filed.index("--config_file") + 1].endswith("accelerate/zero3.yaml")
     with pytest.raises(ConfigError, match="fsdp2, zero2, zero3"):
@@ -77,6 +79,11 @@ def test_the_files_for_accelerate_are_read_by_it(name: str) -> None:
 
     config = load_config_from_file(str(accelerate_file(name)))
     assert str(getattr(config.distributed_type, "value", config.distributed_type)) in ("FSDP", "DEEPSPEED")
+
+
+def test_more_processes_than_run_are_refused(base: Path, reason: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_processes = 2, but 1 is running"):
+        train_agent(base, reason, tmp_path / "out", settings=quick(num_processes=2))
 
 
 def kill_when(job: Job, ready: Any) -> None:
@@ -100,7 +107,9 @@ def losses(out: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("stage", "method"), [("reason", "lora"), ("reason", "full"), ("preference", "full")])
+@pytest.mark.parametrize(
+    ("stage", "method"), [("reason", "lora"), ("reason", "full"), ("preference", "full"), ("preference", "lora")]
+)
 def test_killed_during_a_save_and_resumed_it_ends_as_if_undisturbed(
     base: Path, reason: Path, pairs: list[PreferencePair], tmp_path: Path, stage: Stage, method: str
 ) -> None:
@@ -108,6 +117,8 @@ def test_killed_during_a_save_and_resumed_it_ends_as_if_undisturbed(
     if stage == "preference":
         data = tmp_path / "pairs"
         write_pairs(pairs, data)
+        if method == "lora":  # a policy whose own adapter goes on, against a frozen copy of it
+            base = train_agent(base, reason, tmp_path / "policy", settings=quick())
     changes: dict[str, Any] = {"method": method, "max_steps": 6, "save_steps": 2, "learning_rate": 1e-4}
     calm = run_job(job_of(base, data, tmp_path / "calm", stage, **changes))
     job = job_of(base, data, tmp_path / "killed", stage, **changes)
@@ -130,14 +141,14 @@ def test_killed_during_a_save_and_resumed_it_ends_as_if_undisturbed(
 def test_two_processes_train_together_on_the_cpu(
     base: Path, reason: Path, pairs: list[PreferencePair], tmp_path: Path
 ) -> None:
-    steps = {"max_steps": 4, "save_steps": 2}
+    steps: dict[str, Any] = {"max_steps": 4, "save_steps": 2}
     two = run_job(job_of(base, reason, tmp_path / "two", num_processes=2, batch_size=1, **steps))
     one = train_agent(base, reason, tmp_path / "one", settings=quick(**steps))
     assert moved(base, two)
     assert losses(two) == pytest.approx(losses(one), abs=2e-3)
     write_pairs(pairs, tmp_path / "pairs")
     for name, processes in (("dpo-two", 2), ("dpo-one", 1)):
-        changes = {**steps, "num_processes": processes, "batch_size": 3 - processes}
+        changes: dict[str, Any] = {**steps, "num_processes": processes, "batch_size": 3 - processes}
         run_job(job_of(base, tmp_path / "pairs", tmp_path / name, "preference", **changes))
     assert losses(tmp_path / "dpo-two") == pytest.approx(losses(tmp_path / "dpo-one"), abs=2e-2)
 

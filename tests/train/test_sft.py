@@ -11,7 +11,7 @@ from datasets import load_dataset
 
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
 from insightv.train.checkpoints import is_complete, read_marker
-from insightv.train.settings import Job, settings_of
+from insightv.train.settings import Job, checked
 from insightv.train.sft import train_agent
 
 from .small import apart, moved, part, quick
@@ -143,6 +143,16 @@ def test_wrong_inputs_are_told_before_anything_is_trained(base: Path, reason: Pa
         train_agent(tmp_path / "empty", reason, tmp_path / "a", settings=quick())
 
 
+def test_a_place_that_is_not_ours_is_told_before_training(base: Path, reason: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="did not write"):
+        train_agent(base, reason, tmp_path / "thesis", settings=quick())
+    assert not (tmp_path / "thesis.training" / "checkpoints").exists()
+    with pytest.raises(ConfigError, match="into itself"):
+        train_agent(base, reason, base, settings=quick())
+
+
 def test_a_learning_rate_that_moves_nothing_is_told(base: Path, reason: Path, tmp_path: Path) -> None:
     with pytest.raises(InsightvError, match="changed no weight"):
         train_agent(base, reason, tmp_path / "a", settings=quick(method="full", learning_rate=1e-60))
@@ -156,7 +166,7 @@ def test_options_that_break_images_are_refused(name: str) -> None:
         quick(trl={name: True})
     if name != "max_length":  # ours has that name too, and never cuts
         with pytest.raises(ConfigError, match=name):
-            settings_of("reason", **{name: True})
+            checked("reason", {name: True})
 
 
 def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path) -> None:
