@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from insightv.errors import ConfigError
 from insightv.records import Record
@@ -191,7 +191,7 @@ class Job(Record):
     policy: str
     data: Path
     out: Path
-    settings: TrainSettings
+    settings: SerializeAsAny[TrainSettings]
 
     @model_validator(mode="before")
     @classmethod

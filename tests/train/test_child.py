@@ -18,7 +18,7 @@ from insightv.errors import ConfigError, InputError, InsightvError, Interrupted
 from insightv.records import PreferencePair
 from insightv.train.checkpoints import MARKER
 from insightv.train.child import accelerate_file, launcher, run_job
-from insightv.train.preference import write_pairs
+from insightv.train.preference import DPOPreferenceTrainer, write_pairs
 from insightv.train.settings import Job, Stage
 from insightv.train.sft import train_agent
 
@@ -172,3 +172,14 @@ def test_a_process_killed_from_outside_is_told_with_its_log(base: Path, reason: 
     with pytest.raises(InsightvError, match="killed by signal 9"):
         run_job(job)
     thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_settings_of_preferences_reach_the_child(base: Path, pairs: list[PreferencePair], tmp_path: Path) -> None:
+    made = DPOPreferenceTrainer(device="cpu", batch_size=2, max_steps=1, log_steps=1, learning_rate=1e-3, beta=0.7)
+    with pytest.raises(InsightvError, match="changed no weight"):  # the only step is a warm-up at a rate of 0
+        made.train(base, pairs, tmp_path / "out")
+    made = DPOPreferenceTrainer(device="cpu", batch_size=2, max_steps=2, warmup=0.0, log_steps=1, beta=0.7)
+    report = json.loads((made.train(base, pairs, tmp_path / "second") / "report.json").read_text())
+    assert report["preference"]["beta"] == 0.7
