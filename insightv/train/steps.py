@@ -99,8 +99,8 @@ class Recorder(TrainerCallback):
         if not self._sharded and digest_of(self.trainer.model) == before:
             raise InsightvError(
                 f"training changed no weight in {self.trainer.state.global_step} steps at learning_rate = "
-                f"{self._job.settings.learning_rate}; raise it, take more steps, or set warmup = 0 (the first step of a "
-                "warm-up is at a rate of 0)"
+                f"{self._job.settings.learning_rate}; raise it, take more steps, or set warmup = 0 (its "
+                "first step is at a rate of 0)"
             )
 
     @property
