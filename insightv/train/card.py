@@ -55,6 +55,7 @@ _TITLES = {
     "reason": "Reason set: what a reasoning agent learns to write",
     "summary": "Summary set: what a summary agent learns to judge by",
     "paths": "Paths of reasoning, judged right or wrong",
+    "preference": "Pairs of paths, one better than the other",
 }
 _ABOUT = {
     "reason": "Each row is one path of reasoning from the high band: its answer was judged right and its steps good. "
@@ -62,6 +63,8 @@ _ABOUT = {
     "summary": "Each row shows a question and one path, good or flawed, and the completion is the true answer as the "
     "data gave it. Rows without a path are general image-question data.",
     "paths": "Each row is one path, right or wrong by its answer (`label`), in TRL's form for unpaired preferences.",
+    "preference": "Each row holds two paths that one model wrote about one question: the chosen one right and of the "
+    "high band, the rejected one wrong (which counts as 0 points) or lower by at least the margin.",
 }
 _LIMITS = (
     "Paths were written by a model and judged by rules and models; a right answer can stand on wrong steps.",
@@ -81,6 +84,11 @@ def card(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin
     parts += ["## Paths rejected or failed, by code\n", _counts("code", funnel.codes)]
     if funnel.general:
         parts += ["## General data\n", _counts("count of", funnel.general)]
+    if funnel.lengths:
+        parts += [
+            "## Lengths of chosen and rejected replies, in characters\n",
+            _table(("what", "value"), funnel.lengths.items()),
+        ]
     parts += ["## Sources and licences, as given\n", _sources(funnel)]
     parts += ["## Models that wrote the paths\n", _counts("model", funnel.models)]
     parts += ["## How it was made\n", _made(chosen, origin)]
@@ -112,6 +120,7 @@ def _header(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Ori
         "models": dict(origin.models),
         "prompts": dict(origin.prompts),
         "chosen": dict(chosen),
+        **({"lengths": dict(funnel.lengths)} if funnel.lengths else {}),
     }
     return str(yaml.safe_dump(_one_line(plain(facts)), sort_keys=False, allow_unicode=True, width=2**31))
 

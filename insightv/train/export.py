@@ -19,7 +19,15 @@ from insightv.errors import ConfigError, require
 from insightv.train.card import Origin, card
 from insightv.train.files import CARD, new_file, new_folder
 from insightv.train.funnel import Funnel
-from insightv.train.layouts import FolderWriter, write_jsonl, write_llamafactory, write_parquet, write_swift, write_trl
+from insightv.train.layouts import (
+    FolderWriter,
+    kind_of,
+    write_jsonl,
+    write_llamafactory,
+    write_parquet,
+    write_swift,
+    write_trl,
+)
 from insightv.train.plain import json_text
 from insightv.train.rows import TrainingRow, path_features, path_row, path_table_row
 from insightv.train.sets import RowSet
@@ -109,7 +117,7 @@ def _write_one(name: str, rows: Iterator[TrainingRow], form: str, out: Path, fil
     if form == "jsonl":
         write_jsonl(rows, file, out.with_name(f"{out.name}.images"))
     else:
-        write_parquet(rows, file, labelled=name == "paths")
+        write_parquet(rows, file, kind_of(name))
 
 
 def _counted(rows: RowSet, assessed: Assessed, funnel: Funnel) -> Iterator[TrainingRow]:

@@ -58,7 +58,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     with _storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _restore(target)
-        _refuse_foreign(target)
+        refuse_foreign(target)
         _clear_leftovers(target)
         fresh = _beside(target, "new")
         try:
@@ -102,7 +102,12 @@ def _restore(target: Path) -> None:
         old.rename(target)
 
 
-def _refuse_foreign(target: Path) -> None:
+def refuse_foreign(target: Path) -> None:
+    """Check that a folder may be replaced: it is new, empty or written by insightv.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():

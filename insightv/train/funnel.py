@@ -18,7 +18,9 @@ _OTHER = ("(others)", "(others)")
 class Funnel:
     """Counts of one pass over a run, for one set.
 
-    `left_out` has a reason for each path that became no row, so paths = rows of paths + everything left out.
+    `left_out` has a reason for each path that became no row, so paths = rows of paths + everything left out (in a set
+    of pairs a path may stand in several rows: there, paths = paths in pairs + everything left out). `lengths` says in
+    a set of pairs how long the better and the worse replies are.
     """
 
     questions: int = 0
@@ -34,6 +36,7 @@ class Funnel:
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     pictures: set[int] = field(default_factory=set)
     picture_bytes: int = 0
+    lengths: dict[str, object] = field(default_factory=dict)
 
     @property
     def row_count(self) -> int:

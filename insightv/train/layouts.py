@@ -17,7 +17,7 @@ from insightv.records import Message, Picture
 from insightv.replies import Json
 from insightv.train.card import Layout
 from insightv.train.plain import clean, json_text
-from insightv.train.rows import TrainingRow, embedded, file_name, training_features, trl_row
+from insightv.train.rows import Kind, TrainingRow, embedded, file_name, training_features, trl_row
 
 # What LLaMA-Factory and ms-swift take for a place of media or of a box, wherever it stands in a text.
 _PLACES = re.compile(r"<(image|video|audio|bbox|ref-object|cot-process)>")
@@ -28,11 +28,36 @@ _BACK = {
     "model, seed, calls": "who wrote the path, and the keys of the calls in the run's journal",
     "family, source, licence": "as given with the question",
 }
-_LABEL = {"label": "true where the path's answer was judged right"}
-_TRL = {
-    "prompt": "messages; each content is a list of blocks, an `image` block where a picture belongs",
-    "completion": "the assistant's reply to learn",
-    "images": "the pictures of the `image` blocks, in order",
+_SHOWN = {"prompt": "messages; each content is a list of blocks, an `image` block where a picture belongs"}
+_PICTURES = {"images": "the pictures of the `image` blocks, in order"}
+_REPLY = {"completion": "the assistant's reply to learn"}
+_TRL: Mapping[Kind, dict[str, str]] = {
+    "completion": _SHOWN | _REPLY | _PICTURES,
+    "label": _SHOWN | _REPLY | _PICTURES | {"label": "true where the path's answer was judged right"},
+    "pair": _SHOWN
+    | {"chosen, rejected": "the better and the worse reply"}
+    | _PICTURES
+    | {
+        "margin": "points of score between them (a wrong answer counts as 0 points)",
+        "rejected_path and on": "as for the chosen path",
+    },
+}
+_KINDS: Mapping[str, Kind] = {"paths": "label", "preference": "pair"}
+
+
+def kind_of(name: str) -> Kind:
+    """What the rows of the set with this name teach."""
+    return _KINDS.get(name, "completion")
+
+
+_SHAREGPT_COLUMNS: Mapping[Kind, dict[str, str]] = {
+    "label": {"kto_tag": "label"},
+    "pair": {"chosen": "chosen", "rejected": "rejected"},
+}
+_ID: Mapping[Kind, str] = {
+    "completion": "question id # number of its path",
+    "label": "question id # number of its path",
+    "pair": "question id # number of the better path > number of the worse one",
 }
 
 FolderWriter = Callable[[str, Iterable[TrainingRow], Path], Layout]
@@ -40,12 +65,12 @@ FolderWriter = Callable[[str, Iterable[TrainingRow], Path], Layout]
 
 
 def write_trl(name: str, rows: Iterable[TrainingRow], folder: Path) -> Layout:
-    """Parquet in TRL's prompt-completion form; `load_dataset(folder)` and `trl sft --dataset_name folder` read it."""
+    """Parquet in TRL's form; `load_dataset(folder)` and `trl sft` or `trl dpo --dataset_name folder` read it."""
     from insightv.train.parquet import write_files
 
-    labelled = name == "paths"
-    write_files((trl_row(row, embedded(row)) for row in rows), training_features(labelled=labelled), folder)
-    return Layout(_TRL | (_LABEL if labelled else {}) | _BACK, "train-*.parquet")
+    kind = kind_of(name)
+    write_files((trl_row(row, embedded(row)) for row in rows), training_features(kind), folder)
+    return Layout(_TRL[kind] | _BACK, "train-*.parquet")
 
 
 def write_llamafactory(name: str, rows: Iterable[TrainingRow], folder: Path) -> Layout:
@@ -53,17 +78,19 @@ def write_llamafactory(name: str, rows: Iterable[TrainingRow], folder: Path) -> 
     file = f"insightv_{name}.jsonl"
     with (folder / file).open("wb") as lines:
         _write_lines(_with_files(rows, folder / "images", "images", _sharegpt), lines)
-    columns = {"messages": "conversations", "images": "images"} | ({"kto_tag": "label"} if name == "paths" else {})
+    columns = {"messages": "conversations", "images": "images"} | _SHAREGPT_COLUMNS.get(kind_of(name), {})
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
-    info = {"file_name": file, "formatting": "sharegpt", "columns": columns, "tags": tags | {"system_tag": "system"}}
+    info: dict[str, object] = {"file_name": file, "formatting": "sharegpt", "columns": columns}
+    info |= {"tags": tags | {"system_tag": "system"}} | ({"ranking": True} if kind_of(name) == "pair" else {})
     (folder / "dataset_info.json").write_text(json_text({f"insightv_{name}": info}) + "\n", encoding="utf-8")
     return Layout(
         {
             "dataset_info.json": f"for LLaMA-Factory: dataset_dir is this folder, dataset is insightv_{name}",
             "conversations": "turns (from, value), `<image>` where a picture belongs",
             "images": "files of the pictures, relative to this folder, in order",
-            "id": "question id # number of its path",
+            "id": _ID[kind_of(name)],
         }
+        | ({"chosen, rejected": "the better and the worse reply (from, value)"} if kind_of(name) == "pair" else {})
     )
 
 
@@ -76,8 +103,9 @@ def write_swift(name: str, rows: Iterable[TrainingRow], folder: Path) -> Layout:
             f"{name}.jsonl": "for ms-swift: --dataset is this file, and ROOT_IMAGE_DIR this folder",
             "messages": "turns (role, content), `<image>` where a picture belongs",
             "images": "files of the pictures, relative to this folder, in order",
-            "id": "question id # number of its path",
+            "id": _ID[kind_of(name)],
         }
+        | ({"rejected_response": "a reply worse than the last turn"} if kind_of(name) == "pair" else {})
     )
 
 
@@ -86,11 +114,11 @@ def write_jsonl(rows: Iterable[TrainingRow], file: BinaryIO, images: Path) -> No
     _write_lines(_with_files(rows, images, images.name, trl_row), file)
 
 
-def write_parquet(rows: Iterable[TrainingRow], file: BinaryIO, *, labelled: bool) -> None:
+def write_parquet(rows: Iterable[TrainingRow], file: BinaryIO, kind: Kind) -> None:
     """TRL's form as one Parquet file."""
     from insightv.train.parquet import write_file
 
-    write_file((trl_row(row, embedded(row)) for row in rows), training_features(labelled=labelled), file)
+    write_file((trl_row(row, embedded(row)) for row in rows), training_features(kind), file)
 
 
 def _with_files(
@@ -114,17 +142,22 @@ def _write_lines(rows: Iterable[Mapping[str, object]], file: BinaryIO) -> None:
 def _sharegpt(row: TrainingRow, images: Sequence[object]) -> dict[str, object]:
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     turns = [{"from": names[role], "value": text} for role, text in _turns(row)]
-    return {"conversations": turns, "images": list(images), **_identity(row)}
+    pair: dict[str, object] = {}
+    if row.rejected is not None:  # the better reply stands beside the worse one, not in the conversation
+        pair = {"chosen": turns.pop(), "rejected": {"from": "gpt", "value": _escape(row.rejected.completion)}}
+    return {"conversations": turns, **pair, "images": list(images), **_identity(row)}
 
 
 def _swift(row: TrainingRow, images: Sequence[object]) -> dict[str, object]:
     turns = [{"role": role, "content": text} for role, text in _turns(row)]
-    return {"messages": turns, "images": list(images), **_identity(row)}
+    worse = {} if row.rejected is None else {"rejected_response": _escape(row.rejected.completion)}
+    return {"messages": turns, **worse, "images": list(images), **_identity(row)}
 
 
 def _identity(row: TrainingRow) -> dict[str, Json]:
     # Texts only: both programs read through `datasets`, which guesses a column's type from the first rows.
     mark = "" if row.assessed is None else f"#{row.assessed.path.index}"
+    mark += "" if row.rejected is None else f">{row.rejected.assessed.path.index}"
     label: dict[str, Json] = {} if row.label is None else {"label": row.label}
     return label | {"id": clean(row.question.id) + mark}
 

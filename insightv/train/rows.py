@@ -1,4 +1,4 @@
-"""Rows of training data, and how each is written: TRL's vision prompt-completion form, and a path for reading.
+"""Rows of training data, and how each is written: TRL's vision forms (completions, pairs), and a path for reading.
 
 Every row leads back to where it came from: question, path, scores, model, seed and the keys of the calls. Knows no
 prompt (messages come from the agent that will see them) and no file.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from insightv.assessed import AssessedPath
 from insightv.records import Message, Picture, Question, Score
@@ -21,12 +21,26 @@ Cell: TypeAlias = object
 """A value of a column, as pyarrow takes it."""
 
 
+Kind = Literal["completion", "label", "pair"]
+"""What a row teaches: a reply, a reply with a verdict, or a reply better than another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The worse reply of a pair, the path that it was made of, and by how many points of score it is worse."""
+
+    completion: str
+    assessed: AssessedPath
+    margin: float
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
     """What a model is shown (`prompt`, pictures in place) and what it learns to reply (`completion`).
 
     `assessed` is the path that the row is made of; None for general image-question data. `source` and `licence` are
-    those of the question, as given; `label` says in sets of judged paths whether the path's answer was right.
+    those of the question, as given; `label` says in sets of judged paths whether the path's answer was right, and
+    `rejected` in sets of pairs what the completion is better than.
     """
 
     prompt: tuple[Message, ...]
@@ -36,6 +50,7 @@ class TrainingRow:
     source: str = ""
     licence: str = ""
     label: bool | None = None
+    rejected: Rejected | None = None
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -116,14 +131,32 @@ def lineage(row: TrainingRow) -> dict[str, Cell]:
             "seed": int64(path.seed),
             "calls": [clean(call) for call in path.calls],
         }
+    if row.rejected is not None:
+        worse = row.rejected.assessed
+        cells |= {
+            "margin": row.rejected.margin,
+            "rejected_path": worse.path.index,
+            "rejected_band": worse.band.value if worse.band else None,
+            "rejected_score": worse.score,
+            "rejected_scores": score_cells(worse.scores),
+            "rejected_seed": int64(worse.path.seed),
+            "rejected_calls": [clean(call) for call in worse.path.calls],
+        }
     return cells
 
 
 def trl_row(row: TrainingRow, images: Sequence[Cell]) -> dict[str, Cell]:
     """The row in TRL's form, with `images` as given: in order, one for each placeholder."""
-    completion = trl_messages((Message(role="assistant", content=row.completion),))
+    shown, told = {"prompt": trl_messages(row.prompt)}, {"images": list(images)}
+    reply = _reply(row.completion)
+    if row.rejected is not None:
+        return shown | {"chosen": reply, "rejected": _reply(row.rejected.completion)} | told | lineage(row)
     label = {} if row.label is None else {"label": row.label}
-    return {"prompt": trl_messages(row.prompt), "completion": completion, "images": list(images)} | label | lineage(row)
+    return shown | {"completion": reply} | told | label | lineage(row)
+
+
+def _reply(text: str) -> list[dict[str, Cell]]:
+    return trl_messages((Message(role="assistant", content=text),))
 
 
 def embedded(row: TrainingRow) -> list[Cell]:
@@ -159,20 +192,21 @@ def path_table_row(row: Mapping[str, Cell]) -> dict[str, Cell]:
     return {**row, "score_details": [json_text(item) for item in details] if isinstance(details, list) else []}
 
 
-def training_features(*, labelled: bool = False) -> Features:
-    """The columns of `trl_row`, as Hugging Face features; `labelled` where the rows have a label."""
+def training_features(kind: Kind = "completion") -> Features:
+    """The columns of `trl_row`, as Hugging Face features, for rows of one kind."""
     from datasets import Features, Image, List, Value
 
-    text, number = Value("string"), Value("int64")
+    text, number, points = Value("string"), Value("int64"), Value("float64")
     messages = List({"role": text, "content": List({"type": text, "text": text})})
-    label = {"label": Value("bool")} if labelled else {}
-    return Features(
-        {"prompt": messages, "completion": messages, "images": List(Image())}
-        | label
-        | {"question_id": text, "path": number}
-        | {"band": text, "score": Value("float64"), "scores": List(_score_features()), "model": text, "seed": number}
-        | {"calls": List(text), "family": text, "source": text, "licence": text}
-    )
+    replies = {"chosen": messages, "rejected": messages} if kind == "pair" else {"completion": messages}
+    label = {"label": Value("bool")} if kind == "label" else {}
+    columns = {"prompt": messages} | replies | {"images": List(Image())} | label | {"question_id": text, "path": number}
+    columns |= {"band": text, "score": points, "scores": List(_score_features()), "model": text, "seed": number}
+    columns |= {"calls": List(text), "family": text, "source": text, "licence": text}
+    if kind == "pair":
+        columns |= {"margin": points, "rejected_path": number, "rejected_band": text, "rejected_score": points}
+        columns |= {"rejected_scores": List(_score_features()), "rejected_seed": number, "rejected_calls": List(text)}
+    return Features(columns)
 
 
 def path_features() -> Features:

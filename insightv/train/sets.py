@@ -24,7 +24,8 @@ from insightv.train.mix import DRAWN, Candidates, draw, limit, quotas, shares_of
 from insightv.train.rows import NOT_GIVEN, Licence, TrainingRow
 from insightv.transcript import TAGS, Tags, check_tags, from_text, to_text
 
-_NO_TEXT = "cannot be written in the text format"
+NO_TEXT = "cannot be written in the text format"
+"""Why a path is left out whose steps could not be read back from its text."""
 
 DEFAULT_MIX: Mapping[str, float] = {"high": 0.4, "mid": 0.2, "low": 0.2, "wrong": 0.2}
 
@@ -84,12 +85,12 @@ class ReasonSet:
     def _choose(self, item: AssessedQuestion, funnel: Funnel) -> list[tuple[AssessedPath, str]]:
         chosen: list[tuple[AssessedPath, str]] = []
         for path in sorted(item.paths, key=lambda one: (-(one.score or 0), one.path.index)):
-            if reason := _unusable(path) or (None if path.band is Band.high else f"band {band_of(path)}"):
+            if reason := unusable(path) or (None if path.band is Band.high else f"band {band_of(path)}"):
                 funnel.left_out[reason] += 1
                 continue
-            text = _text(path.path, self.tags)
+            text = text_of(path.path, self.tags)
             if text is None:
-                funnel.left_out[_NO_TEXT] += 1
+                funnel.left_out[NO_TEXT] += 1
             elif any(text == other for _, other in chosen):
                 funnel.left_out["same text as a better path"] += 1
             elif len(chosen) == self.best_per_question:
@@ -211,10 +212,10 @@ class JudgedPaths:
             funnel.read(item)
             question: Question | None = None
             for path in item.paths:
-                if reason := _unusable(path) or (None if band_of(path) in DRAWN else f"band {band_of(path)}"):
+                if reason := unusable(path) or (None if band_of(path) in DRAWN else f"band {band_of(path)}"):
                     funnel.left_out[reason] += 1
-                elif (text := _text(path.path, self.tags)) is None:
-                    funnel.left_out[_NO_TEXT] += 1
+                elif (text := text_of(path.path, self.tags)) is None:
+                    funnel.left_out[NO_TEXT] += 1
                 else:
                     question = question or self.open(item.question)
                     right = path.band is not Band.wrong
@@ -222,20 +223,20 @@ class JudgedPaths:
                     yield TrainingRow(prompt, text, question, path, *origin, label=right)
 
 
-def _unusable(path: AssessedPath) -> str | None:
+def unusable(path: AssessedPath) -> str | None:
     """Why a path can be in no set, None where it can."""
     return None if path.path.status == "ok" else str(path.path.status)
 
 
 def _not_drawable(question: Question, path: AssessedPath) -> str | None:
-    if reason := _unusable(path):
+    if reason := unusable(path):
         return reason
     if band_of(path) not in DRAWN:
         return f"band {band_of(path)}"
     return None if truth_of(question) is not None else "no true answer to learn"
 
 
-def _text(path: ReasoningPath, tags: Tags) -> str | None:
+def text_of(path: ReasoningPath, tags: Tags) -> str | None:
     """The path in the text format; None where a reader would not get the same steps back (no step, a blank title)."""
     text = to_text(path, tags)
     try:

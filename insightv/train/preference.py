@@ -1,0 +1,168 @@
+"""Preference training of the reasoning agent, with TRL's DPO: one round.
+
+    DPOPreferenceTrainer(beta=0.1).train(Path("checkpoints/reasoning"), pairs, Path("rounds/1/policy"))
+
+The loss is that of Insight-V's code: sigmoid DPO plus cross-entropy on the chosen path. The reference is the policy at
+the start of the round, held fast: with adapters a frozen copy of the adapter (or the weights below a new one), without
+them a second model, loaded from the policy also when a training is resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insightv.errors import InputError
+from insightv.interfaces import PreferenceTrainer
+from insightv.records import PreferencePair
+from insightv.replies import Json
+from insightv.train.card import Origin, card
+from insightv.train.checkpoints import Checkpoint
+from insightv.train.files import CARD, new_folder
+from insightv.train.fit import train
+from insightv.train.funnel import Funnel
+from insightv.train.layouts import write_trl
+from insightv.train.models import load_model, lora_config, own_base
+from insightv.train.preference_set import rows_of_pairs
+from insightv.train.rows import TrainingRow
+from insightv.train.settings import Job, PreferenceSettings, settings_of
+from insightv.transcript import TAGS, Tags, check_tags
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from insightv.train.steps import Recorder
+
+
+class DPOPreferenceTrainer(PreferenceTrainer):
+    """DPO with TRL, in a process of its own; `child = False` trains in this one.
+
+    `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
+    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`insightv.train.shown`).
+    """
+
+    def __init__(
+        self, *, preset: str = "default", tags: Sequence[str] = TAGS, child: bool = True, **settings: Any
+    ) -> None:
+        self.settings = settings_of("preference", preset, **settings)
+        self.tags: Tags = check_tags(tags)
+        self.child = child
+
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        """Train the directory `policy` on `pairs` into `out`; returns `out`. Resumes what was begun there."""
+        if not pairs:
+            raise InputError("there are no pairs to train on: no question has a right path and a clearly worse one")
+        out = Path(out)
+        data = out.with_name(f"{out.name}.pairs")
+        write_pairs(pairs, data, self.tags)
+        job = Job(stage="preference", policy=str(policy), data=data, out=out, settings=self.settings)
+        if not self.child:
+            return train(job)
+        from insightv.train.child import run_job
+
+        return run_job(job)
+
+
+def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
+    """Write pairs into a folder in TRL's form, with a card. The same pairs give the same bytes."""
+    funnel = Funnel()
+
+    def rows() -> Iterator[TrainingRow]:
+        for row in rows_of_pairs(pairs, tags):
+            funnel.wrote(row)
+            yield row
+
+    with new_folder(folder) as fresh:
+        layout = write_trl("preference", rows(), fresh)
+        (fresh / CARD).write_text(card("preference", funnel, {"tags": list(tags)}, Origin(), layout), encoding="utf-8")
+
+
+def dpo_trainer(
+    job: Job, data: Dataset, processor: ProcessorMixin, recorder: Recorder, found: Checkpoint | None
+) -> tuple[DPOTrainer, str]:
+    """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from insightv.train.steps import options
+
+    settings = job.preference
+    model, base, adapters = _policy(job, settings, found)
+    make: Any = DPOConfig
+    trainer = DPOTrainer(
+        model,
+        ref_model=_reference(job, settings),
+        args=make(
+            **options(job),
+            beta=settings.beta,
+            loss_type=list(settings.losses),
+            loss_weights=list(settings.weights),
+            precompute_ref_log_probs=False,
+        ),
+        train_dataset=data,
+        processing_class=processor,
+        peft_config=adapters,
+        callbacks=[recorder],
+    )
+    return trainer, base
+
+
+_TOLD = {
+    "margin": "rewards/margins",
+    "accuracy": "rewards/accuracies",
+    "logps_chosen": "logps/chosen",
+    "logps_rejected": "logps/rejected",
+}
+
+
+def round_report(job: Job, base: str, log: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """What the round did, from the trainer's log: each figure at the first and at the last entry.
+
+    `log_ratio_*` is the mean log-ratio of policy and reference over a reply: how far the policy has drifted on it
+    (a reward by DPO's own measure is `beta` times that). `margin` is in rewards, `logps_*` are sums over a reply.
+    """
+    settings = job.preference
+    told = {name: _ends(log, key) for name, key in _TOLD.items()}
+    for name in ("chosen", "rejected"):
+        told[f"log_ratio_{name}"] = _ends(log, f"rewards/{name}", 1 / settings.beta)
+    continued = settings.method != "full" and Path(base) != Path(job.policy)
+    adapter = None if settings.method == "full" else "continued" if continued else "new"
+    chosen: dict[str, Json] = {"reference": job.policy, "base": base, "adapter": adapter, "beta": settings.beta}
+    chosen |= {"losses": list(settings.losses), "loss_weights": list(settings.weights)}
+    return chosen | {name: dict(ends) for name, ends in told.items()}
+
+
+def _ends(log: Sequence[Mapping[str, Json]], key: str, factor: float = 1.0) -> dict[str, float | None]:
+    found = [value * factor for entry in log if isinstance(value := entry.get(key), (int, float))]
+    return {"first": found[0] if found else None, "last": found[-1] if found else None}
+
+
+def _policy(job: Job, settings: PreferenceSettings, found: Checkpoint | None) -> tuple[Any, str, Any]:
+    """The model to train, the weights below its adapter, and the adapter to lay on it (None: it has one, or none)."""
+    if settings.method == "full":
+        return load_model(found.folder if found else job.policy, settings), job.policy, None
+    own = own_base(Path(job.policy)) if settings.continue_adapter else None
+    if own is None:
+        model = load_model(job.policy, settings)
+        return model, job.policy, lora_config(model, settings)
+    from peft import PeftModel
+
+    adapter, base = own
+    model = load_model(base, settings)
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=True), str(base), None
+
+
+def _reference(job: Job, settings: PreferenceSettings) -> PreTrainedModel | None:
+    """The policy at the start of the round; None where the trainer keeps it as an adapter.
+
+    Given rather than left to TRL, which would load it from where the model came from: a checkpoint, when resumed.
+    """
+    if settings.method != "full":
+        return None
+    model = load_model(job.policy, settings)
+    model.requires_grad_(False)
+    model.eval()
+    return model

@@ -1,0 +1,99 @@
+"""Presets, what may be set, and what a model is estimated to need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from insightv.errors import ConfigError
+from insightv.train.settings import Job, PreferenceSettings, settings_of
+
+from .small import quick
+
+
+def test_the_paper_preset_has_the_papers_numbers() -> None:
+    reason, summary, dpo = (settings_of(stage, "paper") for stage in ("reason", "summary", "preference"))
+    assert (reason.epochs, reason.learning_rate) == (2, 5e-6)
+    assert (summary.epochs, summary.learning_rate) == (1, 1e-5)
+    assert (dpo.epochs, dpo.learning_rate) == (1, 5e-7)
+    for settings in (reason, summary, dpo):
+        assert (settings.method, settings.schedule, settings.warmup, settings.weight_decay) == (
+            "full",
+            "cosine",
+            0.05,
+            0,
+        )
+        assert (settings.max_length, settings.train_projector) == (12288, True)
+    assert isinstance(dpo, PreferenceSettings)
+    assert (dpo.beta, dpo.losses, dpo.weights) == (0.1, ("sigmoid", "sft"), (1.0, 1.0))
+    assert [s.batch_size * s.accumulation * 8 for s in (reason, summary, dpo)] == [64, 16, 64]
+
+
+def test_changes_go_on_top_of_a_preset() -> None:
+    assert settings_of("reason", "paper", method="lora", epochs=1).method == "lora"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epoch": 2}, "epoch: unknown"),
+        ({"learning_rate": 0}, "learning_rate = 0"),
+        ({"method": "prefix"}, "method = 'prefix'"),
+        ({"packing": True}, "cannot pack"),
+        ({"trl": {"learning_rate": 1}}, "use the setting learning_rate"),
+        ({"trl": {"save_total_limit": 1}}, "keep_checkpoints"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        settings_of("reason", **wrong)
+
+
+def test_unknown_presets_and_stages_are_told() -> None:
+    with pytest.raises(ConfigError, match="default, paper"):
+        settings_of("reason", "papers")
+    with pytest.raises(ConfigError, match="reason, summary, preference"):
+        settings_of("reasons")  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_a_job_goes_to_json_and_back() -> None:
+    job = Job(
+        stage="preference", policy="p", data=Path("d"), out=Path("o"), settings=settings_of("preference", beta=0.3)
+    )
+    back = Job.model_validate_json(job.model_dump_json())
+    assert back == job
+    assert back.preference.beta == 0.3
+    with pytest.raises(ConfigError):
+        _ = Job(stage="reason", policy="p", data=Path("d"), out=Path("o"), settings=settings_of("reason")).preference
+
+
+def test_what_does_not_change_the_result_is_no_part_of_its_identity() -> None:
+    one, other = quick(), quick(log_steps=5, save_steps=7, keep_checkpoints=3, memory_gib=1)
+    assert one.identity() == other.identity()
+    assert one.identity() != quick(seed=1).identity()
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own insides
+def test_memory_is_estimated_from_the_model_without_loading_it(base: Path) -> None:
+    from transformers import AutoConfig
+
+    from insightv.train.memory import job_memory
+    from insightv.train.models import load_model, trained_weights
+
+    config: Any = AutoConfig.from_pretrained(str(base))
+    assert job_memory(config, quick()) is None
+    model = load_model(base, quick())
+    weights = sum(weight.numel() for weight in model.parameters())
+    full = job_memory(config, quick(method="full", memory_gib=2))
+    assert full is not None
+    assert full.fixed == 4 * weights + 12 * sum(weight.numel() for weight in trained_weights(model).values())
+    assert full.limit == 2 * 2**30
+    lora = job_memory(config, quick(memory_gib=2, lora_rank=1))
+    saving = job_memory(config, quick(memory_gib=2, gradient_checkpointing=True))
+    assert lora is not None
+    assert saving is not None
+    assert 4 * weights < lora.fixed < full.fixed
+    assert saving.per_token < full.per_token
