@@ -30,7 +30,7 @@ Verdict = Literal["right", "wrong", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 GRADED: frozenset[Outcome] = frozenset(("right", "wrong", "rejected"))
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Graded(Record):

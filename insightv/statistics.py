@@ -58,7 +58,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     for k in range(fewer):
         term = term * (apart - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**apart)
+    return min(1.0, 2 * tail / (1 << apart))
 
 
 def _binomial(total: int, share: float) -> list[tuple[int, float]]:

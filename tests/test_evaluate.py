@@ -149,18 +149,19 @@ def test_without_json_there_is_a_table_on_stdout(tmp_path: Path) -> None:
 
 def test_another_seed_or_other_data_is_another_evaluation(tmp_path: Path) -> None:
     with FakeServer() as server:
-        data, settings = world(tmp_path, server.base_url, 3)
+        data, config = world(tmp_path, server.base_url, 3)
         run = tmp_path / "run"
-        names = []
-        for more in ((), ("--seed", 7), ("--set", "scorers.0.tolerance=0")):
-            done = insightv(*arguments(run, data, settings, "--system", "direct", *more))
-            names.append(json.loads(done.stdout)["name"])
-        other = write_questions(tmp_path, 2)
-        done = insightv(*arguments(run, other, settings, "--system", "direct"))
-        names.append(json.loads(done.stdout)["name"])
-        assert len(set(names)) == 4
-        named = arguments(run, other, settings, "--system", "direct", "--name", names[0])
-        refused = insightv(*named)
+        first = insightv(*arguments(run, data, config, "--system", "direct"))
+        names = [json.loads(first.stdout)["name"]]
+        for changes in ([], ["run.concurrency=3"], ["seed=7"], ["scorers.0.tolerance=0"], ["generator.model='tiny'"]):
+            settings = evaluate.run_settings(run, config, changes)
+            names.append(evaluate.Evaluation(run, data, system="direct", settings=settings).name)
+        write_questions(tmp_path, 2)
+        same = evaluate.run_settings(run, config)
+        names.append(evaluate.Evaluation(run, data, system="direct", settings=same).name)
+        assert names[0] == names[1] == names[2]
+        assert len(set(names)) == 5
+        refused = insightv(*arguments(run, data, config, "--system", "direct", "--name", names[0]))
     assert refused.returncode == 2
     assert "another --name" in refused.stderr
     assert "is not in the file any more" in refused.stderr
