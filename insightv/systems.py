@@ -69,7 +69,7 @@ def system_tables(name: str, settings: Settings, model: str | None, base_url: st
     if system.answers:
         chosen[f"{system.answers}_agent"] = settings.summary_agent if system.answers == "summary" else direct
     if model is not None:
-        place = {"model": model, "base_url": base_url, "backend": {}}
+        place: dict[str, Any] = {"model": model, "base_url": base_url, "backend": {}}
         return {role: table.model_copy(update=place) for role, table in chosen.items()}
     tables = {role: agent_table(settings, table) for role, table in chosen.items()}
     nameless = [role for role, table in tables.items() if table.model is None and table.use in _BUILT_IN]

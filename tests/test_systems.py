@@ -21,13 +21,17 @@ from insightv.interfaces import ReasoningAgent
 from insightv.records import Answer, Question, ReasoningPath, Score, Step
 from insightv.systems import FOLLOWED, OVERRULED, SYSTEMS, SystemGenerator, concluded, system_tables
 from insightv.weights import weights_digest
-from tests.agents.fakes import QUESTION, FakeModel, refused, walks
+from tests.agents.fakes import QUESTION, FakeModel, Reply, Script, refused, walks
 
 
 def path(*contents: str, answer: str | None = None, **rest: object) -> ReasoningPath:
     steps = tuple(Step(title="t", content=content, action="summary") for content in contents)
     fields = {"question_id": "q1", "index": 0, "status": "ok", "steps": steps, "answer": answer} | rest
     return ReasoningPath.model_validate(fields)
+
+
+def always(reply: Reply) -> Script:
+    return lambda _: reply
 
 
 def generate(system: SystemGenerator) -> list[ReasoningPath]:
@@ -62,12 +66,13 @@ def test_both_agents_make_an_answer_and_the_reasoning() -> None:
 
 
 def test_a_refused_answer_is_rejected_and_one_that_never_came_failed() -> None:
-    for reply, status, code in (
+    cases: list[tuple[Reply, str, str]] = [
         (refused(), "rejected", "refusal"),
         ("   ", "rejected", "unparsable"),
         (ModelError("timeout", "late"), "failed", "timeout"),
-    ):
-        [answer] = generate(SystemGenerator(None, DirectAnswer(FakeModel(lambda _, reply=reply: reply))))
+    ]
+    for reply, status, code in cases:
+        [answer] = generate(SystemGenerator(None, DirectAnswer(FakeModel(always(reply)))))
         assert (answer.status, answer.code, answer.answer) == (status, code, None)
 
 
