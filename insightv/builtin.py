@@ -34,3 +34,4 @@ def register_agents(register: Register) -> None:
     register("steps", "insightv.agents.adapters:stepwise")
     register("thoughts", "insightv.agents.reasoning:ThoughtsReasoner")
     register("summary", "insightv.agents.summary:JudgingSummary")
+    register("direct", "insightv.agents.direct:DirectAnswer")

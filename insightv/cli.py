@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from insightv.errors import ConfigError, InsightvError, Interrupted, StopRun, require
+from insightv.cli_evaluate import evaluate
+from insightv.errors import ConfigError, InsightvError, require
+from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
 
 app = typer.Typer(
     name="insightv",
@@ -30,22 +28,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-err = Console(stderr=True)
-
-Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the settings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    err.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def out(text: str) -> None:
-    """A line on stdout."""
-    sys.stdout.write(text + "\n")
 
 
 @app.command()
@@ -80,7 +62,7 @@ def build(
             datasets=datasets,
             watch=display.show,
         )
-        status = interruptible(work, pipeline.interrupt, run)
+        status = interruptible(work, pipeline.interrupt, f"insightv build --run {run}")
     finish_build(status, run, as_json)
 
 
@@ -274,37 +256,15 @@ def demo(
     file = write_demo_questions(run.with_name(run.name + "-questions"), questions)
     pipeline = Pipeline(run=run, settings=demo_settings(paths))
     with ProgressDisplay(err) as display:
-        found = interruptible(pipeline.abuild(file, watch=display.show), pipeline.interrupt, run)
+        found = interruptible(
+            pipeline.abuild(file, watch=display.show), pipeline.interrupt, f"insightv build --run {run}"
+        )
     out("\n== The funnel ==\n" + funnel(found))
     show_run(run, out)
     out(f"\nMore: insightv status --run {run}; insightv export --run {run} --what paths --out paths.jsonl")
 
 
-def interruptible(work: Any, interrupt: Callable[[int], None], run: Path) -> Any:
-    """Run a coroutine; SIGINT and SIGTERM ask it to stop, a second one ends the process at once."""
-
-    async def main() -> Any:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work)
-        asked: list[int] = []
-
-        def on_signal(number: int) -> None:
-            if asked:
-                os._exit(128 + number)
-            asked.append(number)
-            say("stopping: calls in flight are recorded, nothing new is begun; once more to end at once")
-            interrupt(number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal, number)
-        return await task
-
-    try:
-        return asyncio.run(main())
-    except StopRun as error:
-        say(f"stopped: {error}" if not isinstance(error, Interrupted) else "stopped")
-        say(f"resume with: insightv build --run {run}")
-        raise typer.Exit(error.exit_code) from None
+app.command()(evaluate)
 
 
 def main() -> None:

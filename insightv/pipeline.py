@@ -29,7 +29,7 @@ from insightv.run import CONFIG, DATABASE, LOG, RunLock, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
-from insightv.wiring import role_identity
+from insightv.wiring import Assembly, role_identity
 
 log = logging.getLogger("insightv")
 Questions = str | Path | Iterable[Question]
@@ -49,7 +49,7 @@ class Pipeline:
         self,
         *,
         run: str | Path,
-        generator: Generator | str | Mapping[str, Any] | None = None,
+        generator: Generator | Assembly[Generator] | str | Mapping[str, Any] | None = None,
         scorers: Sequence[Scorer | str | Mapping[str, Any]] | None = None,
         reasoning_agent: ReasoningAgent | str | Mapping[str, Any] | None = None,
         summary_agent: SummaryAgent | str | Mapping[str, Any] | None = None,
@@ -160,6 +160,8 @@ class Pipeline:
         if isinstance(role, Mapping):
             return dict(role)
         self._objects[place] = role
+        if isinstance(role, Assembly):
+            return {"use": f"object:{role.name}"}
         return {"use": f"object:{type(role).__module__}.{type(role).__qualname__}"}
 
     @asynccontextmanager

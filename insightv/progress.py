@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -88,6 +89,17 @@ class ProgressDisplay:
         for name, text in self._facts(snapshot):
             table.add_row(name, text)
         return table
+
+
+class EvaluationDisplay(ProgressDisplay):
+    """The same for an evaluation, whose paths and bands say nothing to people."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how the evaluation stands."""
+        super().show(replace(snapshot, phase="evaluating") if snapshot.phase == "building" else snapshot)
+
+    def _facts(self, snapshot: Snapshot) -> list[tuple[str, str]]:
+        return [fact for fact in super()._facts(snapshot) if fact[0] not in ("paths", "bands")]
 
 
 def clock(seconds: float) -> str:

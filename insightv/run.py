@@ -101,6 +101,10 @@ class RunReader:
         """Counts and sums (see `read_status`)."""
         return read_status(self._connection)
 
+    def digests(self) -> dict[str, str]:
+        """The digest of each question's content, images included, by question id."""
+        return dict(self._connection.execute("SELECT id, digest FROM questions WHERE present = 1").fetchall())
+
     def bad_rows(self) -> list[dict[str, Any]]:
         """The rows of the questions file that were left out."""
         return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]

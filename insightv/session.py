@@ -24,7 +24,7 @@ from insightv.plugins import Registry
 from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
 from insightv.store import TOTALS, open_database, read_totals
-from insightv.wiring import Part, Workshop
+from insightv.wiring import Assembly, Part, Workshop
 
 T = TypeVar("T")
 _TICK_S = 0.5
@@ -130,6 +130,8 @@ class Session:
 
     def _part(self, place: str, use: str, build: Callable[[], Part[T]]) -> Part[T]:
         given: Any = self._objects.get(place)
+        if isinstance(given, Assembly):
+            return Part(given.make(self.workshop), None, self._settings.run.deadline_s)
         if given is not None:
             return Part(self._adopted(given), None, self._settings.run.deadline_s)
         if use.startswith("object:"):

@@ -35,6 +35,17 @@ class Part(Generic[T]):
     deadline_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Assembly(Generic[T]):
+    """A role put together from parts of the workshop that it is given; so its models are those of the run's journal.
+
+    `name` says in the run's settings what it is.
+    """
+
+    name: str
+    make: Callable[[Workshop], T]
+
+
 class Workshop:
     """Builds roles for one run. `wrap` is applied to each model before a role gets it."""
 
@@ -87,11 +98,11 @@ class Workshop:
 
     def reasoning_agent(self) -> ReasoningAgent:
         """The `[reasoning_agent]`; its model is the generator's where it names none."""
-        return self._agent(self._settings.reasoning_agent, ReasoningAgent)
+        return self.agent(self._settings.reasoning_agent, ReasoningAgent)
 
     def summary_agent(self) -> SummaryAgent:
         """The `[summary_agent]`; its model is the generator's where it names none."""
-        return self._agent(self._settings.summary_agent, SummaryAgent)
+        return self.agent(self._settings.summary_agent, SummaryAgent)
 
     def check(self) -> None:
         """Build every role, to see that it can be built."""
@@ -101,12 +112,9 @@ class Workshop:
         self.reasoning_agent()
         self.summary_agent()
 
-    def _agent(self, table: RoleTable, role: type[T]) -> T:
-        if table.model is None:
-            maker = self._settings.generator
-            own = ("model", "base_url", "api_key_env", "structured", "backend")
-            table = table.model_copy(update={name: getattr(maker, name) for name in own})
-        return self._role("agent", table, role).role
+    def agent(self, table: RoleTable, role: type[T]) -> T:
+        """The agent of a table; its model is the generator's where it names none."""
+        return self._role("agent", agent_table(self._settings, table), role).role
 
     def _role(self, kind: Kind, table: RoleTable, role: type[T]) -> Part[T]:
         entry, factory = self._registry.factory(kind, table.use)
@@ -119,6 +127,14 @@ class Workshop:
         built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)
         foreign = entry.source.distribution != "insightv"
         return Part(built, entry.source, self._settings.run.deadline_s if foreign else None)
+
+
+def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
+    """An agent's table with the model that it uses: the generator's where it names none."""
+    if table.model is not None:
+        return table
+    own = ("model", "base_url", "api_key_env", "structured", "backend")
+    return table.model_copy(update={name: getattr(settings.generator, name) for name in own})
 
 
 def _parameters(factory: Factory) -> set[str] | None:

@@ -33,7 +33,7 @@ class AgentGenerator(Generator):
     @property
     def prompts(self) -> dict[str, str]:
         """The prompts of both agents, by agent and name; part of a run's identity."""
-        return {**_named("reasoning", self._agent), **_named("summary", self._answer_from)}
+        return {**prompts_of("reasoning", self._agent), **prompts_of("summary", self._answer_from)}
 
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
         """`n` paths; an agent's ModelError fails its own path only.
@@ -62,7 +62,7 @@ class AgentGenerator(Generator):
         try:
             answer = await self._answer_from.summarize(question, path)
         except ModelError as error:
-            return _unanswered(path, error)
+            return unanswered(path, error)
         return path.model_copy(update={"answer": answer.text, "usage": path.usage + answer.usage})
 
 
@@ -75,7 +75,7 @@ class StepReasoner(ReasoningAgent):
     @property
     def prompts(self) -> dict[str, str]:
         """The generator's prompts, by name; part of a run's identity."""
-        return _named("generator", self._generator)
+        return prompts_of("generator", self._generator)
 
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """The generator's path; errors are the generator's."""
@@ -95,7 +95,7 @@ def stepwise(*args: Any, **options: Any) -> StepReasoner:
     return StepReasoner(ProgressiveGenerator(*args, **options))
 
 
-def _unanswered(path: ReasoningPath, error: ModelError) -> ReasoningPath:
+def unanswered(path: ReasoningPath, error: ModelError) -> ReasoningPath:
     """A path without the answer it should have: rejected where the replies were unusable, failed where none came."""
     rejected = error.code in get_args(RejectedCode) or error.code in _UNUSABLE
     return path.model_copy(
@@ -108,6 +108,7 @@ def _unanswered(path: ReasoningPath, error: ModelError) -> ReasoningPath:
     )
 
 
-def _named(role: str, owner: object) -> dict[str, str]:
+def prompts_of(role: str, owner: object) -> dict[str, str]:
+    """The prompts of a role, if it tells them, named after it."""
     prompts = getattr(owner, "prompts", None)
     return {f"{role}.{name}": text for name, text in prompts.items()} if isinstance(prompts, Mapping) else {}

@@ -96,7 +96,7 @@ class JudgingSummary(SummaryAgent):
             StopRun: nothing more may be asked.
         """
         try:
-            kept = await self._asker.ask(self._messages(question, path), _read_answer, _seeds(question, path))
+            kept = await self._asker.ask(self._messages(question, path), read_answer, _seeds(question, path))
         except GaveUp as gave_up:
             kept_text = gave_up.last.text if gave_up.last is not None else ""
             raise _unanswered(gave_up.code, gave_up.detail, gave_up.usage, kept_text) from gave_up
@@ -113,7 +113,7 @@ class JudgingSummary(SummaryAgent):
                 else:
                     yield piece
         try:
-            text = read_whole(reply, _read_answer)
+            text = read_whole(reply, read_answer)
         except Unreadable as error:
             raise _unanswered(error.code, str(error), reply.usage, reply.text) from error
         yield _answer(text, path, reply.usage)
@@ -153,7 +153,12 @@ def _seeds(question: Question, path: ReasoningPath) -> Callable[[int], int]:
     return lambda attempt: seed_of(path.seed, question.id, path.index, "summary", attempt)
 
 
-def _read_answer(text: str) -> str:
+def read_answer(text: str) -> str:
+    """The answer of a reply in plain text.
+
+    Raises:
+        Unreadable: empty or bad_characters.
+    """
     answer = text.strip()
     if not answer:
         raise Unreadable("empty", "the answer is empty")

@@ -1,0 +1,100 @@
+"""The command `insightv evaluate`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from insightv.errors import ConfigError
+from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
+
+if TYPE_CHECKING:
+    from insightv.evaluate import Evaluation
+
+
+def evaluate(
+    others: Annotated[list[Path] | None, typer.Argument(help="With --compare: two results (result.json).")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Held-out questions with answers.")] = None,
+    run: Run = Path("runs/default"),
+    system: Annotated[
+        str, typer.Option("--system", help="reasoner, reasoning-only, summary-only or direct")
+    ] = "reasoner",
+    compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="provider/model, in place of the run's models.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Where --model is served.")] = None,
+    config: Config = None,
+    changes: Changes = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="In place of the run's seed.", min=0)] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The evaluation's folder in RUN/evaluations.")] = None,
+    family: Annotated[str, typer.Option("--family", help="Key of meta to group results by.")] = "family",
+    bad_rows: Annotated[str, typer.Option("--bad-rows", help="stop or skip")] = "stop",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try what failed again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a system on held-out questions, and the comparison of two systems."""
+    if compare or others:
+        compare_files(others or [], compare and data is None, as_json)
+        return
+    if data is None:
+        raise ConfigError("name the held-out questions: --data FILE (or two results: --compare A.json B.json)")
+    if bad_rows not in ("stop", "skip"):
+        raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
+    if base_url is not None and model is None:
+        raise ConfigError("--base-url says where --model is served; give --model provider/NAME too")
+    from insightv.evaluate import Evaluation, run_settings
+
+    settings = run_settings(run, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
+    evaluation = Evaluation(
+        run, data, system=system, model=model, base_url=base_url, settings=settings, name=name, family=family
+    )
+    finish(evaluation, bad_rows, retry_failed, as_json)
+
+
+def finish(evaluation: Evaluation, bad_rows: str, retry_failed: bool, as_json: bool) -> None:
+    """Carry an evaluation out, print it, and leave with 4 where a model or the grader was not reached."""
+    from insightv.evaluate import RESULT
+    from insightv.progress import EvaluationDisplay
+    from insightv.results_table import result_tables
+
+    with EvaluationDisplay(err) as display:
+        work = evaluation.arun(
+            bad_rows=bad_rows,  # type: ignore[arg-type]  # checked before
+            retry_failed=retry_failed,
+            watch=display.show,
+        )
+        result = interruptible(work, evaluation.interrupt, shlex.join(["insightv", *sys.argv[1:]]))
+    if as_json:
+        out(json.dumps(result.as_json()))
+    else:
+        out(result_tables(result).rstrip())
+        out(f"result: {evaluation.folder / RESULT}")
+    status = evaluation.status()
+    if status["questions"]["bad_rows"]:
+        say(f"{status['questions']['bad_rows']} faults in rows that were left out")
+    if status["paths"]["failed"] or status["unjudged"]:
+        say(
+            f"{status['paths']['failed']} replies and {status['unjudged']} grades failed; try them again with "
+            "--retry-failed"
+        )
+        raise typer.Exit(4)
+
+
+def compare_files(files: list[Path], asked: bool, as_json: bool) -> None:
+    """Print the comparison of two results.
+
+    Raises:
+        ConfigError: there are not two, or something else was asked for as well.
+        InputError: a file is no result.
+    """
+    from insightv.results import compare, read_result
+    from insightv.results_table import comparison_tables
+
+    if not asked or len(files) != 2:
+        raise ConfigError("to compare, give two results and nothing else: insightv evaluate --compare A.json B.json")
+    found = compare(read_result(files[0]), read_result(files[1]))
+    out(json.dumps(found) if as_json else comparison_tables(found).rstrip())

@@ -1,0 +1,94 @@
+"""How sure a count of right answers is, and a difference of two such counts on the same questions. Pure numbers.
+
+Wilson's interval is for one accuracy. The percentile bootstrap is worked out, not drawn: resampling n questions, of
+which r are right, gives a binomial number of right ones, so its percentiles are known exactly and need no seed.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+Interval = tuple[float, float]
+LEVEL = 0.95
+_REACH = 9.0
+"""Standard deviations beyond which a binomial's tail does not count (less than 1e-17 of it)."""
+
+
+def wilson(right: int, total: int, level: float = LEVEL) -> Interval | None:
+    """Wilson's score interval of an accuracy, on 0..1; None where nothing was counted."""
+    if total == 0:
+        return None
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    return (0.0 if right == 0 else middle - half, 1.0 if right == total else middle + half)
+
+
+def bootstrap(right: int, total: int, level: float = LEVEL) -> Interval | None:
+    """The percentile bootstrap's interval of an accuracy, in the limit of endless resamples; None for no questions."""
+    if total == 0:
+        return None
+    low, high = _percentiles(dict(_binomial(total, right / total)), level)
+    return low / total, high / total
+
+
+def paired_bootstrap(only_first: int, only_second: int, total: int, level: float = LEVEL) -> Interval | None:
+    """The same for the difference of two accuracies (second less first) on `total` questions that both answered.
+
+    `only_first` questions only the first had right, `only_second` only the second. Questions are resampled as pairs.
+    """
+    if total == 0:
+        return None
+    apart = only_first + only_second
+    chances: dict[int, float] = {}
+    for number, outer in _binomial(total, apart / total):
+        for second, inner in _binomial(number, only_second / apart if apart else 0.0):
+            difference = 2 * second - number
+            chances[difference] = chances.get(difference, 0.0) + outer * inner
+    low, high = _percentiles(chances, level)
+    return low / total, high / total
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of McNemar's test: how likely so uneven a split is where both are equally good."""
+    apart, fewer = only_first + only_second, min(only_first, only_second)
+    term = tail = 1
+    for k in range(fewer):
+        term = term * (apart - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << apart))
+
+
+def _binomial(total: int, share: float) -> list[tuple[int, float]]:
+    """Numbers of hits in `total` draws with their chances, without those that practically never occur."""
+    if share <= 0 or share >= 1:
+        return [(0 if share <= 0 else total, 1.0)]
+    reach = math.ceil(_REACH * math.sqrt(total * share * (1 - share)) + _REACH)
+    middle, odds = math.floor(total * share), share / (1 - share)
+    ways = math.lgamma(total + 1) - math.lgamma(middle + 1) - math.lgamma(total - middle + 1)
+    chance = top = math.exp(ways + middle * math.log(share) + (total - middle) * math.log1p(-share))
+    found = [(middle, top)]
+    for hits in range(middle, max(0, middle - reach), -1):
+        chance *= hits / ((total - hits + 1) * odds)
+        found.append((hits - 1, chance))
+    chance = top
+    for hits in range(middle, min(total, middle + reach)):
+        chance *= (total - hits) * odds / (hits + 1)
+        found.append((hits + 1, chance))
+    return found
+
+
+def _percentiles(chances: dict[int, float], level: float) -> tuple[int, int]:
+    """The least values that at least (1 - level) / 2 and (1 + level) / 2 of the distribution do not exceed."""
+    whole, below = math.fsum(chances.values()), 0.0
+    low: int | None = None
+    value = 0
+    for value in sorted(chances):
+        below += chances[value] / whole
+        if low is None and below >= (1 - level) / 2:
+            low = value
+        if below >= (1 + level) / 2:
+            break
+    return (value if low is None else low), value

@@ -1,0 +1,169 @@
+"""What can be evaluated: the two agents together, each alone, or one model asked directly.
+
+A system goes through the same build as a generator does. It makes one path per question whose `answer` is what the
+system answered, and, where it reasons first, a second one: the reasoning, with the answer that it comes to by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from insightv.agents.adapters import prompts_of, unanswered
+from insightv.config import RoleTable, Settings, SummaryTable
+from insightv.errors import ConfigError, ModelError
+from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
+from insightv.journal import open_book
+from insightv.records import Answer, Question, ReasoningPath
+from insightv.wiring import Assembly, Workshop, agent_table
+
+ANSWER, REASONING = 0, 1
+"""The indices of the two paths."""
+
+FOLLOWED, OVERRULED, FROM_LAST_STEP = "followed", "overruled", "from_last_step"
+"""Flags of the paths: what the summary agent says it did; that the reasoning's answer is its last step's text."""
+
+SECONDS = "seconds="
+"""The flag that begins so says how long the question took; it is missing where a part was answered from the record."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A kind of system: whether it reasons first, and which agent answers ("" for the reasoning agent itself)."""
+
+    reasons: bool
+    answers: str
+
+    @property
+    def paths(self) -> int:
+        """The number of paths that it makes per question."""
+        return 2 if self.reasons and self.answers else 1
+
+
+SYSTEMS: dict[str, System] = {
+    "reasoner": System(True, "summary"),
+    "reasoning-only": System(True, ""),
+    "summary-only": System(False, "summary"),
+    "direct": System(False, "direct"),
+}
+"""Both agents; the reasoning agent's own conclusion; the summary agent without reasoning; one model asked directly."""
+
+
+def system_tables(name: str, settings: Settings, model: str | None, base_url: str | None) -> dict[str, RoleTable]:
+    """The tables of a system's agents. `model` is asked in place of those that the settings name.
+
+    The direct model is the generator's where `model` is not given.
+
+    Raises:
+        ConfigError: there is no such system, or no model for it.
+    """
+    if name not in SYSTEMS:
+        raise ConfigError(f"--system {name!r} is not known; one of: {', '.join(SYSTEMS)}")
+    system = SYSTEMS[name]
+    direct = SummaryTable(use="direct")
+    chosen: dict[str, RoleTable] = {"reasoning_agent": settings.reasoning_agent} if system.reasons else {}
+    if system.answers:
+        chosen[f"{system.answers}_agent"] = settings.summary_agent if system.answers == "summary" else direct
+    if model is not None:
+        place: dict[str, Any] = {"model": model, "base_url": base_url, "backend": {}}
+        return {role: table.model_copy(update=place) for role, table in chosen.items()}
+    tables = {role: agent_table(settings, table) for role, table in chosen.items()}
+    nameless = [role for role, table in tables.items() if table.model is None and table.use in _BUILT_IN]
+    if nameless:
+        raise ConfigError(f"{nameless[0]} has no model; give --model provider/NAME, or set {nameless[0]}.model")
+    return tables
+
+
+_BUILT_IN = ("thoughts", "steps", "summary", "direct")
+
+
+def assembly(name: str, tables: Mapping[str, RoleTable]) -> Assembly[Generator]:
+    """The system, to be put together within a run."""
+    return Assembly(f"insightv.systems.{name}", partial(_assembled, tables=dict(tables)))
+
+
+def _assembled(workshop: Workshop, tables: Mapping[str, RoleTable]) -> Generator:
+    reasoning, answering = tables.get("reasoning_agent"), tables.get("summary_agent") or tables.get("direct_agent")
+    return SystemGenerator(
+        None if reasoning is None else workshop.agent(reasoning, ReasoningAgent),
+        None if answering is None else workshop.agent(answering, SummaryAgent),
+    )
+
+
+class SystemGenerator(Generator):
+    """Answers each question once with the agents that it has."""
+
+    def __init__(self, reasoning: ReasoningAgent | None, answering: SummaryAgent | None) -> None:
+        self._reasoning = reasoning
+        self._answering = answering
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts of both agents, by agent and name; part of a run's identity."""
+        return {**prompts_of("reasoning", self._reasoning), **prompts_of("answering", self._answering)}
+
+    async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
+        """The system's paths: `SYSTEMS[...].paths` of them, whatever `n`.
+
+        Raises:
+            StopRun: nothing more may be asked.
+        """
+        book, began = open_book.get(None), time.monotonic()
+        fresh = book is None or not book.calls
+        paths = await self._paths(question, seed)
+        if fresh:
+            flags = (*paths[0].flags, f"{SECONDS}{time.monotonic() - began:.3f}")
+            paths[0] = paths[0].model_copy(update={"flags": flags})
+        return paths
+
+    async def _paths(self, question: Question, seed: int) -> list[ReasoningPath]:
+        blank = ReasoningPath(question_id=question.id, index=ANSWER, status="ok", seed=seed)
+        if self._reasoning is None:
+            return [await self._answered(question, blank, blank)]
+        try:
+            path = await self._reasoning.reason(question, seed=seed)
+        except ModelError as error:
+            lost = unanswered(blank, error)
+            return [lost] if self._answering is None else [lost, lost.model_copy(update={"index": REASONING})]
+        own = concluded(path)
+        if self._answering is None:
+            return [own.model_copy(update={"index": ANSWER})]
+        return [await self._answered(question, path, blank), own.model_copy(update={"index": REASONING})]
+
+    async def _answered(self, question: Question, path: ReasoningPath, blank: ReasoningPath) -> ReasoningPath:
+        if self._answering is None:
+            return blank
+        try:
+            answer = await self._answering.summarize(question, path)
+        except ModelError as error:
+            return unanswered(blank, error)
+        update: dict[str, Any] = {"answer": answer.text, "usage": answer.usage, "flags": _flags(answer)}
+        return blank.model_copy(update=update)
+
+
+def _flags(answer: Answer) -> tuple[str, ...]:
+    if answer.followed is None:
+        return answer.flags
+    return (*answer.flags, FOLLOWED if answer.followed else OVERRULED)
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SAYS_ANSWER = re.compile(r"(?i)\banswer\b")
+
+
+def concluded(path: ReasoningPath) -> ReasoningPath:
+    """The path with the answer that it comes to by itself.
+
+    That is its own `answer`; else, of a path that is ok, the last sentence of its last step that speaks of the answer,
+    else the last step's whole text. Whether such a text can be held against the truth is for the grader to say. A path
+    that was cut or rejected has come to nothing.
+    """
+    if path.answer is not None or path.status != "ok" or not path.steps:
+        return path
+    text = path.steps[-1].content
+    said = [sentence for sentence in _SENTENCE_END.split(text) if _SAYS_ANSWER.search(sentence)]
+    return path.model_copy(update={"answer": said[-1] if said else text, "flags": (*path.flags, FROM_LAST_STEP)})

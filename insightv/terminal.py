@@ -1,0 +1,63 @@
+"""What the commands share: options, lines for people and for programs, and how a signal stops work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from insightv.errors import Interrupted, StopRun
+
+err = Console(stderr=True)
+
+Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the settings.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def out(text: str) -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def interruptible(work: Any, interrupt: Callable[[int], None], again: str) -> Any:
+    """Run a coroutine; SIGINT and SIGTERM ask it to stop, a second one ends the process at once.
+
+    `again` is the command that goes on where it stopped.
+    """
+
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work)
+        asked: list[int] = []
+
+        def on_signal(number: int) -> None:
+            if asked:
+                os._exit(128 + number)
+            asked.append(number)
+            say("stopping: calls in flight are recorded, nothing new is begun; once more to end at once")
+            interrupt(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal, number)
+        return await task
+
+    try:
+        return asyncio.run(main())
+    except StopRun as error:
+        say(f"stopped: {error}" if not isinstance(error, Interrupted) else "stopped")
+        say(f"resume with: {again}")
+        raise typer.Exit(error.exit_code) from None
