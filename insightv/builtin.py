@@ -29,6 +29,12 @@ def register_scorers(register: Register) -> None:
 
 
 @hookimpl
+def register_trainers(register: Register) -> None:
+    """Trainers on preference pairs."""
+    register("dpo", "insightv.train.preference:DPOPreferenceTrainer")
+
+
+@hookimpl
 def register_agents(register: Register) -> None:
     """The two agents, and a reasoner that steps through JSON as the generator does."""
     register("steps", "insightv.agents.adapters:stepwise")

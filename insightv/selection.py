@@ -28,6 +28,8 @@ from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
 from insightv.train.files import new_file
 from insightv.train.general import GeneralData
+from insightv.train.pairs import PairRule
+from insightv.train.preference_set import PreferenceSet
 from insightv.train.rows import Licence
 from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 from insightv.transcript import TAGS
@@ -50,7 +52,7 @@ class Selection:
             yield assessed
 
     def row_set(self, what: str) -> RowSet:
-        """The set `reason` or `summary`, or `paths`: every judged path with its verdict."""
+        """The set `reason`, `summary`, `preference` (pairs) or `paths` (every judged path with its verdict)."""
         chosen = self.settings.datasets
         licence = Licence(source=chosen.source, licence=chosen.licence)
         opener = partial(open_stored, images=self.run.images)
@@ -58,6 +60,9 @@ class Selection:
         prompt = partial(reasoning_messages, **shown)
         if what == "paths":
             return JudgedPaths(prompt=prompt, tags=shown["tags"], open=opener, licence=licence)
+        if what == "preference":
+            rule = PairRule(seed=self.settings.seed, tags=shown["tags"])
+            return PreferenceSet(prompt=prompt, rule=rule, open=opener, licence=licence)
         if what == "reason":
             return ReasonSet(
                 prompt=prompt,
@@ -139,14 +144,14 @@ def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] =
 
 
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
-    """Export `paths`, `reason` or `summary` of a run as `form` (jsonl, parquet, trl, llamafactory, swift) to `out`.
+    """Export `paths`, `reason`, `summary` or `preference` of a run as `form` (jsonl, parquet, trl, llamafactory, swift) to `out`.
 
     Raises:
         ConfigError: unknown `what` or `form`.
         InputError: there is no run.
     """
-    if what not in ("paths", *SETS):
-        raise ConfigError(f"--what {what!r} is not known; one of: paths, {', '.join(SETS)}")
+    if what not in ("paths", *SETS, "preference"):
+        raise ConfigError(f"--what {what!r} is not known; one of: paths, {', '.join(SETS)}, preference, calls")
     with RunReader(folder) as run:
         selection = Selection(run, load_settings(Path(folder) / CONFIG))
         if what == "paths" and form in ("jsonl", "parquet"):
