@@ -37,12 +37,12 @@ _STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 class Batch:
     """Arrays of `b` charts and `t` tokens.
 
-    `pixels` (b, 3, 84, 84) float32, normalised as the processor does; `ids`, `positions` (b, t) int64; `mask`
-    (b, 1, t, t) bool, true where the row's token sees the column's; `labels` (b, t) int64: the token itself where it
-    is part of a reply, else -100.
+    `pixels` (b, 3, 84, 84) float32, normalised as the processor does, or None for texts without pictures; `ids`,
+    `positions` (b, t) int64; `mask` (b, 1, t, t) bool, true where the row's token sees the column's; `labels` (b, t)
+    int64: the token itself where it is part of a reply, else -100.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32] | None
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     mask: NDArray[np.bool_]
@@ -81,7 +81,7 @@ def spoil(chart: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
 
 
 def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
-    """One conversation about `chart` from after the picture; `mode` is "describe", "drill" or the name of a mode token."""
+    """One conversation about `chart` from after the picture; `mode` is "describe", "drill" or a mode token's name."""
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
     if mode == "drill":
@@ -119,17 +119,37 @@ def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: r
     return pack(tokenizer, np.stack(pixels), rows)
 
 
-def pack(tokenizer: Any, pixels: NDArray[np.float32], rows: Sequence[Sequence[Sequence[int]]]) -> Batch:
-    """Put each row's conversations (token ids, without the picture's) behind the picture's placeholders."""
+def make_texts(tokenizer: Any, size: int, rng: random.Random) -> Batch:
+    """A batch of drills without pictures: the description is given, what follows from it is to be learned."""
+    given, rows = [], []
+    for _ in range(size):
+        chart = world.chart_of("train", rng)
+        asks = [world.make_ask(chart, "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
+        start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
+        text = f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
+        given.append(len(tokenizer(start, add_special_tokens=False)["input_ids"]))
+        rows.append([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    batch = pack(tokenizer, None, rows)
+    for labels, count in zip(batch.labels, given, strict=True):
+        labels[:count] = -100
+    return batch
+
+
+def pack(tokenizer: Any, pixels: NDArray[np.float32] | None, rows: Sequence[Sequence[Sequence[int]]]) -> Batch:
+    """Put each row's conversations (token ids, without the picture's) behind the picture's placeholders.
+
+    Without pictures the positions are those that the texts would have behind one.
+    """
+    room = 0 if pixels is None else IMAGE_TOKENS
     image, bot, eos = (tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "<bot>", "<eos>"))
-    count, length = len(rows), IMAGE_TOKENS + max(sum(map(len, row)) for row in rows)
+    count, length = len(rows), room + max(sum(map(len, row)) for row in rows)
     ids = np.full((count, length), tokenizer.pad_token_id, dtype=np.int64)
-    ids[:, :IMAGE_TOKENS] = image
+    ids[:, :room] = image
     part = np.full((count, length), -1, dtype=np.int64)
-    part[:, :IMAGE_TOKENS] = 0
+    part[:, :room] = 0
     positions = np.tile(np.arange(length), (count, 1))
     for place, row in enumerate(rows):
-        start = IMAGE_TOKENS
+        start = room
         for number, tokens in enumerate(row, 1):
             end = start + len(tokens)
             ids[place, start:end] = tokens

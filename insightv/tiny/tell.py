@@ -24,24 +24,23 @@ _CHECK = ("Check", "Look again", "Make sure")
 _END = ("Conclusion", "Answer", "Sum up")
 
 
-def describe(chart: Chart, rng: random.Random | None = None) -> str:
+def describe(chart: Chart) -> str:
     """All values of the chart in one line: "A 5, B 3, C 7." or "A: X 5, Y 3. B: X 2, Y 9."."""
-    link = " is" if rng is not None and rng.random() < 0.4 else ""
-    return " ".join(_readings(chart, link))
+    return " ".join(_readings(chart))
 
 
-def _readings(chart: Chart, link: str) -> list[str]:
+def _readings(chart: Chart) -> list[str]:
     """The description in sentences: one per row of a table; a bar chart is one sentence."""
     if chart["kind"] == "bars":
-        return [_list(list(asking.cells(chart).items()), link)]
+        return [_list(list(asking.cells(chart).items()))]
     return [
-        f"{name}: " + _list([(cell.split()[1], value) for cell, value in asking.row(chart, name).items()], link)
+        f"{name}: " + _list([(cell.split()[1], value) for cell, value in asking.row(chart, name).items()])
         for name in chart["rows"]
     ]
 
 
-def _list(pairs: Sequence[tuple[str, int]], link: str) -> str:
-    return ", ".join(f"{name}{link} {value}" for name, value in pairs) + "."
+def _list(pairs: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs) + "."
 
 
 def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -> Steps:
@@ -62,12 +61,14 @@ def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -
     return path
 
 
-def drill(chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: random.Random) -> str:
-    """The workings of many questions (kind and parameters) in a row, most often after the description.
+def drill(
+    chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: random.Random, *, described: bool = True
+) -> str:
+    """The workings of many questions (kind and parameters) in a row, most often (if `described`) after the description.
 
     It is training matter only: nearly every token is a value or name to be looked up, in the text or the picture.
     """
-    sentences = [describe(chart, rng)] if rng.random() < 0.7 else []
+    sentences = [describe(chart)] if described and rng.random() < 0.7 else []
     for kind, ask in asks:
         work, check = _working(chart, kind, ask, rng)
         sentences += [*work, check] if rng.random() < 0.3 else work
@@ -75,14 +76,13 @@ def drill(chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: rand
 
 
 def _opening(chart: Chart, rng: random.Random) -> Steps:
-    link = " is" if rng.random() < 0.4 else ""
-    sentences = _readings(chart, link)
+    sentences = _readings(chart)
     if rng.random() < 0.65:
         return [(rng.choice(_READ), " ".join(sentences))]
     if len(sentences) == 1:
         pairs = list(asking.cells(chart).items())
         half = (len(pairs) + 1) // 2
-        sentences = [_list(pairs[:half], link), _list(pairs[half:], link)]
+        sentences = [_list(pairs[:half]), _list(pairs[half:])]
     return [(rng.choice(_READ), sentences[0]), (rng.choice(_MORE), " ".join(sentences[1:]))]
 
 
@@ -95,15 +95,15 @@ def _working(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random
         a, b = ask["a"], ask["b"]
         less, more = sorted((a, b), key=lambda name: values[name])
         sign = ">" if values[a] > values[b] else "<" if values[a] < values[b] else "="
-        return [f"{a} is {values[a]} and {b} is {values[b]}.", f"{a} {sign} {b}."], _minus(values, more, less)
+        return [f"{a} {values[a]} and {b} {values[b]}.", f"{a} {sign} {b}."], _minus(values, more, less)
     if kind == "count":
         found, word = asking.beyond(chart, ask), "Above" if ask["above"] else "Below"
         rest = [name for name in values if name not in found]
         check = f"Not {word.lower()} {ask['limit']}: {', '.join(rest) or 'none'}."
         return [f"{word} {ask['limit']}: {', '.join(found) or 'none'}.", f"That is {len(found)}."], check
     if kind == "value":
-        start = rng.choice(("", "The value of "))
-        return [f"{start}{ask['a']} is {values[ask['a']]}."], ""
+        start = rng.choice(("", "It is "))
+        return [f"{start}{ask['a']} {values[ask['a']]}."], ""
     if kind == "range":
         top, low = asking.extreme(values, True), asking.extreme(values, False)
         both = f"The tallest is {top} with {values[top]}. The lowest is {low} with {values[low]}."
@@ -114,11 +114,11 @@ def _working(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random
 def _pair(values: Mapping[str, int], kind: str, a: str, b: str) -> tuple[list[str], str]:
     if kind == "sum":
         total = values[a] + values[b]
-        work = [f"{a} is {values[a]} and {b} is {values[b]}.", f"{a} + {b} = {values[a]} + {values[b]} = {total}."]
+        work = [f"{a} {values[a]} and {b} {values[b]}.", f"{a} + {b} = {values[a]} + {values[b]} = {total}."]
         return work, f"{total} - {values[b]} = {values[a]}."
     less, more = sorted((a, b), key=lambda name: values[name])
     gap = values[more] - values[less]
-    work = [f"{a} is {values[a]} and {b} is {values[b]}.", _minus(values, more, less)]
+    work = [f"{a} {values[a]} and {b} {values[b]}.", _minus(values, more, less)]
     return work, f"{gap} + {values[less]} = {values[more]}."
 
 
@@ -135,8 +135,8 @@ def _search(chart: Chart, kind: str, ask: Mapping[str, Any]) -> tuple[list[str],
         return [f"{' + '.join(inside)} = {numbers} = {sum(inside.values())}."], ""
     if kind == "which":
         names = [name for name, value in inside.items() if value == ask["number"]] or ["none"]
-        others = [f"{name} is {value}" for name, value in inside.items() if name not in names]
-        return [f"{names[0]} is {ask['number']}."], f"{', '.join(others)}." if others else ""
+        others = [f"{name} {value}" for name, value in inside.items() if name not in names]
+        return [f"{names[0]} {ask['number']}."], f"{', '.join(others)}." if others else ""
     table = chart["kind"] == "table"
     size = ("largest" if ask["high"] else "smallest") if table else ("tallest" if ask["high"] else "lowest")
     best = asking.extreme(inside, ask["high"])
@@ -147,7 +147,7 @@ def _search(chart: Chart, kind: str, ask: Mapping[str, Any]) -> tuple[list[str],
     if kind == "hop":
         end = asking.hop(chart, ask)
         if not table:
-            work.append(f"{ask['side'].capitalize()} of {best} is {end}. {end} is {values[end]}.")
+            work.append(f"{ask['side'].capitalize()} of {best} is {end}. {end} {values[end]}.")
         else:
-            work.append(f"{end} is {values[end]}.")
+            work.append(f"{end} {values[end]}.")
     return work, check if len(check) > 1 else ""

@@ -192,7 +192,7 @@ def test_a_lone_limit_amid_replies_does_not_stop_the_others() -> None:
     with FakeServer(Settings(faults={"429": 0.05}, latency_s=0.02)) as server:
         took, log = workers(server, 400, connections=16)
     assert sum(entry["fault"] == "429" for entry in log) >= 10
-    assert took < 6
+    assert took < 15  # a pause of a second for all after each refusal would take over 20
 
 
 def test_a_server_that_never_stops_refusing_ends_by_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,21 @@ def test_the_recipes_forward_pass_is_the_models_own() -> None:
     assert float(packed) == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
 
 
+def test_two_heads_start_by_looking_back() -> None:
+    """Before any training they attend to the token before, and to the one before that."""
+    import torch
+
+    tokenizer = model.build_tokenizer()
+    language = model.build_model(tokenizer).model.language_model
+    language.set_attn_implementation("eager")
+    ids = torch.tensor([tokenizer("A 5, B 3, C 7. A 5. C 7.", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        first = language(input_ids=ids, output_attentions=True).attentions[0][0]
+    for head, distance in ((0, 1), (1, 2)):
+        places = first[head].argmax(-1)[distance + 1 :]
+        assert places.tolist() == [place - distance for place in range(distance + 1, ids.shape[1])]
+
+
 def test_importing_the_room_is_light() -> None:
     import subprocess
     import sys
