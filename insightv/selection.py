@@ -144,7 +144,9 @@ def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] =
 
 
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
-    """Export `paths`, `reason`, `summary` or `preference` of a run as `form` (jsonl, parquet, trl, llamafactory, swift) to `out`.
+    """Export `paths`, `reason`, `summary` or `preference` of a run to `out`.
+
+    `form` is jsonl, parquet, trl, llamafactory or swift.
 
     Raises:
         ConfigError: unknown `what` or `form`.
