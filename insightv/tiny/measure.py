@@ -131,19 +131,20 @@ class Player:
         return replies
 
 
-def _pixels(items: Sequence[world.Item]) -> list[NDArray[np.float32]]:
-    return [batches.pixels_of(item.image) for item in items]
+LOOKS = ("own", "blank", "swapped")
+
+
+def _pixels(items: Sequence[world.Item], look: str = "own") -> list[NDArray[np.float32]]:
+    """The pictures shown: each item's "own", a "blank" one, or "swapped" with the next item's."""
+    if look == "blank":
+        return [batches.pixels_of(Image.new("RGB", (model.SIDE, model.SIDE), "white"))] * len(items)
+    pixels = [batches.pixels_of(item.image) for item in items]
+    return pixels[1:] + pixels[:1] if look == "swapped" else pixels
 
 
 def direct(player: Player, items: Sequence[world.Item], look: str = "own") -> list[bool]:
-    """Whether each greedy direct answer is right; `look` is the picture shown: "own", "blank" or "swapped"."""
-    pixels = _pixels(items)
-    if look == "swapped":
-        pixels = pixels[1:] + pixels[:1]
-    if look == "blank":
-        blank = Image.new("RGB", (model.SIDE, model.SIDE), "white")
-        pixels = [batches.pixels_of(blank)] * len(items)
-    replies = player.play([f"<direct>{item.question}" for item in items], pixels, limit=8)
+    """Whether each greedy direct answer is right; for `look` see `_pixels`."""
+    replies = player.play([f"<direct>{item.question}" for item in items], _pixels(items, look), limit=8)
     return [bool(reply) and reply[0] == item.answer for reply, item in zip(replies, items, strict=True)]
 
 
@@ -159,9 +160,12 @@ def read_chain(replies: Sequence[str]) -> tuple[list[dict[str, str]], str] | Non
     return (steps, str(final["answer"])) if keys and ends and isinstance(final, dict) and "answer" in final else None
 
 
-def chains(player: Player, items: Sequence[world.Item], temperature: float, seed: int) -> dict[str, Any]:
+def chains(
+    player: Player, items: Sequence[world.Item], temperature: float, seed: int, look: str = "own"
+) -> dict[str, Any]:
     """Shares of the sampled chains that keep the format, end right, and are right in every step."""
-    replies = player.play([f"<steps>{i.question}" for i in items], _pixels(items), temperature=temperature, seed=seed)
+    shown = _pixels(items, look)
+    replies = player.play([f"<steps>{i.question}" for i in items], shown, temperature=temperature, seed=seed)
     parsed = [read_chain(reply) for reply in replies]
     kinds: dict[str, list[bool]] = defaultdict(list)
     right, sound = [], []
@@ -227,7 +231,9 @@ def measure(folder: Path, n: int = 256) -> dict[str, Any]:
     result: dict[str, Any] = {"questions": n, "described without error": _share(told)}
     for family in asking.FAMILIES:
         some = list(world.make_questions(n, SEED, "heldout", family))
-        result[f"direct, {family}"] = {look: _share(direct(player, some, look)) for look in ("own", "blank", "swapped")}
+        result[f"direct, {family}"] = {look: _share(direct(player, some, look)) for look in LOOKS}
+    some = list(world.make_questions(n, SEED, "heldout", "perception"))
+    result["steps, perception"] = {look: chains(player, some, 0.0, 0, look)["right"] for look in LOOKS}
     result["steps, temperature 0"] = chains(player, items, 0.0, 0)
     for temperature in (0.7, 1.0):
         result[f"steps, temperature {temperature}"] = chains(player, items, temperature, 1)
