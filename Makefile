@@ -28,7 +28,8 @@ slow: venv
 	$(BIN)/pytest -m slow
 
 tiny: venv
-	$(BIN)/python -m insightv.tiny.recipe
+	$(BIN)/python -m insightv.tiny.recipe reading teacher --out build/tiny
+	@echo "the model is in build/tiny/teacher; to ship it, copy it to insightv/tiny/weights/teacher without state.pt"
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

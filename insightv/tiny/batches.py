@@ -119,14 +119,23 @@ def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: r
     return pack(tokenizer, np.stack(pixels), rows)
 
 
-def make_texts(tokenizer: Any, size: int, rng: random.Random) -> Batch:
-    """A batch of drills without pictures: the description is given, what follows from it is to be learned."""
+def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Random) -> Batch:
+    """A batch of conversations without pictures ("drill", "steps" or "reason"; several times cheaper than with them).
+
+    What only the picture could tell, the description at the start, is given; what follows from it is to be learned.
+    """
     given, rows = [], []
     for _ in range(size):
-        chart = world.chart_of("train", rng)
-        asks = [world.make_ask(chart, "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
-        start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
-        text = f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
+        chart, mode = world.chart_of("train", rng), rng.choice(modes)
+        if mode == "drill":
+            asks = [world.make_ask(chart, "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
+            start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
+            text = f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
+        else:
+            family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
+            text = conversation(chart, mode, family, rng)
+            mark, count = ("<eos>", 1) if mode == "steps" else ("### ", 2)
+            start = "".join(part + mark for part in text.split(mark)[:count])
         given.append(len(tokenizer(start, add_special_tokens=False)["input_ids"]))
         rows.append([tokenizer(text, add_special_tokens=False)["input_ids"]])
     batch = pack(tokenizer, None, rows)

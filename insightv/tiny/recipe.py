@@ -41,7 +41,9 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("direct", "reason", "judge", "describe"),
     ),
 }
-"""Which conversations share a picture, by the mix of a stage. The mix "text" is `batches.make_texts`."""
+"""Which conversations share a picture, by the mix of a stage."""
+TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("steps", "steps", "reason")}
+"""Mixes of conversations without a picture (`batches.make_texts`)."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,8 @@ def _stage(
 
     def make(step: int) -> batches.Batch:
         rng = random.Random(f"recipe {seed} {number} {step}")
-        if stage.mix == "text":
-            return batches.make_texts(processor.tokenizer, stage.batch, rng)
+        if stage.mix in TEXTS:
+            return batches.make_texts(processor.tokenizer, TEXTS[stage.mix], stage.batch, rng)
         return batches.make_batch(processor.tokenizer, MIXES[stage.mix], stage.batch, rng)
 
     if progress.step == 0:
@@ -200,15 +202,17 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         READING,
         Stage("mixed", 855, 8e-4, 5e-5),
         Stage("drill", 425, 8e-4, 3e-4),
-        Stage("text", 475, 8e-4, 2.4e-4),
+        Stage("text drill", 475, 8e-4, 2.4e-4),
         Stage("mixed", 150, 6e-4, 2e-5),
+        Stage("text steps", 240, 1e-3, 3e-4, batch=40),
+        Stage("mixed", 130, 6e-4, 1e-5),
     ),
     "base": (READING, Stage("light", 150, 5e-4, 5e-5)),
 }
 """The stages of each model. The embedded two begin with the same reading, which is learned once.
 
 The teacher in the repository was made by these stages with some breaks and changes on the way, which the notes in its
-`training.jsonl` name. The main one: its heads that look back (`model._look_back`) were set before the "text" stage,
+`training.jsonl` name. The main one: its heads that look back (`model._look_back`) were set before the "text drill",
 where they are set at the start now, and until then the texts had "A is 5" beside "A 5".
 """
 
