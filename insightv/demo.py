@@ -89,7 +89,7 @@ def ask_both_agents(run: Path) -> str:
 def show_run(run: Path, say: Say) -> None:
     """Print what a demo run holds: the sets, one path in full, one answer of the two agents."""
     for name in SETS:
-        say(f"{name + ' set':<11}{_rows(run, name)} rows in {run / DATASETS / name}")
+        say(f"{name + ' set':<12}{_rows(run, name)} rows in {run / DATASETS / name}")
     shown = best_path(run)
     if shown is not None:
         say("\n== One path in full ==")
