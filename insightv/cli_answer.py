@@ -1,0 +1,52 @@
+"""The command `insightv answer`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from insightv.errors import ConfigError
+from insightv.terminal import AsJson, out, say
+
+
+def answer(
+    image: Annotated[Path, typer.Argument(help="A picture (JPEG, PNG, WEBP, GIF).")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: Annotated[str | None, typer.Option("--model", help="provider/model of the reasoning agent.")] = None,
+    summary_model: Annotated[str | None, typer.Option("--summary-model", help="That of the summary agent.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible server.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Use the agents of this run.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the two agents: one reasons, one judges the reasoning and answers."""
+    from insightv.reasoner import Reasoner
+
+    if run is not None and model is None:
+        reasoner = Reasoner.load(run)
+    elif model is not None:
+        options: dict[str, Any] = {"base_url": base_url} if base_url else {}
+        reasoner = Reasoner.of(model, summary_model, **options)
+    else:
+        raise ConfigError("name a model (--model tiny, or --model openai/NAME --base-url URL) or a run (--run DIR)")
+
+    async def ask() -> Any:
+        try:
+            return await reasoner.aanswer(image, question, seed=seed)
+        finally:
+            await reasoner.aclose()
+
+    found = asyncio.run(ask())
+    if model is not None and model.partition("/")[0] == "tiny":
+        say("note: the embedded model has only ever seen its own bar charts and tables; on anything else it guesses")
+    if as_json:
+        out(found.model_dump_json())
+        return
+    for step in found.path.steps if found.path else ():
+        out(f"### {step.title}\n{step.content}\n")
+    if found.path and found.path.status != "ok":
+        say(f"the reasoning ended as {found.path.status} ({found.path.code}): {found.path.detail}")
+    out(f"answer: {found.text}")

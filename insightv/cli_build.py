@@ -1,0 +1,90 @@
+"""The commands `insightv build` and `insightv demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from insightv.errors import ConfigError, require
+from insightv.status_table import status_lines
+from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
+
+
+def build(
+    questions: Annotated[
+        str | None, typer.Argument(help="JSONL, CSV or Parquet file, or hf:NAME; may be left out on resume.")
+    ] = None,
+    run: Run = Path("runs/default"),
+    config: Config = None,
+    changes: Changes = None,
+    bad_rows: Annotated[str, typer.Option("--bad-rows", help="stop or skip")] = "stop",
+    allow_change: Annotated[bool, typer.Option("--allow-change", help="Go on with changed settings or data.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed paths and scores again.")] = False,
+    datasets: Annotated[bool, typer.Option(help="Write the datasets at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run from questions, or go on with it: generate, assess, select."""
+    from insightv.pipeline import Pipeline
+    from insightv.progress import ProgressDisplay
+
+    if bad_rows not in ("stop", "skip"):
+        raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
+    if config is None and not (run / "config.toml").is_file() and Path("insightv.toml").is_file():
+        config = Path("insightv.toml")
+    pipeline = Pipeline.from_config(config, run=run, changes=changes or ())
+    with ProgressDisplay(err) as display:
+        work = pipeline.abuild(
+            questions,
+            bad_rows=bad_rows,  # type: ignore[arg-type]  # checked above
+            allow_change=allow_change,
+            retry_failed=retry_failed,
+            datasets=datasets,
+            watch=display.show,
+        )
+        status = interruptible(work, pipeline.interrupt, f"insightv build --run {run}")
+    finish_build(status, run, as_json)
+
+
+def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:
+    """Print a finished build and leave with 4 where items failed."""
+    if as_json:
+        out(json.dumps(status))
+    else:
+        out(status_lines(status))
+        if (run / "datasets").is_dir():
+            out(f"datasets: {run / 'datasets'}")
+    if status["questions"]["bad_rows"]:
+        say(f"{status['questions']['bad_rows']} faults in rows that were left out; see: insightv status --run {run}")
+    if status["paths"]["failed"] or status["unjudged"]:
+        say(
+            f"{status['paths']['failed']} paths and {status['unjudged']} scores failed; try them again with: "
+            f"insightv build --run {run} --retry-failed"
+        )
+        raise typer.Exit(4)
+
+
+def demo(
+    run: Run = Path("runs/demo"),
+    questions: Annotated[int, typer.Option(help="How many chart questions.", min=4, max=2000)] = 60,
+    paths: Annotated[int, typer.Option(help="Paths per question.", min=1, max=64)] = 4,
+) -> None:
+    """Build a run of chart questions with the embedded model, and show what came out."""
+    from insightv.demo import demo_settings, show_run, write_demo_questions
+    from insightv.pipeline import Pipeline
+    from insightv.progress import ProgressDisplay
+
+    for package, extra in (("transformers", "hf"), ("datasets", "data")):
+        require(package, extra)
+    out(f"Drawing {questions} chart questions; the embedded model writes {paths} paths of reasoning for each.")
+    file = write_demo_questions(run.with_name(run.name + "-questions"), questions)
+    pipeline = Pipeline(run=run, settings=demo_settings(paths))
+    with ProgressDisplay(err) as display:
+        found = interruptible(
+            pipeline.abuild(file, watch=display.show), pipeline.interrupt, f"insightv build --run {run}"
+        )
+    out("\n== The funnel ==\n" + status_lines(found))
+    show_run(run, out)
+    out(f"\nMore: insightv status --run {run}; insightv export --run {run} --what paths --out paths.jsonl")

@@ -1,0 +1,50 @@
+"""The commands that read a run: `insightv status` and `insightv export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from insightv.status_table import status_lines
+from insightv.terminal import AsJson, Run, out
+
+
+def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
+    """How a run stands: questions, paths, bands, what was spent, what failed."""
+    from insightv.progress import clock
+    from insightv.run import load_run
+
+    with load_run(run) as reader:
+        found, bad_rows = reader.status(), reader.bad_rows()
+    if as_json:
+        out(json.dumps({**found, "rows_left_out": bad_rows}))
+        return
+    out(status_lines(found))
+    out(f"time       {clock(found['elapsed_s'])}")
+    if found["faults"]:
+        out("faults     " + ", ".join(f"{code} {count}" for code, count in found["faults"].items()))
+    for row in bad_rows[:20]:
+        out(f"left out   {row['file']}:{row['line']}: {row['id']}: {row['field']}: {row['reason']}")
+    if len(bad_rows) > 20:
+        out(f"           ... and {len(bad_rows) - 20} more; see --json")
+
+
+def export(
+    what: Annotated[str, typer.Option("--what", help="paths, reason, summary, preference or calls")],
+    target: Annotated[Path, typer.Option("--out", help="File or folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="jsonl, parquet, trl, llamafactory or swift")] = "jsonl",
+    run: Run = Path("runs/default"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's paths or training sets for other programs; `calls` is what replay/FILE reads."""
+    from insightv import selection
+
+    if what == "calls":
+        path, rows = target, selection.export_calls(run, target)
+    else:
+        made = selection.export(run, what, form, target)
+        path, rows = made.path, made.rows
+    out(json.dumps({"path": str(path), "rows": rows}) if as_json else f"{rows} rows in {path}")
