@@ -44,7 +44,7 @@ def test_the_python_shown_uses_public_names() -> None:
 
 def test_every_module_stands_in_the_tree() -> None:
     tree = README[README.index("## The tree") :]
-    hinted = ("image_", "question_", "__", "py.typed")
+    hinted = ("cli_", "image_", "question_", "__", "py.typed")
     for path in sorted((ROOT / "insightv").iterdir()):
         name = path.name
         if not name.startswith(hinted) and (path.suffix == ".py" or path.is_dir()):
