@@ -31,11 +31,21 @@ import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
 PROGRAM = os.environ.get("INSIGHTV_BROWSER") or next(filter(None, map(shutil.which, _NAMES)), None)
-needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium found; apt-get install chromium, or set INSIGHTV_BROWSER")
+needs_browser = pytest.mark.skipif(
+    PROGRAM is None, reason="no Chromium found; apt-get install chromium, or set INSIGHTV_BROWSER"
+)
 _FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --remote-debugging-pipe about:blank"
-).split()
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--remote-debugging-pipe",
+    "about:blank",
+)
 _KEYS = {
     "Enter": (13, "\r"),
     "Tab": (9, ""),
@@ -95,7 +105,7 @@ class Browser:
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         page = self._pages[session] = Page(self, session)
-        for domain in ("Page", "Runtime", "Log", "Performance"):
+        for domain in ("Page", "Runtime", "Log", "Performance", "Network"):
             page.call(f"{domain}.enable")
         page.show(width, height, dark=dark)
         page.go(url)
@@ -137,7 +147,7 @@ class Browser:
 
 
 class Page:
-    """One tab. `complaints` are its uncaught errors and what the browser logged against it (violations of its policy)."""
+    """One tab. `complaints`: its uncaught errors, and what the browser logged against it (such as breaches of policy)."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser, self._session = browser, session
