@@ -147,7 +147,7 @@ class Browser:
 
 
 class Page:
-    """One tab. `complaints`: its uncaught errors, and what the browser logged against it (such as breaches of policy)."""
+    """One tab. `complaints`: uncaught errors, and what the browser logged against the page (breaches of its policy)."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser, self._session = browser, session
