@@ -18,7 +18,8 @@ def answer(
     model: Annotated[str | None, typer.Option("--model", help="provider/model of the reasoning agent.")] = None,
     summary_model: Annotated[str | None, typer.Option("--summary-model", help="That of the summary agent.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible server.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Use the agents of this run.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="A run, or a folder with its two checkpoints.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="With --run: the agents before training.")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -26,7 +27,8 @@ def answer(
     from insightv.reasoner import Reasoner
 
     if run is not None and model is None:
-        reasoner = Reasoner.load(run)
+        reasoner = Reasoner.load(run, trained=False if untrained else None)
+        say(f"asking {reasoner!r}")
     elif model is not None:
         options: dict[str, Any] = {"base_url": base_url} if base_url else {}
         reasoner = Reasoner.of(model, summary_model, **options)

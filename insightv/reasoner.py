@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from insightv.config import check_settings, load_settings
 from insightv.doors import blocking
-from insightv.errors import InputError
+from insightv.errors import ConfigError, InputError
 from insightv.images import aopen_question
 from insightv.interfaces import ChatModel, ReasoningAgent, SummaryAgent
 from insightv.plugins import Registry, default_registry
 from insightv.records import Answer, Picture, Question, ReasoningPath
 from insightv.run import CONFIG
+from insightv.trained import trained_folders, with_trained
 from insightv.wiring import Workshop
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ Event = PathText | PathDone | AnswerText | AnswerDone
 class Reasoner:
     """A reasoning agent and a summary agent. `models` are closed with the reasoner."""
 
+    trained: bool = False
+    """Whether the agents are the checkpoints that a run has trained."""
+
     def __init__(
         self, reasoning_agent: ReasoningAgent, summary_agent: SummaryAgent, *, models: Sequence[ChatModel] = ()
     ) -> None:
@@ -94,17 +98,46 @@ class Reasoner:
         return cls(ThoughtsReasoner(first), JudgingSummary(second), models=workshop.models)
 
     @classmethod
-    def load(cls, run: str | Path, *, registry: Registry | None = None) -> Reasoner:
-        """The two agents of a run, as its `config.toml` names them.
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        trained: bool | None = None,
+        backend: str = "hf",
+        registry: Registry | None = None,
+        **options: Any,
+    ) -> Reasoner:
+        """The two agents of a run, or of a folder that holds the checkpoints `reasoning` and `summary`.
+
+        Trained agents are served by `backend` with its `options`; those of a run that was not trained are the ones that
+        its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and the
+        reasoner's own `trained` which they are.
 
         Raises:
-            InputError: there is no run in the folder.
+            InputError: there is neither a run nor checkpoints, or a checkpoint is not whole.
+            PluginError, ConfigError: a model cannot be made.
         """
-        path = Path(run) / CONFIG
-        if not path.is_file():
-            raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); make one with: insightv build")
-        workshop = Workshop(registry or default_registry(), load_settings(path))
-        return cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
+        path = Path(source) / CONFIG
+        folders = None if trained is False else trained_folders(source)
+        if folders is None and not path.is_file():
+            raise InputError(
+                f"there is no run in {str(source)!r} (no {CONFIG}) and no checkpoint; make one with: insightv build"
+            )
+        if folders is None and trained:
+            raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
+        if folders is None and options:
+            raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
+        settings = load_settings(path if path.is_file() else None)
+        if folders is not None:
+            settings = with_trained(settings, folders, backend, options)
+        workshop = Workshop(registry or default_registry(), settings)
+        reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
+        reasoner.trained = folders is not None
+        return reasoner
+
+    def __repr__(self) -> str:
+        models = ", ".join(model.name for model in self._models)
+        return f"<Reasoner, {'trained' if self.trained else 'not trained here'}: {models or 'models given as objects'}>"
 
     def answer(self, images: Any, question: str | Question, *, seed: int = 0) -> Answer:
         """`aanswer`, blocking; works inside a notebook too."""

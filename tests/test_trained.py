@@ -1,0 +1,109 @@
+"""The trained agents of a run: taken where they are whole, refused where not. The weights are the embedded ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from insightv import Reasoner
+from insightv.config import check_settings
+from insightv.errors import ConfigError, InputError
+from insightv.tiny import weights
+from insightv.tiny.world import write_questions
+from insightv.train.checkpoints import MARKER, mark
+from insightv.trained import trained_folders, with_trained
+from tests.world import insightv
+
+
+def checkpoints(parent: Path, *names: str) -> Path:
+    """Model directories with their markers."""
+    for name in names:
+        shutil.copytree(weights(), parent / name)
+        mark(parent / name, stage=name)
+    return parent
+
+
+def run_in(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.toml").write_text('[generator]\nmodel = "tiny"\n[reasoning_agent]\nmax_tokens = 200\n')
+    return folder
+
+
+def test_a_trained_run_answers_with_its_checkpoints_and_says_so(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    assert not Reasoner.load(run).trained
+    checkpoints(run / "checkpoints", "reasoning", "summary")
+    reasoner = Reasoner.load(run, threads=1)
+    assert reasoner.trained
+    assert "trained" in repr(reasoner)
+    assert f"hf/{run / 'checkpoints' / 'summary'}" in repr(reasoner)
+    charts = write_questions(tmp_path / "charts", 1, seed=3, split="heldout")
+    row = json.loads(charts.read_text().splitlines()[0])
+    answer = reasoner.answer(charts.parent / row["images"][0], row["question"])
+    reasoner.close()
+    assert answer.text
+    assert answer.path is not None
+    assert answer.path.model == f"hf/{run / 'checkpoints' / 'reasoning'}"
+    untrained = Reasoner.load(run, trained=False)
+    assert not untrained.trained
+    assert "tiny/teacher" in repr(untrained)
+
+
+def test_the_command_line_says_whom_it_asks(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "copied", "reasoning", "summary")
+    charts = write_questions(tmp_path / "charts", 1, seed=3, split="heldout")
+    row = json.loads(charts.read_text().splitlines()[0])
+    done = insightv("answer", charts.parent / row["images"][0], row["question"], "--run", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "reasoning") in done.stderr
+    assert json.loads(done.stdout)["path"]["model"] == f"hf/{folder / 'reasoning'}"
+
+
+def test_half_a_save_is_refused(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    checkpoints(run / "checkpoints", "reasoning", "summary")
+    (run / "checkpoints" / "summary" / MARKER).unlink()
+    with pytest.raises(InputError, match=r"summary.*is not whole.*no readable"):
+        Reasoner.load(run)
+    mark(run / "checkpoints" / "summary")
+    (run / "checkpoints" / "reasoning" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"reasoning.*is not whole.*a file is not as"):
+        Reasoner.load(run)
+    assert not Reasoner.load(run, trained=False).trained
+
+
+def test_one_of_two_is_not_taken_for_both(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    checkpoints(run / "checkpoints", "reasoning")
+    with pytest.raises(InputError, match=r"summary.*insightv train.*--untrained"):
+        Reasoner.load(run)
+
+
+def test_what_is_neither_a_run_nor_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run"):
+        Reasoner.load(tmp_path)
+    run = run_in(tmp_path)
+    with pytest.raises(InputError, match="insightv train"):
+        Reasoner.load(run, trained=True)
+    with pytest.raises(ConfigError, match="threads"):
+        Reasoner.load(run, threads=1)
+    assert trained_folders(run) is None
+
+
+def test_the_agents_keep_their_options_and_lose_where_they_were_reached(tmp_path: Path) -> None:
+    settings = check_settings(
+        {
+            "generator": {"model": "openai/g", "base_url": "http://g"},
+            "reasoning_agent": {"use": "steps", "paths": 3, "tags": ["<a>", "</a>"]},
+            "summary_agent": {"model": "openai/s", "base_url": "http://s", "max_tokens": 9},
+        }
+    )
+    made = with_trained(settings, {"reasoning_agent": Path("/r"), "summary_agent": Path("/s")}, "hf", {"threads": 1})
+    reasoning, summary = made.reasoning_agent, made.summary_agent
+    assert (reasoning.use, reasoning.model, reasoning.options) == ("thoughts", "hf//r", {"tags": ["<a>", "</a>"]})
+    assert (summary.use, summary.model, summary.base_url) == ("summary", "hf//s", None)
+    assert summary.options == {"max_tokens": 9}
+    assert summary.backend_options == {"threads": 1}
