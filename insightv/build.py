@@ -36,13 +36,16 @@ _CHUNK = 200
 
 
 class Build:
-    """One build of a run, over the questions that are pending in its database."""
+    """One build of a run, over the questions that are pending in its database; of those in `among`, if given."""
 
-    def __init__(self, settings: Settings, session: Session, names: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, session: Session, names: Sequence[str], among: Sequence[int] | None = None
+    ) -> None:
         self._settings = settings
         self._generator = session.generator
         self._scorers = session.scorers
         self._names = names
+        self._among = among
         self._journal = session.journal
         self._database = session.database
         self._gate = session.journal.gate
@@ -65,7 +68,7 @@ class Build:
     async def _feed(self) -> None:
         """Open questions in order, each when a slot is free that no open question waits for."""
         after = 0
-        while rows := await self._database.do(partial(pending, after=after, limit=_CHUNK)):
+        while rows := await self._database.do(partial(pending, after=after, limit=_CHUNK, among=self._among)):
             for stored in rows:
                 await self._open.acquire()
                 await self._gate.acquire(stored.seq)

@@ -7,6 +7,7 @@ key of a call is its content; identical calls of one question are asked once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,17 +19,21 @@ from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError
 from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
-from insightv.store import call_statements, fault_statements
+from insightv.store import Spent, call_statements, fault_statements
 
 
 @dataclass(eq=False)
 class Book:
-    """The calls of one open question: those recorded, those in flight, and whether it holds an unused slot."""
+    """The calls of one open question: those recorded, those in flight, and whether it holds an unused slot.
+
+    `purpose` stands before the kind of each call that is recorded.
+    """
 
     seq: int
     calls: dict[bytes, list[Completion]] = field(default_factory=dict)
     in_flight: dict[bytes, asyncio.Task[list[Completion]]] = field(default_factory=dict)
     ticket: bool = False
+    purpose: str = ""
 
 
 open_book: ContextVar[Book] = ContextVar("insightv_open_book")
@@ -107,18 +112,21 @@ class JournaledModel(ChatModel):
         else:
             await self._journal.gate.acquire(book.seq)
         # The slot is held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
+        began = time.monotonic()
         try:
             replies = await self._paid(book, key, messages, sampling, n, schema)
-            usage = sum((reply.usage for reply in replies), Usage())
-            usd = self._journal.budget.cost(self.name, usage)
-            kind = schema.name if schema else "text"
+            spent = self._spent(sum((reply.usage for reply in replies), Usage()), began)
+            kind = book.purpose + (schema.name if schema else "text")
             await self._journal.database.write(
-                call_statements(book.seq, key, self.name, kind, sampling.seed, replies, usd)
+                call_statements(book.seq, key, self.name, kind, sampling.seed, replies, spent)
             )
         finally:
             self._journal.gate.release()
         book.calls[key] = [reply.model_copy(update={"call": key.hex()}) for reply in replies]
         return book.calls[key]
+
+    def _spent(self, usage: Usage, began: float) -> Spent:
+        return Spent(usage, self._journal.budget.cost(self.name, usage), time.monotonic() - began)
 
     async def _paid(
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
@@ -131,7 +139,7 @@ class JournaledModel(ChatModel):
         except StopRun as error:
             switch.stop(error)
             raise
-        usage, fault = Usage(), None
+        usage, fault, began = Usage(), None, time.monotonic()
         try:
             replies = await self._checked(messages, sampling, n, schema)
             usage = sum((reply.usage for reply in replies), Usage())
@@ -144,17 +152,17 @@ class JournaledModel(ChatModel):
             switch.stop(error)
             raise StopRun(str(error)) from error
         finally:
-            usd = budget.cost(self.name, usage)
-            budget.end(usage, usd)
+            spent = self._spent(usage, began)
+            budget.end(usage, spent.usd)
             if fault is not None:
-                await self._record_fault(book, key, fault, usd)
+                await self._record_fault(book, key, fault, spent)
 
-    async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, usd: float) -> None:
+    async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = fault.code if isinstance(fault, ModelError) else type(fault).__name__
         kept = fault.kept if isinstance(fault, ModelError) else ""
-        await self._journal.database.write(fault_statements(book.seq, key, code, str(fault), kept, fault.usage, usd))
+        await self._journal.database.write(fault_statements(book.seq, key, self.name, code, str(fault), kept, spent))
 
     async def _checked(
         self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None

@@ -23,7 +23,7 @@ from insightv.database import Database, Statement, connect
 from insightv.errors import InsightvError, StorageFull
 from insightv.records import Band, Completion, Question, ReasoningPath, Score, Usage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TOTALS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "usd", "elapsed_s")
 
 _TABLES = """
@@ -36,10 +36,12 @@ CREATE INDEX questions_state ON questions (present, state, seq);
 CREATE TABLE bad_rows (row TEXT NOT NULL);
 CREATE TABLE calls (
   question INTEGER NOT NULL, key BLOB NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, seed INTEGER NOT NULL,
-  replies BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (question, key)) WITHOUT ROWID;
+  replies BLOB NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL DEFAULT 0,
+  PRIMARY KEY (question, key)) WITHOUT ROWID;
 CREATE TABLE faults (
   question INTEGER NOT NULL, key BLOB, code TEXT NOT NULL, message TEXT NOT NULL, kept TEXT NOT NULL,
-  requests INTEGER NOT NULL, at REAL NOT NULL);
+  requests INTEGER NOT NULL, at REAL NOT NULL, model TEXT NOT NULL DEFAULT '', usage BLOB NOT NULL DEFAULT '{}',
+  seconds REAL NOT NULL DEFAULT 0);
 CREATE TABLE paths (
   question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, status TEXT NOT NULL, code TEXT,
   band TEXT, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path)) WITHOUT ROWID;
@@ -50,6 +52,15 @@ CREATE TABLE scores (
 CREATE INDEX scores_failed ON scores (question, epoch) WHERE failed = 1;
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
+_UPGRADES = {
+    1: "ALTER TABLE calls ADD COLUMN seconds REAL NOT NULL DEFAULT 0;"
+    "ALTER TABLE faults ADD COLUMN model TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE faults ADD COLUMN usage BLOB NOT NULL DEFAULT '{}';"
+    "ALTER TABLE faults ADD COLUMN seconds REAL NOT NULL DEFAULT 0;",
+}
+"""What makes a file of the schema of that number one of the next; later columns only add to what readers need."""
+AUDIT = "audit:"
+"""Stands before the kind of a call that was made to check a judge, not for a question's own paths and scores."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,16 @@ def open_database(path: Path, on_trouble: Callable[[StorageFull], None]) -> Data
 
 
 def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = False) -> None:
-    """Check that a file is a run's database of a known schema; `create` makes the tables of an empty one."""
+    """Check that a file is a run's database of a known schema.
+
+    `create` makes the tables of an empty one, and brings one of an older schema up to date.
+    """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found == SCHEMA_VERSION:
+    if found == SCHEMA_VERSION or (0 < found < SCHEMA_VERSION and not create):
+        return
+    if 0 < found < SCHEMA_VERSION:
+        steps = "".join(_UPGRADES[version] for version in range(found, SCHEMA_VERSION))
+        connection.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         return
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if found == 0 and not tables and create:
@@ -143,42 +161,55 @@ def read_totals(connection: sqlite3.Connection) -> dict[str, float]:
     return dict(connection.execute("SELECT name, value FROM totals").fetchall())
 
 
-def pending(connection: sqlite3.Connection, after: int, limit: int) -> list[StoredQuestion]:
-    """The next unfinished questions after number `after`, in order."""
+def pending(
+    connection: sqlite3.Connection, after: int, limit: int, among: Sequence[int] | None = None
+) -> list[StoredQuestion]:
+    """The next unfinished questions after number `after`, in order; of those in `among`, where it is given."""
+    chosen = "" if among is None else "AND seq IN (SELECT value FROM json_each(?)) "
     rows = connection.execute(
         "SELECT seq, epoch, state, record, place FROM questions "
-        "WHERE present = 1 AND state = 'pending' AND seq > ? ORDER BY seq LIMIT ?",
-        (after, limit),
+        f"WHERE present = 1 AND state = 'pending' AND seq > ? {chosen}ORDER BY seq LIMIT ?",
+        (after, limit) if among is None else (after, orjson.dumps(list(among)).decode(), limit),
     )
     return [stored_question(row) for row in rows]
 
 
-def _spend(usage: Usage, usd: float) -> Iterator[Statement]:
-    for name, value in (*usage.model_dump().items(), ("usd", usd)):
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a call took: its usage with all tries, dollars, and the seconds that it held a slot."""
+
+    usage: Usage
+    usd: float
+    seconds: float
+
+
+def _spend(spent: Spent) -> Iterator[Statement]:
+    for name, value in (*spent.usage.model_dump().items(), ("usd", spent.usd)):
         if value:
             yield "UPDATE totals SET value = value + ? WHERE name = ?", (value, name)
 
 
 def call_statements(
-    seq: int, key: bytes, model: str, kind: str, seed: int, replies: Sequence[Completion], usd: float
+    seq: int, key: bytes, model: str, kind: str, seed: int, replies: Sequence[Completion], spent: Spent
 ) -> Iterator[Statement]:
-    """Record a call's replies and what they cost."""
+    """Record a call's replies and what it took."""
     yield (
-        "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (seq, key, model, kind, seed, pack_replies(replies), time.time()),
+        "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (seq, key, model, kind, seed, pack_replies(replies), time.time(), spent.seconds),
     )
-    yield from _spend(sum((reply.usage for reply in replies), Usage()), usd)
+    yield from _spend(spent)
 
 
 def fault_statements(
-    seq: int, key: bytes, code: str, message: str, kept: str, usage: Usage, usd: float
+    seq: int, key: bytes, model: str, code: str, message: str, kept: str, spent: Spent
 ) -> Iterator[Statement]:
-    """Record a call that was not answered and what it cost."""
+    """Record a call that was not answered and what it took."""
+    usage = orjson.dumps(spent.usage.model_dump(exclude_defaults=True))
     yield (
-        "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, key, code, message, kept[:2048], usage.requests, time.time()),
+        "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (seq, key, code, message, kept[:2048], spent.usage.requests, time.time(), model, usage, spent.seconds),
     )
-    yield from _spend(usage, usd)
+    yield from _spend(spent)
 
 
 def path_statements(seq: int, epoch: int, paths: Iterable[ReasoningPath]) -> Iterator[Statement]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from insightv.database import Database
 from insightv.errors import InsightvError, StorageFull
-from insightv.store import open_database
+from insightv.store import check_schema, open_database
 
 
 def test_a_fault_of_one_job_reaches_its_caller_and_no_other(tmp_path: Path) -> None:
@@ -74,3 +75,25 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(InsightvError, match="newer insightv"):
         open_database(tmp_path / "newer.db", lambda trouble: None)
+
+
+def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    open_database(path, lambda trouble: None).close()
+    added = (("calls", "seconds"), ("faults", "model"), ("faults", "usage"), ("faults", "seconds"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        fresh = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+        for table, column in added:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("INSERT INTO calls VALUES (1, x'00', 'm', 'text', 0, '[]', 0)")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+        check_schema(connection, path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        open_database(path, lambda trouble: None).close()
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("SELECT seconds FROM calls").fetchall() == [(0.0,)]
+        names = {name for name, _ in fresh}
+        assert {name for (name,) in connection.execute("SELECT name FROM sqlite_master")} == names
+        for table, column in added:
+            assert column in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
