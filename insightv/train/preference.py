@@ -85,23 +85,25 @@ def dpo_trainer(
 ) -> tuple[DPOTrainer, str]:
     """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
     from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
 
+    from insightv.train.pair_trainer import trainer_for
     from insightv.train.steps import options
 
     settings = job.preference
     model, base, adapters = _policy(job, settings, found)
-    make: Any = DPOConfig
-    trainer = DPOTrainer(
+    config: Any = DPOConfig
+    args = config(
+        **options(job),
+        beta=settings.beta,
+        loss_type=list(settings.losses),
+        loss_weights=list(settings.weights),
+        precompute_ref_log_probs=False,
+    )
+    make: Any = trainer_for(model, args)
+    trainer: DPOTrainer = make(
         model,
         ref_model=_reference(job, settings),
-        args=make(
-            **options(job),
-            beta=settings.beta,
-            loss_type=list(settings.losses),
-            loss_weights=list(settings.weights),
-            precompute_ref_log_probs=False,
-        ),
+        args=args,
         train_dataset=data,
         processing_class=processor,
         peft_config=adapters,
