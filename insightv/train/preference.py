@@ -32,6 +32,7 @@ from insightv.transcript import TAGS, Tags, check_tags
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, ProcessorMixin
+    from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
     from insightv.train.steps import Recorder
@@ -84,25 +85,14 @@ def dpo_trainer(
     job: Job, data: Dataset, processor: ProcessorMixin, recorder: Recorder, found: Checkpoint | None
 ) -> tuple[DPOTrainer, str]:
     """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
-    from trl.trainer.dpo_config import DPOConfig
-
     from insightv.train.pair_trainer import trainer_for
-    from insightv.train.steps import options
 
-    settings = job.preference
+    settings, args = job.preference, dpo_config(job)
     model, base, adapters = _policy(job, settings, found)
-    config: Any = DPOConfig
-    args = config(
-        **options(job),
-        beta=settings.beta,
-        loss_type=list(settings.losses),
-        loss_weights=list(settings.weights),
-        precompute_ref_log_probs=False,
-    )
     make: Any = trainer_for(model, args)
     trainer: DPOTrainer = make(
         model,
-        ref_model=_reference(job, settings),
+        ref_model=reference_of(job),
         args=args,
         train_dataset=data,
         processing_class=processor,
@@ -110,6 +100,22 @@ def dpo_trainer(
         callbacks=[recorder],
     )
     return trainer, base
+
+
+def dpo_config(job: Job) -> DPOConfig:
+    """TRL's options for a preference job."""
+    from trl.trainer.dpo_config import DPOConfig
+
+    from insightv.train.steps import options
+
+    settings = job.preference
+    return DPOConfig(
+        **options(job),
+        beta=settings.beta,
+        loss_type=list(settings.losses),
+        loss_weights=list(settings.weights),
+        precompute_ref_log_probs=False,
+    )
 
 
 _TOLD = {
@@ -157,14 +163,14 @@ def _policy(job: Job, settings: PreferenceSettings, found: Checkpoint | None) ->
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=True), str(base), None
 
 
-def _reference(job: Job, settings: PreferenceSettings) -> PreTrainedModel | None:
+def reference_of(job: Job) -> PreTrainedModel | None:
     """The policy at the start of the round; None where the trainer keeps it as an adapter.
 
     Given rather than left to TRL, which would load it from where the model came from: a checkpoint, when resumed.
     """
-    if settings.method != "full":
+    if job.settings.method != "full":
         return None
-    model = load_model(job.policy, settings)
+    model = load_model(job.policy, job.settings)
     model.requires_grad_(False)
     model.eval()
     return model
