@@ -3,9 +3,12 @@
     python benchmarks/dpo_speed.py --out benchmarks/results/dpo_speed.json
 
 The rows are pairs of paths about charts of the embedded world: the right one, and one that misread the chart. Both
-trainers run a whole training each time, from the same weights; loading the model is not timed. Their losses are compared
-too: they are the same. On a machine that is busy with other things compare the processor seconds, not the seconds. Peak
+trainers run a whole training each time, from the same weights; loading the model is not timed. Their losses are
+compared as well. On a machine that is busy with other things compare the processor seconds, not the seconds. Peak
 memory is that of a process of its own for each.
+
+A case "large picture" shows the same charts in nine tiles more, so that a prompt is to its replies about as with larger
+models; the weights are not trained for that, which costs no less time.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,6 +35,7 @@ from insightv.agents.reasoning import reasoning_messages
 from insightv.images import ImageStore, open_picture
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
 from insightv.tiny import tell, world
+from insightv.tiny.model import SIDE
 from insightv.train.shown import to_json
 
 OURS, TRL = "insightv", "trl"
@@ -39,6 +44,7 @@ CASES = {
     "lora, 3 epochs": {"method": "lora", "epochs": 3.0},
     "full": {"method": "full", "epochs": 1.0},
     "lora, gradient checkpointing": {"method": "lora", "epochs": 1.0, "gradient_checkpointing": True},
+    "lora, large picture": {"method": "lora", "epochs": 1.0},
 }
 
 
@@ -65,6 +71,21 @@ def _path(question: str, index: int, steps: list[tuple[str, str]]) -> ReasoningP
     made = [Step(title=title, content=text, action="continue") for title, text in steps[:-1]]
     made.append(Step(title=steps[-1][0], content=steps[-1][1], action="summary"))
     return ReasoningPath(question_id=question, index=index, status="ok", steps=tuple(made), answer="?")
+
+
+def model_of(case: str, source: Path, folder: Path) -> Path:
+    """The model of a case, in `folder` where it is not the source itself."""
+    if not case.endswith("large picture"):
+        return source
+    if not folder.is_dir():
+        side = 3 * SIDE
+        shutil.copytree(source, folder)
+        for name in ("config.json", "processor_config.json"):
+            text = (folder / name).read_text("utf-8")
+            settings = json.loads(text)
+            settings.get("image_processor", settings)["image_grid_pinpoints"] = [[side, side]]
+            (folder / name).write_text(json.dumps(settings), "utf-8")
+    return folder
 
 
 class Training:
@@ -123,9 +144,13 @@ def sizes(model: Path, data: Path, work: Path) -> dict[str, float]:
         part, asked = batch["packed"]["part"], batch["completion_mask"].sum(1).tolist()
         own = [int((part == which).sum()) for which in (CHOSEN, REJECTED)]
         same = asked[0] - own[0]
-        found.append((int((part == SHARED).sum()) - same, *asked, same, part.numel(), int(batch["attention_mask"].sum())))
+        found.append(
+            (int((part == SHARED).sum()) - same, *asked, same, part.numel(), int(batch["attention_mask"].sum()))
+        )
     names = ("prompt", "chosen", "rejected", "same_beginning", "read_by_insightv", "read_by_trl")
-    return {name: round(statistics.mean(column), 1) for name, column in zip(names, zip(*found, strict=True), strict=True)}
+    return {
+        name: round(statistics.mean(column), 1) for name, column in zip(names, zip(*found, strict=True), strict=True)
+    }
 
 
 def peak_mib(way: str, case: str, options: argparse.Namespace, data: Path) -> float:
@@ -145,16 +170,18 @@ def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, An
     results = {}
     for name in options.case or CASES:
         runs: dict[str, list[Training]] = {OURS: [], TRL: []}
+        model = model_of(name, options.model, work / "large")
         for repeat in range(options.repeats + 1):
             for way in (OURS, TRL) if repeat % 2 else (TRL, OURS):
-                training = Training(way, options.model, data, work, CASES[name], options.batch)
+                training = Training(way, model, data, work, CASES[name], options.batch)
                 training.run()
                 runs[way].append(training)
                 del training.trainer
-        results[name] = _told(runs) | {"peak_mib": {way: peak_mib(way, name, options, data) for way in runs}}
+        results[name] = {"tokens": sizes(model, data, work)} | _told(runs)
+        results[name] |= {"peak_mib": {way: peak_mib(way, name, options, data) for way in runs}}
         print(f"{name:30}" + line(results[name]), flush=True)
     return {
-        "pairs": options.pairs, "batch": options.batch, "repeats": options.repeats, "tokens": sizes(options.model, data, work),
+        "pairs": options.pairs, "batch": options.batch, "repeats": options.repeats,
         "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]},
         "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
         "cases": results,
@@ -186,7 +213,8 @@ def line(case: dict[str, Any]) -> str:
     speed = " ".join(f"{way} {row['steps_per_second']:.2f} steps/s" for way, row in case["ways"].items())
     faster = "{median:.2f}x ({least:.2f}..{most:.2f})".format(**case["times_faster"])
     memory = " ".join(f"{way} {mib:.0f} MiB" for way, mib in case["peak_mib"].items())
-    return f"{speed}  {faster}, processor {case['times_less_processor']:.2f}x  {memory}  losses {case['losses_apart']:.1e} apart"
+    less = f"processor {case['times_less_processor']:.2f}x"
+    return f"{speed}  {faster}, {less}  {memory}  losses {case['losses_apart']:.1e} apart"
 
 
 def main() -> None:
@@ -214,7 +242,8 @@ def main() -> None:
         work = Path(scratch)
         if options.peak_of:
             [case] = options.case
-            Training(options.peak_of, options.model, options.data, work, CASES[case], options.batch).run()
+            model = model_of(case, options.model, work / "large")
+            Training(options.peak_of, model, options.data, work, CASES[case], options.batch).run()
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             return
         from insightv.train.preference import write_pairs

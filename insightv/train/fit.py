@@ -197,7 +197,7 @@ def _take_steps(
     if job.stage == "preference":
         from insightv.train.preference import round_report
 
-        facts["preference"] = round_report(job, base, trainer.state.log_history)
+        facts["preference"] = round_report(job, base, trainer)
     _publish(job, identity, base, facts)
 
 

@@ -36,7 +36,7 @@ class PairCollator:
     processor: Any
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The batch; rows are not changed."""
+        """The batch of some rows."""
         texts = [self._texts(row) for row in rows]
         images = [list(row["images"]) for row in rows]
         made = self.processor(
@@ -60,9 +60,10 @@ class PairCollator:
         return {**made, **self._seen_by_trl(prompts, replies), "packed": packed, "pair": pair}
 
     def _texts(self, row: Mapping[str, Any]) -> dict[str, str]:
-        example: dict[str, Any] = {"prompt": prepare_multimodal_messages(row["prompt"], images=list(row["images"]))}
-        example |= {name: prepare_multimodal_messages(row[name]) for name in ("chosen", "rejected")}
-        return apply_chat_template(example, self.processor)
+        example = dict(row) | {name: prepare_multimodal_messages(row[name]) for name in ("chosen", "rejected")}
+        example["prompt"] = prepare_multimodal_messages(row["prompt"], images=list(row["images"]))
+        texts: dict[str, str] = apply_chat_template(example, self.processor)
+        return texts
 
     def _ids(self, texts: list[str]) -> list[Tensor]:
         lists = self.processor(text=texts, add_special_tokens=False)["input_ids"]
@@ -89,7 +90,9 @@ def pack(
     """
     ids, parts, places = [], [], {CHOSEN: [], REJECTED: []}
     for prompt, better, worse in zip(prompts, chosen, rejected, strict=True):
-        same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(better.tolist(), worse.tolist(), strict=False)))
+        same = sum(
+            1 for _ in takewhile(lambda two: two[0] == two[1], zip(better.tolist(), worse.tolist(), strict=False))
+        )
         ids.append(torch.cat([prompt, better, worse[same:]]))
         trunk, ends = len(prompt) + same, (len(better) - same, len(worse) - same)
         lengths = torch.tensor([trunk, *ends])

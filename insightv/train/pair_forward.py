@@ -1,7 +1,7 @@
 """A vision-language model that reads packed pairs: prompt and pictures once, behind them both replies.
 
 The replies do not see each other and both count their positions from where they part, so the model cannot tell a
-packed pair from its two sequences. `not_shared` says for which models this is not proven (tests/train/test_pair_dpo.py).
+packed pair from its two sequences. `not_shared` says for which models that is not so, or not proven by a test.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def read_packed(model: PreTrainedModel) -> None:
             return plain(*args, **kwargs)
         text = backbone.config.get_text_config()
         kwargs["input_ids"] = packed["input_ids"]
-        kwargs["attention_mask"] = tree_mask(packed["part"], None if text._attn_implementation == "sdpa" else model.dtype)
+        kwargs["attention_mask"] = tree_mask(
+            packed["part"], None if text._attn_implementation == "sdpa" else model.dtype
+        )
         kwargs["position_ids"] = _positions(backbone, packed, kwargs)
         made = plain(*args, **kwargs)
         made.last_hidden_state = _of_replies(made.last_hidden_state, packed["places"])
@@ -119,7 +121,7 @@ def tree_mask(part: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _positions(backbone: Any, packed: dict[str, Tensor], kwargs: dict[str, Any]) -> Tensor:
-    """Positions (n, length), or (3, n, length) where pictures are counted in three: the rejected reply's stepped back."""
+    """Positions (n, length), or (3, n, length) where the model counts in three; the rejected reply's stepped back."""
     part, ids = packed["part"], packed["input_ids"]
     kinds = packed.get("mm_token_type_ids")
     if kinds is not None:

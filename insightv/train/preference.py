@@ -4,7 +4,7 @@
 
 The loss is that of Insight-V's code: sigmoid DPO plus cross-entropy on the chosen path. The reference is the policy at
 the start of the round, held fast: with adapters a frozen copy of the adapter (or the weights below a new one), without
-them a second model, loaded from the policy also when a training is resumed.
+them a second model, loaded from the policy also when a training is resumed. `pair_trainer` has the steps.
 """
 
 from __future__ import annotations
@@ -126,13 +126,16 @@ _TOLD = {
 }
 
 
-def round_report(job: Job, base: str, log: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+def round_report(job: Job, base: str, trainer: DPOTrainer) -> dict[str, Json]:
     """What the round did, from the trainer's log: each figure at the first and at the last entry.
 
     `log_ratio_*` is the mean log-ratio of policy and reference over a reply: how far the policy has drifted on it
     (a reward by DPO's own measure is `beta` times that). `margin` is in rewards, `logps_*` are sums over a reply.
+    `prompt_read_twice` says why the replies of a pair did not share one pass over their prompt (None: they did).
     """
-    settings = job.preference
+    from insightv.train.pair_trainer import why_plain
+
+    settings, log = job.preference, trainer.state.log_history
     told = {name: _ends(log, key) for name, key in _TOLD.items()}
     for name in ("chosen", "rejected"):
         told[f"log_ratio_{name}"] = _ends(log, f"rewards/{name}", 1 / settings.beta)
@@ -140,6 +143,7 @@ def round_report(job: Job, base: str, log: Sequence[Mapping[str, Json]]) -> dict
     adapter = None if settings.method == "full" else "continued" if continued else "new"
     chosen: dict[str, Json] = {"reference": job.policy, "base": base, "adapter": adapter, "beta": settings.beta}
     chosen |= {"losses": list(settings.losses), "loss_weights": list(settings.weights)}
+    chosen["prompt_read_twice"] = why_plain(trainer.model, trainer.args)
     return chosen | {name: dict(ends) for name, ends in told.items()}
 
 

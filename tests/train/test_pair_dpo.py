@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -12,13 +13,20 @@ import pytest
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
-from insightv.train.models import freeze, load_model, load_processor, lora_config
-from insightv.train.pair_batch import PairCollator
-from insightv.train.pair_forward import not_shared
-from insightv.train.pair_trainer import PairTrainer, trainer_for
-from insightv.train.settings import TrainSettings, settings_of
+from insightv.records import PreferencePair
+from insightv.train.checkpoints import Checkpoint, read_marker
+from insightv.train.fit import read_rows
+from insightv.train.models import freeze, load_model, load_processor, lora_config, vision_tower
+from insightv.train.pair_batch import pack
+from insightv.train.pair_forward import tree_mask
+from insightv.train.pair_trainer import PairTrainer, plain
+from insightv.train.preference import DPOPreferenceTrainer, dpo_trainer, write_pairs
+from insightv.train.settings import Job, TrainSettings, settings_of
+from insightv.train.steps import Recorder
+from tests.backends import tiny_vlm
 
 from . import tiny_qwen
+from .small import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 
@@ -122,7 +130,8 @@ def same(ours: Any, theirs: Any) -> None:
         moved += bool(weight.grad.abs().max() > 0)
         assert float((mine[name] - weight.grad).abs().max()) < 1e-4 * max(1.0, float(weight.grad.abs().max())), name
     assert moved > 5
-    assert not any(mine[name].any() for name in mine.keys() - {n for n, w in theirs.model.named_parameters() if w.grad is not None})
+    elsewhere = mine.keys() - {name for name, weight in theirs.model.named_parameters() if weight.grad is not None}
+    assert not any(mine[name].any() for name in elsewhere)
 
 
 @pytest.mark.parametrize("kind", ["new", "continued", "full"])
@@ -170,3 +179,92 @@ def test_rows_without_pictures_as_plain_trl(base: Path, tmp_path: Path, counts: 
     from trl.trainer.dpo_trainer import DPOTrainer
 
     same(*(one_step(trainer, llava(base), tmp_path, rows(counts)) for trainer in (PairTrainer, DPOTrainer)))
+
+
+def test_a_pair_is_one_sequence_and_its_replies_part_where_they_differ() -> None:
+    import torch
+
+    prompt, better, worse = (torch.tensor(ids) for ids in ([5, 6], [1, 2, 3], [1, 4]))
+    made = pack([prompt, prompt[:1]], [better, better], [worse, better[2:]], pad=0)
+    assert made["input_ids"].tolist() == [[5, 6, 1, 2, 3, 4], [5, 1, 2, 3, 3, 0]]
+    assert made["part"].tolist() == [[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 2, -1]]
+    told = made["input_ids"].repeat(2, 1).gather(1, made["places"])
+    assert told.tolist() == [
+        [6, 1, 2, 3],
+        [5, 1, 2, 3],
+        [6, 1, 4, 5],
+        [5, 3, 5, 5],
+    ]  # padding points to the first token
+    seen = tree_mask(made["part"], None)[0, 0]
+    assert seen.int().tolist()[-1] == [1, 1, 1, 0, 0, 1]
+    assert seen.int().tolist()[-2] == [1, 1, 1, 1, 1, 0]
+
+
+def job_in(folder: Path, policy: Path, pairs: list[PreferencePair], **changes: Any) -> Job:
+    write_pairs(pairs, folder / "pairs")
+    chosen: dict[str, Any] = {"max_steps": None, "epochs": 2.0, "save_steps": 4, "keep_checkpoints": 9}
+    settings = quick("preference", **(chosen | changes))
+    return Job(stage="preference", policy=str(policy), data=folder / "pairs", out=folder / "out", settings=settings)
+
+
+def trainer_of(job: Job, found: Checkpoint | None = None) -> Any:
+    recorder = Recorder(job, found)
+    data, processor = read_rows(job.data, job.work), load_processor(job.policy)
+    recorder.trainer, _ = dpo_trainer(job, data, processor, recorder, found)
+    return recorder.trainer
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_each_pair_goes_once_through_the_reference_and_each_batch_once_through_the_tower(
+    base: Path, pairs: list[PreferencePair], tmp_path: Path, method: str
+) -> None:
+    trainer = trainer_of(job_in(tmp_path, base, pairs, method=method))
+    assert isinstance(trainer, PairTrainer)
+    passes = {"tower": 0, "reference": 0}
+    towers = [
+        plain(model).get_submodule(vision_tower(plain(model))) for model in {trainer.model, trainer.ref_model} - {None}
+    ]
+
+    def count(name: str) -> Callable[..., None]:
+        def counted(*_: Any) -> None:
+            passes[name] += 1
+
+        return counted
+
+    for tower in towers:
+        tower.embeddings.register_forward_hook(count("tower"))
+    asked = trainer.compute_ref_log_probs
+    trainer.compute_ref_log_probs = lambda *given: (count("reference")(), asked(*given))[1]
+    trainer.train()
+    assert trainer.state.global_step == 12
+    assert passes == {"tower": 12, "reference": 6}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_resumed_in_the_second_epoch_it_goes_on_as_undisturbed(
+    base: Path, pairs: list[PreferencePair], tmp_path: Path, method: str
+) -> None:
+    job = job_in(tmp_path, base, pairs, method=method)
+    calm = trainer_of(job)
+    calm.train()
+    folder = job.work / "checkpoints" / "checkpoint-8"
+    found = Checkpoint(folder, 8, read_marker(folder) or {})
+    resumed = trainer_of(job, found)
+    resumed.train(resume_from_checkpoint=str(found.folder))
+    losses = [[entry["loss"] for entry in one.state.log_history if "loss" in entry] for one in (calm, resumed)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    theirs = dict(resumed.model.named_parameters())
+    assert all(float((weight - theirs[name]).abs().max()) < 1e-5 for name, weight in calm.model.named_parameters())
+
+
+def test_what_is_not_proven_is_left_to_plain_trl(tmp_path: Path, pairs: list[PreferencePair]) -> None:
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    window = tiny_vlm.build(tmp_path / "window", window=8)
+    out = DPOPreferenceTrainer(
+        child=False, device="cpu", batch_size=2, max_steps=1, warmup=0.0, learning_rate=1e-3
+    ).train(window, pairs, tmp_path / "out")
+    report = json.loads((out / "report.json").read_text())["preference"]
+    assert "full attention" in report["prompt_read_twice"]
+    trainer = trainer_of(job_in(tmp_path, window, pairs))
+    assert type(trainer) is DPOTrainer
