@@ -88,7 +88,8 @@ def pack(
     Returns `input_ids` and `part` (pairs, length), and `places` (2 pairs, 1 + longest reply): of the last token of the
     prompt and every token of the chosen, then of the rejected replies, where it stands in its pair's sequence.
     """
-    ids, parts, places = [], [], {CHOSEN: [], REJECTED: []}
+    ids, parts = [], []
+    places: dict[int, list[Tensor]] = {CHOSEN: [], REJECTED: []}
     for prompt, better, worse in zip(prompts, chosen, rejected, strict=True):
         same = sum(
             1 for _ in takewhile(lambda two: two[0] == two[1], zip(better.tolist(), worse.tolist(), strict=False))

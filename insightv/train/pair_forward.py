@@ -126,7 +126,7 @@ def _positions(backbone: Any, packed: dict[str, Tensor], kwargs: dict[str, Any])
     kinds = packed.get("mm_token_type_ids")
     if kinds is not None:
         grids = kwargs.get("image_grid_thw")
-        place, _ = backbone.get_rope_index(ids, kinds, grids, attention_mask=part != PADDING)
+        place: Tensor = backbone.get_rope_index(ids, kinds, grids, attention_mask=part != PADDING)[0]
     else:
         place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     chosen = (part == CHOSEN).sum(1, keepdim=True)

@@ -19,18 +19,18 @@ from insightv.train.pair_batch import PairCollator
 from insightv.train.pair_forward import SharedTower, not_shared, read_packed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-    from trl.trainer.dpo_config import DPOConfig
+    from torch import nn
+    from transformers import PreTrainedModel, TrainingArguments
 
 
-def trainer_for(model: PreTrainedModel, args: DPOConfig) -> type[DPOTrainer]:
+def trainer_for(model: nn.Module, args: TrainingArguments) -> type[DPOTrainer]:
     """The trainer to train `model` with: `PairTrainer`, or TRL's own where its numbers could be others."""
     return DPOTrainer if why_plain(model, args) else PairTrainer
 
 
-def why_plain(model: PreTrainedModel, args: DPOConfig) -> str | None:
+def why_plain(model: nn.Module, args: TrainingArguments) -> str | None:
     """Why `model` is trained with TRL's own trainer, or None."""
-    if not args.disable_dropout:
+    if not getattr(args, "disable_dropout", False):
         return "trl.disable_dropout is off"
     return not_shared(plain(model))
 
@@ -60,7 +60,8 @@ class PairTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         batch = {name: value for name, value in inputs.items() if name != "pair"}
         batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self._reference(inputs["pair"], batch)
-        return super()._compute_loss(model, batch, return_outputs)
+        loss: Any = super()._compute_loss
+        return loss(model, batch, return_outputs)
 
     def _reference(self, pair: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities (pairs) of the chosen and the rejected replies, remembered where the process is whole.
@@ -71,7 +72,8 @@ class PairTrainer(DPOTrainer):
         if None not in known:
             chosen, rejected = torch.tensor(known, device=pair.device).unbind(1)
         else:
-            chosen, rejected = self.compute_ref_log_probs(self.ref_model or self.model, batch)
+            ask: Any = self.compute_ref_log_probs
+            chosen, rejected = ask(self.ref_model or self.model, batch)
         if not self._sharded:
             everyones = self.accelerator.gather((pair, chosen, rejected))
             pairs, better, worse = (one.tolist() for one in everyones)

@@ -135,6 +135,7 @@ def round_report(job: Job, base: str, trainer: DPOTrainer) -> dict[str, Json]:
     """
     from insightv.train.pair_trainer import why_plain
 
+    trained: Any = trainer.model
     settings, log = job.preference, trainer.state.log_history
     told = {name: _ends(log, key) for name, key in _TOLD.items()}
     for name in ("chosen", "rejected"):
@@ -143,7 +144,7 @@ def round_report(job: Job, base: str, trainer: DPOTrainer) -> dict[str, Json]:
     adapter = None if settings.method == "full" else "continued" if continued else "new"
     chosen: dict[str, Json] = {"reference": job.policy, "base": base, "adapter": adapter, "beta": settings.beta}
     chosen |= {"losses": list(settings.losses), "loss_weights": list(settings.weights)}
-    chosen["prompt_read_twice"] = why_plain(trainer.model, trainer.args)
+    chosen["prompt_read_twice"] = why_plain(trained, trainer.args)
     return chosen | {name: dict(ends) for name, ends in told.items()}
 
 

@@ -88,9 +88,16 @@ def one_step(trainer_class: type[Any], make: Make, folder: Path, batch: list[dic
     else:
         from peft import get_peft_model
 
-        model = get_peft_model(model, lora_config(model, settings))
+        config: Any = lora_config(model, settings)
+        model = get_peft_model(model, config)
         _disturb(model, seed=5)
-    options = {"output_dir": str(folder), "report_to": "none", "use_cpu": True, "bf16": False, "max_length": None}
+    options: dict[str, Any] = {
+        "output_dir": str(folder),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "max_length": None,
+    }
     options |= {"loss_type": ["sigmoid", "sft"], "gradient_checkpointing": False, "disable_tqdm": True}
     trainer = trainer_class(
         model, ref_model=reference, args=DPOConfig(**(options | changes)), peft_config=adapters,
@@ -216,7 +223,7 @@ def trainer_of(job: Job, found: Checkpoint | None = None) -> Any:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_each_pair_goes_once_through_the_reference_and_each_batch_once_through_the_tower(
-    base: Path, pairs: list[PreferencePair], tmp_path: Path, method: str
+    base: Path, pairs: list[PreferencePair], tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_of(job_in(tmp_path, base, pairs, method=method))
     assert isinstance(trainer, PairTrainer)
@@ -232,9 +239,10 @@ def test_each_pair_goes_once_through_the_reference_and_each_batch_once_through_t
         return counted
 
     for tower in towers:
-        tower.embeddings.register_forward_hook(count("tower"))
+        inner: Any = tower.embeddings
+        inner.register_forward_hook(count("tower"))
     asked = trainer.compute_ref_log_probs
-    trainer.compute_ref_log_probs = lambda *given: (count("reference")(), asked(*given))[1]
+    monkeypatch.setattr(trainer, "compute_ref_log_probs", lambda *given: (count("reference")(), asked(*given))[1])
     trainer.train()
     assert trainer.state.global_step == 12
     assert passes == {"tower": 12, "reference": 6}
