@@ -13,6 +13,7 @@ from pathlib import Path
 
 from insightv.records import (
     Answer,
+    AskOptions,
     Completion,
     Message,
     PreferencePair,
@@ -21,6 +22,7 @@ from insightv.records import (
     Sampling,
     Schema,
     Score,
+    Step,
 )
 
 
@@ -71,6 +73,14 @@ class Generator(ABC):
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
         """Exactly `n` paths with indices 0..n-1 in order; those that did not work out are rejected or failed."""
 
+    async def stream(self, question: Question, *, seed: int = 0) -> AsyncIterator[Step | ReasoningPath]:
+        """The steps of one path as they come, then the path. By default: the path alone."""
+        yield (await self.generate(question, 1, seed=seed))[0]
+
+    def within(self, options: AskOptions) -> Generator:
+        """This generator for one question, kept to `options`. By default itself, as it is set."""
+        return self
+
 
 class Scorer(ABC):
     """Judges the paths of one question."""
@@ -91,6 +101,10 @@ class ReasoningAgent(ABC):
         """The path's text in pieces as they come, then the path. By default: the path alone."""
         yield await self.reason(question, seed=seed)
 
+    def within(self, options: AskOptions) -> ReasoningAgent:
+        """This agent for one question, kept to `options`. By default itself, as it is set."""
+        return self
+
 
 class SummaryAgent(ABC):
     """Judges a path and answers."""
@@ -102,6 +116,10 @@ class SummaryAgent(ABC):
     async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
         """The answer's text in pieces as they come, then the answer. By default: the answer alone."""
         yield await self.summarize(question, path)
+
+    def within(self, options: AskOptions) -> SummaryAgent:
+        """This agent for one question, kept to `options`. By default itself, as it is set."""
+        return self
 
 
 class PreferenceTrainer(ABC):

@@ -112,6 +112,20 @@ class Sampling(Record):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
+class AskOptions(Record):
+    """What one question may take, and how its replies are drawn; None leaves it as the agents are set.
+
+    `deadline_s` bounds the whole, `max_steps` the steps of a path, `max_tokens` what both agents write together. A
+    limit never raises an agent's own.
+    """
+
+    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_steps: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+
+
 class Schema(Record):
     """The JSON schema that a reply must follow; `name` says which call it is (`reasoning_step`, ...)."""
 
@@ -214,13 +228,20 @@ class Band(StrEnum):
 
 
 class Answer(Record):
-    """The two agents' answer. `followed` says whether it agrees with the path's own answer; None: cannot be told."""
+    """The two agents' answer.
+
+    `followed` says whether it agrees with what the path comes to, False where it overrules it; None: cannot be told.
+    Where several paths were asked for they are in `paths`, `path` is what the summary agent saw of them, and
+    `agreement` is the share (0..1) of those that come to the answer among those of which that can be told.
+    """
 
     text: str
     path: ReasoningPath | None = None
     followed: bool | None = None
     usage: Usage = Usage()
     flags: tuple[str, ...] = ()
+    paths: tuple[ReasoningPath, ...] = ()
+    agreement: float | None = Field(default=None, ge=0, le=1)
 
 
 class PreferencePair(Record):

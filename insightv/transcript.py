@@ -106,7 +106,7 @@ def _read_steps(body: str, complete: bool) -> tuple[Step, ...]:
     for number, part in enumerate(whole, 1):
         title, _, content = part.partition("\n")
         content = content if number == len(parts) else content.removesuffix("\n")
-        title, content = _read_title(title), _read_content(content)
+        title, content = read_title(title), _read_content(content)
         if not title.strip() or not content.strip():
             raise Unreadable("blank", f"step {number} has a blank title or content")
         last = complete and number == len(whole)
@@ -118,7 +118,9 @@ def _write_title(title: str) -> str:
     return re.sub(r"(\\*)([\n\u2424])", lambda m: m[1] * 2 + ("\u2424" if m[2] == "\n" else "\\\u2424"), title)
 
 
-def _read_title(title: str) -> str:
+def read_title(title: str) -> str:
+    """The title that a title line holds."""
+
     def read(match: re.Match[str]) -> str:
         half, odd = divmod(len(match[1]), 2)
         return "\\" * half + ("\u2424" if odd else "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from functools import wraps
 from typing import Any, get_args
 
@@ -10,9 +11,9 @@ from insightv.agents.asking import RejectedCode, all_of
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.errors import ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
-from insightv.records import Question, ReasoningPath
+from insightv.records import AskOptions, Question, ReasoningPath
 from insightv.seeds import seed_of
-from insightv.transcript import to_text
+from insightv.transcript import TAGS, to_text
 
 _UNUSABLE = frozenset(("empty", "bad_characters"))
 
@@ -82,11 +83,23 @@ class StepReasoner(ReasoningAgent):
         return (await self._generator.generate(question, 1, seed=seed))[0]
 
     async def stream_reason(self, question: Question, *, seed: int = 0) -> AsyncIterator[str | ReasoningPath]:
-        """The steps as text once all are there, then the path."""
-        path = await self.reason(question, seed=seed)
-        if path.steps:
-            yield to_text(path)
-        yield path
+        """The steps as text, each as it comes, then the path."""
+        parts, shown = self._generator.stream(question, seed=seed), 0
+        async with aclosing(parts):  # type: ignore[type-var]  # an async generator in fact
+            async for part in parts:
+                steps = part.steps[shown:] if isinstance(part, ReasoningPath) else (part,)
+                for step in steps:
+                    body = to_text((step,)).removeprefix(TAGS[0]).removesuffix(TAGS[1])
+                    yield body.removesuffix("\n") if shown else TAGS[0] + body.removesuffix("\n")
+                    shown += 1
+                if isinstance(part, ReasoningPath):
+                    if shown:
+                        yield "\n" + TAGS[1]
+                    yield part
+
+    def within(self, options: AskOptions) -> StepReasoner:
+        """See `ReasoningAgent.within`."""
+        return StepReasoner(self._generator.within(options))
 
 
 @wraps(ProgressiveGenerator, assigned=(), updated=())

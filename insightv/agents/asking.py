@@ -7,6 +7,7 @@ another seed. Failed tries count in the usage and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
-from insightv.records import Completion, Message, Question, Sampling, Schema, Usage
+from insightv.records import AskOptions, Completion, Message, Question, Sampling, Schema, Usage
 from insightv.replies import Unreadable
 
 T = TypeVar("T")
@@ -101,6 +102,16 @@ class Asker:
     def sampling(self, seed: int) -> Sampling:
         """The sampling of one call."""
         return self._sampling.model_copy(update={"seed": seed})
+
+    def within(self, options: AskOptions) -> Asker:
+        """The same, kept to `options`."""
+        given = {"temperature": options.temperature, "top_p": options.top_p}
+        update: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if options.max_tokens is not None:
+            update["max_tokens"] = min(options.max_tokens, self._sampling.max_tokens)
+        kept = copy.copy(self)
+        kept._sampling = self._sampling.model_copy(update=update)
+        return kept
 
     async def ask(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from insightv.agents.asking import Asker, GaveUp, question_message
 from insightv.agents.summary import read_answer
 from insightv.errors import ModelError
 from insightv.interfaces import ChatModel, SummaryAgent
-from insightv.records import Answer, Message, Question, ReasoningPath
+from insightv.records import Answer, AskOptions, Message, Question, ReasoningPath
 from insightv.seeds import seed_of
 
 SYSTEM_PROMPT = """\
@@ -52,6 +53,12 @@ class DirectAnswer(SummaryAgent):
     def prompts(self) -> dict[str, str]:
         """The prompts in use, by name; part of a run's identity."""
         return {"system": str(self._system.content)}
+
+    def within(self, options: AskOptions) -> DirectAnswer:
+        """See `SummaryAgent.within`."""
+        agent = copy.copy(self)
+        agent._asker = self._asker.within(options)
+        return agent
 
     async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
         """The answer; of the path only its seed is used.

@@ -8,7 +8,9 @@ and where a chain cannot go on its path ends with a code (`insightv.agents.askin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from insightv.agents.likeness import says_again
 from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel, Generator
-from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage
+from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage
 from insightv.replies import Reading, Unreadable, read_object
 from insightv.seeds import seed_of
 
@@ -125,6 +127,7 @@ class ProgressiveGenerator(Generator):
         )
         self._max_steps = max_steps
         self._min_steps = min_steps
+        self._most_tokens: int | None = None
         self._together = first_step == "together"
         self._system = Message(role="system", content=system_prompt or SYSTEM_PROMPT)
         self._next = Message(role="user", content=next_prompt or NEXT_PROMPT)
@@ -170,22 +173,56 @@ class ProgressiveGenerator(Generator):
             if chain.index:
                 await led.wait()
             try:
-                answer = await self._walk(chain, lambda step: seed_at(chain, step), firsts[chain.index], led)
-            except GaveUp as gave_up:
-                return self._ended(question, chain, gave_up)
+                return await self._whole(question, chain, lambda step: seed_at(chain, step), firsts[chain.index], led)
             finally:
                 led.set()
-            return self._path(question, chain, status="ok", answer=answer)
 
         return await all_of([walk(chain) for chain in chains])
+
+    async def stream(self, question: Question, *, seed: int = 0) -> AsyncIterator[Step | ReasoningPath]:
+        """The steps of one path as they are kept, then the path, the same as `generate` makes it; raises as it does."""
+        chain = _Chain(0, seed_of(seed, question.id, 0), [self._system, question_message(question)])
+        parts = self._parts(question, chain, lambda step: lambda attempt: seed_of(seed, question.id, 0, step, attempt))
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+
+    def within(self, options: AskOptions) -> ProgressiveGenerator:
+        """See `Generator.within`; a path that has used up its tokens ends as rejected (truncated)."""
+        kept = copy.copy(self)
+        kept._asker = self._asker.within(options)
+        kept._max_steps = min(self._max_steps, options.max_steps or self._max_steps)
+        kept._min_steps = min(self._min_steps, kept._max_steps)
+        kept._most_tokens = options.max_tokens
+        return kept
+
+    async def _whole(self, question: Question, *walk: Any) -> ReasoningPath:
+        async with aclosing(self._parts(question, *walk)) as parts:
+            *_, path = [part async for part in parts if isinstance(part, ReasoningPath)]
+        return path
+
+    async def _parts(self, question: Question, chain: _Chain, *walk: Any) -> AsyncGenerator[Step | ReasoningPath, None]:
+        """The steps of a chain as they are kept, then its path."""
+        answer = ""
+        try:
+            async with aclosing(self._walk(chain, *walk)) as parts:
+                async for part in parts:
+                    if isinstance(part, Step):
+                        yield part
+                    else:
+                        answer = part
+        except GaveUp as gave_up:
+            yield self._ended(question, chain, gave_up)
+        else:
+            yield self._path(question, chain, status="ok", answer=answer)
 
     async def _walk(
         self,
         chain: _Chain,
         seeds: Callable[[int], Callable[[int], int]],
-        first: Completion | None,
-        led: asyncio.Event,
-    ) -> str:
+        first: Completion | None = None,
+        led: asyncio.Event | None = None,
+    ) -> AsyncGenerator[Step | str, None]:
         """The chain's steps to its summary, then its answer."""
         for number in range(self._max_steps):
             if number:
@@ -193,7 +230,8 @@ class ProgressiveGenerator(Generator):
             kept = await self._asker.ask(
                 chain.messages, self._reader(number), seeds(number), schema=STEP_SCHEMA, first=None if number else first
             )
-            led.set()
+            if led is not None:
+                led.set()
             step, flags = kept.value
             chain.keep(kept, flags)
             if any(says_again(step.content, earlier.content) for earlier in chain.steps):
@@ -201,6 +239,9 @@ class ProgressiveGenerator(Generator):
                 raise GaveUp("rejected", "repetition", f"step {number + 1} says an earlier step again", Usage())
             chain.steps.append(step)
             chain.messages.append(Message(role="assistant", content=kept.completion.text))
+            yield step
+            if self._most_tokens is not None and chain.usage.completion_tokens >= self._most_tokens:
+                raise GaveUp("rejected", "truncated", f"the path has used its {self._most_tokens} tokens", Usage())
             if step.action == "summary":
                 break
         else:
@@ -209,7 +250,7 @@ class ProgressiveGenerator(Generator):
         final = await self._asker.ask(chain.messages, _read_final, seeds(len(chain.steps)), schema=FINAL_SCHEMA)
         answer, flags = final.value
         chain.keep(final, flags)
-        return answer
+        yield answer
 
     def _reader(self, number: int) -> Callable[[str], _ReadStep]:
         def read(text: str) -> _ReadStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from insightv.agents.asking import Asker, GaveUp, Kept, calls_of, question_message, read_whole
 from insightv.errors import ModelError
 from insightv.interfaces import ChatModel, ReasoningAgent
-from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage
+from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage
 from insightv.replies import Unreadable
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, from_text
@@ -84,13 +85,19 @@ class ThoughtsReasoner(ReasoningAgent):
         self._asker = Asker(
             model, tries=tries, temperature=temperature, top_p=top_p, max_tokens=max_tokens, extra=extra
         )
-        self._tags = check_tags(tags)
-        self._system = _system(system_prompt, self._tags)
+        self.tags = check_tags(tags)
+        self._system = _system(system_prompt, self.tags)
 
     @property
     def prompts(self) -> dict[str, str]:
         """The prompts in use, by name; part of a run's identity."""
         return {"system": str(self._system.content)}
+
+    def within(self, options: AskOptions) -> ThoughtsReasoner:
+        """See `ReasoningAgent.within`; a step limit is the reasoner's to keep."""
+        agent = copy.copy(self)
+        agent._asker = self._asker.within(options)
+        return agent
 
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """One path.
@@ -128,9 +135,9 @@ class ThoughtsReasoner(ReasoningAgent):
             yield self._ended(question, seed, GaveUp("rejected", error.code, str(error), reply.usage, reply))
 
     def _read(self, text: str) -> tuple[Step, ...]:
-        steps, complete = from_text(text, self._tags)
+        steps, complete = from_text(text, self.tags)
         if not complete:
-            raise Unreadable("no_end", f"the reply ends without {self._tags[1]}")
+            raise Unreadable("no_end", f"the reply ends without {self.tags[1]}")
         return _stripped(steps)
 
     def _whole(self, question: Question, seed: int, kept: Kept[tuple[Step, ...]]) -> ReasoningPath:
@@ -155,7 +162,7 @@ class ThoughtsReasoner(ReasoningAgent):
     def _whole_steps(self, text: str) -> tuple[Step, ...]:
         """The steps of a cut reply that are certainly whole; none where it cannot be read."""
         try:
-            steps, _ = from_text(text, self._tags)
+            steps, _ = from_text(text, self.tags)
         except Unreadable:
             return ()
         return _stripped(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from insightv.agents.asking import Asker, GaveUp, read_whole
 from insightv.agents.reasoning import with_tags
 from insightv.errors import ModelError
 from insightv.interfaces import ChatModel, SummaryAgent
-from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage
+from insightv.records import Answer, AskOptions, Completion, Message, Question, ReasoningPath, Usage
 from insightv.replies import Unreadable, check_text
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, to_text
@@ -31,6 +32,7 @@ short phrase, and with the letter alone where choices are lettered.
 
 _NO_REASONING = "(There is no reasoning. Answer from the image.)"
 _CUT = "(The reasoning was cut off here; its end is missing.)"
+_CUT_CODES = ("truncated", "deadline", "step_limit")
 _UNFINISHED = "(The reasoning came to no conclusion.)"
 
 
@@ -50,8 +52,7 @@ class JudgingSummary(SummaryAgent):
     """Answers with a model that weighs a path.
 
     `Answer.usage` is what this agent spent, without the path's. Its flags say what was not as it should be with the
-    path: path_failed (its calls were not answered), path_cut (truncated), path_rejected (unusable in another way),
-    no_reasoning (it has no step). A stream has one try: what was shown cannot be taken back.
+    path (see `marks`). A stream has one try: what was shown cannot be taken back.
 
     Args:
         model: asked for the answer.
@@ -86,6 +87,12 @@ class JudgingSummary(SummaryAgent):
     def prompts(self) -> dict[str, str]:
         """The prompts in use, by name; part of a run's identity."""
         return {"system": str(_system(self._system_prompt, self._tags).content)}
+
+    def within(self, options: AskOptions) -> JudgingSummary:
+        """See `SummaryAgent.within`."""
+        agent = copy.copy(self)
+        agent._asker = self._asker.within(options)
+        return agent
 
     async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
         """The answer.
@@ -146,7 +153,7 @@ def _reasoning(path: ReasoningPath, tags: Tags) -> str:
     text = to_text(path, tags)
     if path.status == "ok":
         return text
-    return f"{text}\n{_CUT if path.code == 'truncated' else _UNFINISHED}"
+    return f"{text}\n{_CUT if path.code in _CUT_CODES else _UNFINISHED}"
 
 
 def _seeds(question: Question, path: ReasoningPath) -> Callable[[int], int]:
@@ -170,16 +177,25 @@ def _unanswered(code: str, detail: str, usage: Usage, kept: str) -> ModelError:
     return ModelError(code, f"the summary agent gave no answer: {detail}", usage=usage, kept=kept[:2000])
 
 
-def _answer(text: str, path: ReasoningPath, usage: Usage) -> Answer:
+def marks(path: ReasoningPath) -> tuple[str, ...]:
+    """What is not as it should be with a path, as flags of the answer.
+
+    path_failed (its calls were not answered), path_cut (by the token limit, the deadline or the step limit),
+    path_rejected (unusable in another way), no_reasoning (it has no step).
+    """
     flags: list[str] = []
     if path.status == "failed":
         flags.append("path_failed")
     elif path.status == "rejected":
-        flags.append("path_cut" if path.code == "truncated" else "path_rejected")
+        flags.append("path_cut" if path.code in _CUT_CODES else "path_rejected")
     if not path.steps:
         flags.append("no_reasoning")
+    return tuple(flags)
+
+
+def _answer(text: str, path: ReasoningPath, usage: Usage) -> Answer:
     followed = None if path.answer is None else agreement(text, path.answer)
-    return Answer(text=text, path=path, followed=followed, usage=usage, flags=tuple(flags))
+    return Answer(text=text, path=path, followed=followed, usage=usage, flags=marks(path))
 
 
 def _plain(text: str) -> str:

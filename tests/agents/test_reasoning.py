@@ -193,9 +193,10 @@ def test_a_generator_as_an_agent() -> None:
 
 def test_a_generator_as_an_agent_streams_its_steps_as_text() -> None:
     agent = stepwise(FakeModel(walks(2)), min_steps=2)
-    text, path = asyncio.run(pieces_of(agent.stream_reason(QUESTION)))
+    *texts, path = asyncio.run(pieces_of(agent.stream_reason(QUESTION)))
     assert isinstance(path, ReasoningPath)
-    assert text == to_text(path)
+    assert "".join(map(str, texts)) == to_text(path)
+    assert [f"### {step.title}" in str(text) for step, text in zip(path.steps, texts, strict=False)] == [True, True]
     assert list(inspect.signature(stepwise).parameters) == list(inspect.signature(ProgressiveGenerator).parameters)
 
 

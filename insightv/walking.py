@@ -1,0 +1,190 @@
+"""How a `Reasoner` comes to its path: one path kept to its limits, several of them, and which the summary agent sees."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from insightv.assess.rules import decide
+from insightv.errors import InsightvError, ModelError
+from insightv.events import PathText, StepEvent, StepStarted, StepText
+from insightv.interfaces import ReasoningAgent, Scorer
+from insightv.records import Question, ReasoningPath, Score, Step, Usage
+from insightv.step_reader import StepReader
+from insightv.systems import concluded
+from insightv.transcript import TAGS
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+PATH_SHARE = 0.75
+"""The share of the deadline and of the tokens that the paths may use; the rest is kept for the answer."""
+
+
+class Deadline:
+    """The time that one question has, from now on; None: no limit."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._ends = None if seconds is None else time.monotonic() + seconds
+        self._seconds = seconds
+
+    async def wait(self, work: Awaitable[T], *, share: float = 1.0) -> T:
+        """The result of `work`.
+
+        Raises:
+            TimeoutError: the time is up, but for what is left of it after its first `share`.
+        """
+        if self._ends is None or self._seconds is None:
+            return await work
+        left = self._ends - (1 - share) * self._seconds - time.monotonic()
+        async with asyncio.timeout(max(0.0, left)):
+            return await work
+
+
+async def walk(
+    agent: ReasoningAgent, question: Question, seed: int, deadline: Deadline, max_steps: int | None = None
+) -> AsyncGenerator[PathText | StepEvent | ReasoningPath, None]:
+    """One path as events, at its end as a whole. One that fails or is cut is a path too, with the steps it has.
+
+    Raises:
+        StopRun: nothing more may be asked.
+    """
+    reader, path = StepReader(getattr(agent, "tags", TAGS)), None
+    pieces: Any = agent.stream_reason(question, seed=seed)  # an async generator in fact
+    try:
+        async with aclosing(pieces):
+            while path is None:
+                piece = await deadline.wait(anext(pieces), share=PATH_SHARE)
+                if isinstance(piece, ReasoningPath):
+                    path = piece
+                    continue
+                yield PathText(piece)
+                for event in reader.feed(piece):
+                    if max_steps is not None and event.number > max_steps:
+                        path = _cut(question, seed, reader.steps[:max_steps], "step_limit")
+                        break
+                    yield event
+    except StopAsyncIteration:
+        raise TypeError(f"{type(agent).__name__}.stream_reason() ended without a path") from None
+    except TimeoutError:
+        path = _cut(question, seed, reader.steps, "deadline")
+    except ModelError as error:
+        path = _failed(question, seed, error)
+    if max_steps is not None and len(path.steps) > max_steps:
+        path = path.model_copy(update={"steps": path.steps[:max_steps], "status": "rejected", "code": "step_limit"})
+    for event in told(path, reader.started):
+        yield event
+    yield path
+
+
+async def one_path(
+    agent: ReasoningAgent, question: Question, seed: int, deadline: Deadline, max_steps: int | None = None
+) -> ReasoningPath:
+    """One path as a whole. With a step limit it is watched as it is written, and stopped; then it has one try."""
+    if max_steps is not None:
+        async with aclosing(walk(agent, question, seed, deadline, max_steps)) as events:
+            *_, path = [event async for event in events if isinstance(event, ReasoningPath)]
+        return path
+    try:
+        return await deadline.wait(agent.reason(question, seed=seed), share=PATH_SHARE)
+    except TimeoutError:
+        return _cut(question, seed, (), "deadline")
+    except ModelError as error:
+        return _failed(question, seed, error)
+
+
+def told(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
+    """The steps of a path as events, from the first that was not told `already`."""
+    events: list[StepEvent] = []
+    for number, step in enumerate(path.steps[already:], already + 1):
+        events += [StepStarted(number, step.title), StepText(number, step.content)]
+    return events
+
+
+def conclusion(path: ReasoningPath) -> str | None:
+    """What a path comes to by itself; None where it comes to nothing."""
+    return concluded(path).answer
+
+
+def agrees(question: Question, answer: str, path: ReasoningPath) -> bool | None:
+    """Whether a path comes to an answer, as far as rules can tell from its own answer or its last step."""
+    own = conclusion(path)
+    if own is None:
+        return None
+    return decide(question.question, answer, own, choices=question.choices, tolerance=0.0).correct
+
+
+def agreement(question: Question, answer: str, paths: Sequence[ReasoningPath]) -> float | None:
+    """The share of paths that come to the answer, among those of which that can be told; None where there is none."""
+    known = [verdict for path in paths if (verdict := agrees(question, answer, path)) is not None]
+    return sum(known) / len(known) if known else None
+
+
+async def best_of(scorer: Scorer, question: Question, paths: Sequence[ReasoningPath]) -> ReasoningPath:
+    """The whole path with the best score that the scorer does not refuse; the first whole one where none is judged.
+
+    Raises:
+        StopRun: nothing more may be asked.
+    """
+    whole = [path for path in paths if path.status == "ok"]
+    if len(whole) < 2:
+        return (whole or sorted(paths, key=lambda path: -len(path.steps)))[0]
+    try:
+        scores: list[Score] = await scorer.score(question, whole)
+    except (ModelError, TimeoutError) as error:
+        log.warning("the paths could not be scored: %s", error)
+        return whole[0]
+    if len(scores) != len(whole):
+        raise InsightvError(f"{type(scorer).__name__} gave {len(scores)} scores for {len(whole)} paths")
+    return max(zip(scores, whole, strict=True), key=lambda pair: _rank(pair[0]))[1]
+
+
+def merged(paths: Sequence[ReasoningPath]) -> ReasoningPath:
+    """All paths that have steps as one, each step under the number of its path."""
+    shown = [path for path in paths if path.steps]
+    if len(shown) < 2:
+        return (shown or list(paths))[0]
+    steps = tuple(
+        Step(title=f"Path {number}: {step.title}", content=step.content, action=step.action)
+        for number, path in enumerate(shown, 1)
+        for step in path.steps
+    )
+    whole = [path for path in shown if path.status == "ok"]
+    return (whole or shown)[0].model_copy(update={"steps": steps, "answer": None, "calls": ()})
+
+
+def _rank(score: Score) -> tuple[int, float]:
+    if score.accepted is False:
+        return 0, score.value or 0.0
+    return (1, 0.0) if score.value is None and score.accepted is None else (2, score.value or 0.0)
+
+
+def _cut(question: Question, seed: int, steps: Sequence[Step], code: str) -> ReasoningPath:
+    """A path that was stopped; what its last call cost is not known but for the call itself."""
+    return ReasoningPath(
+        question_id=question.id,
+        index=0,
+        status="rejected",
+        code=code,
+        detail="the path was stopped by a limit of this question",
+        steps=tuple(steps),
+        seed=seed,
+        usage=Usage(requests=1),
+        flags=("usage_unknown",),
+    )
+
+
+def _failed(question: Question, seed: int, error: ModelError) -> ReasoningPath:
+    return ReasoningPath(
+        question_id=question.id,
+        index=0,
+        status="failed",
+        code=error.code,
+        detail=str(error),
+        seed=seed,
+        usage=error.usage,
+    )
