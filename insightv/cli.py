@@ -17,6 +17,7 @@ from insightv.cli_answer import answer
 from insightv.cli_build import build, demo
 from insightv.cli_evaluate import evaluate
 from insightv.cli_run import export, status
+from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
 from insightv.errors import InsightvError
 from insightv.terminal import err, say
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, build, answer, status, export, evaluate, plugins, config):
+for command in (demo, build, answer, serve, status, export, evaluate, plugins, config):
     app.command()(command)
 
 

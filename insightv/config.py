@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from insightv.errors import ConfigError, StorageFull
+from insightv.serve_settings import ServeSection
 
 _SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
 
@@ -176,6 +177,7 @@ class Settings(Section):
     images: ImageSection = ImageSection()
     questions: QuestionSection = QuestionSection()
     datasets: DatasetSection = DatasetSection()
+    serve: ServeSection = ServeSection()
 
 
 def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:

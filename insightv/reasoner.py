@@ -6,71 +6,53 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from insightv.agents.asking import all_of
 from insightv.config import check_settings, load_settings
 from insightv.doors import blocking
-from insightv.errors import ConfigError, InputError
+from insightv.errors import ConfigError, InputError, InsightvError, StopRun
+from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import aopen_question
-from insightv.interfaces import ChatModel, ReasoningAgent, SummaryAgent
+from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry, default_registry
-from insightv.records import Answer, Picture, Question, ReasoningPath
+from insightv.records import Answer, AskOptions, Picture, Question, ReasoningPath
 from insightv.run import CONFIG
+from insightv.seeds import seed_of
 from insightv.trained import trained_folders, with_trained
+from insightv.walking import Deadline, best_of, for_answer, for_path, joined, late, merged, one_path, told, walk
 from insightv.wiring import Workshop
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
 
-ImageSource = "str | Path | bytes | Image.Image | Picture"
-
-
-@dataclass(frozen=True)
-class PathText:
-    """A piece of the path's text, as it comes."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class PathDone:
-    """The path, whole or as far as it came."""
-
-    path: ReasoningPath
-
-
-@dataclass(frozen=True)
-class AnswerText:
-    """A piece of the answer's text, as it comes."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class AnswerDone:
-    """The answer, with its path and the usage of both agents."""
-
-    answer: Answer
-
-
-Event = PathText | PathDone | AnswerText | AnswerDone
+Show = Literal["best", "all"]
+_AS_SET = AskOptions()
 
 
 class Reasoner:
-    """A reasoning agent and a summary agent. `models` are closed with the reasoner."""
+    """A reasoning agent and a summary agent.
+
+    `scorer` chooses among several paths of one question. `models` are closed with the reasoner.
+    """
 
     trained: bool = False
     """Whether the agents are the checkpoints that a run has trained."""
 
     def __init__(
-        self, reasoning_agent: ReasoningAgent, summary_agent: SummaryAgent, *, models: Sequence[ChatModel] = ()
+        self,
+        reasoning_agent: ReasoningAgent,
+        summary_agent: SummaryAgent,
+        *,
+        scorer: Scorer | None = None,
+        models: Sequence[ChatModel] = (),
     ) -> None:
         self.reasoning_agent = reasoning_agent
         self.summary_agent = summary_agent
+        self.scorer = scorer
         self._models = tuple(models)
 
     @classmethod
@@ -139,41 +121,130 @@ class Reasoner:
         models = ", ".join(model.name for model in self._models)
         return f"<Reasoner, {'trained' if self.trained else 'not trained here'}: {models or 'models given as objects'}>"
 
-    def answer(self, images: Any, question: str | Question, *, seed: int = 0) -> Answer:
+    def answer(self, images: Any, question: str | Question, **asked: Any) -> Answer:
         """`aanswer`, blocking; works inside a notebook too."""
-        return blocking(self.aanswer(images, question, seed=seed))
+        return blocking(self.aanswer(images, question, **asked))
 
-    async def aanswer(self, images: Any, question: str | Question, *, seed: int = 0) -> Answer:
+    async def aanswer(
+        self,
+        images: Any,
+        question: str | Question,
+        *,
+        seed: int = 0,
+        options: AskOptions = _AS_SET,
+        paths: int = 1,
+        show: Show | None = None,
+    ) -> Answer:
         """The answer to a question about an image (or several, in a list, or none: an empty list).
 
-        An image is a path, a data URL, the bytes of a file, a PIL image or a Picture. A path that fails or is cut still
-        leads to an answer, marked in its flags.
+        A path that fails or is cut still leads to an answer, marked in its flags (see `insightv.agents.summary.marks`).
+        Cancelling it ends the calls in flight.
+
+        Args:
+            images: each a path, a data URL, the bytes of a file, a PIL image or a Picture.
+            question: asked about them.
+            seed: the same question with the same seed is drawn alike, as far as the models keep to seeds.
+            options: limits of this question, and how it is drawn.
+            paths: how many paths are reasoned.
+            show: what the summary agent sees of several paths: "best" by the scorer (the default where there is one),
+                or "all".
 
         Raises:
             ImageError: an image cannot be used.
-            ModelError: the summary agent's model did not answer.
+            ModelError: the summary agent's model did not answer (`timeout`: within the deadline).
             StopRun: asking again is pointless (key refused, quota, unknown model).
         """
+        deadline = Deadline(options.deadline_s)
+        show = self._show(paths, show)
         asked = await opened_question(images, question)
-        path = await self.reasoning_agent.reason(asked, seed=seed)
-        return _joined(await self.summary_agent.summarize(asked, path), path)
+        found = await self._reason(asked, seed, options, paths, deadline)
+        shown = await self._shown(asked, found, show)
+        agent = self.summary_agent.within(for_answer(options, found))
+        try:
+            answer = await deadline.wait(agent.summarize(asked, shown))
+        except TimeoutError:
+            raise late(options, found) from None
+        return joined(asked, answer, shown, found)
 
-    async def astream(self, images: Any, question: str | Question, *, seed: int = 0) -> AsyncIterator[Event]:
-        """The same as events: the path's text, the path, the answer's text, the answer. Raises as `aanswer`."""
+    async def astream(
+        self,
+        images: Any,
+        question: str | Question,
+        *,
+        seed: int = 0,
+        options: AskOptions = _AS_SET,
+        paths: int = 1,
+        show: Show | None = None,
+    ) -> AsyncIterator[Event]:
+        """The same as events while it comes (see `insightv.events`); each agent has one try.
+
+        Of several paths the one that the summary agent sees is told, once all are there. Raises as `aanswer`. Close it
+        (`aclosing`) where it is left early: that ends the calls in flight.
+        """
+        deadline = Deadline(options.deadline_s)
+        show = self._show(paths, show)
         asked = await opened_question(images, question)
-        path: ReasoningPath | None = None
-        async with aclosing(self.reasoning_agent.stream_reason(asked, seed=seed)) as pieces:  # type: ignore[type-var]  # an async generator in fact
-            async for piece in pieces:
-                if isinstance(piece, ReasoningPath):
-                    path = piece
-                else:
-                    yield PathText(piece)
-        if path is None:
-            raise TypeError(f"{type(self.reasoning_agent).__name__}.stream_reason() ended without a path")
-        yield PathDone(path)
-        async with aclosing(self.summary_agent.stream_summary(asked, path)) as parts:  # type: ignore[type-var]  # as above
+        found: list[ReasoningPath] = []
+        if paths == 1:
+            agent = self.reasoning_agent.within(for_path(options, 1))
+            async with aclosing(walk(agent, asked, seed, deadline, options.max_steps)) as events:
+                async for event in events:
+                    if isinstance(event, ReasoningPath):
+                        found.append(event)
+                    else:
+                        yield event
+        else:
+            found = await self._reason(asked, seed, options, paths, deadline)
+        shown = await self._shown(asked, found, show)
+        for step in () if paths == 1 else told(shown):
+            yield step
+        yield PathDone(shown)
+        async with aclosing(self._answering(asked, shown, found, options, deadline)) as parts:
             async for part in parts:
-                yield AnswerDone(_joined(part, path)) if isinstance(part, Answer) else AnswerText(part)
+                yield part
+
+    def answer_many(self, questions: Iterable[Question], **asked: Any) -> list[Answer | InsightvError]:
+        """`aanswer_many`, blocking."""
+        return blocking(self.aanswer_many(questions, **asked))
+
+    async def aanswer_many(
+        self, questions: Iterable[Question], *, concurrency: int = 16, **asked: Any
+    ) -> list[Answer | InsightvError]:
+        """The answers in the order of the questions, `concurrency` at work at once; `asked` is as in `aanswer`.
+
+        Where one could not be answered its error stands in its place, and the others go on. After a StopRun none is
+        begun; those that were not have that error too.
+
+        Raises:
+            ValueError: concurrency is less than 1.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency = {concurrency}: at least one question must be at work")
+        waiting = iter(enumerate(questions))
+        found: dict[int, Answer | InsightvError] = {}
+        stopped: list[StopRun] = []
+
+        async def work() -> None:
+            for place, question in waiting:
+                if stopped:
+                    found[place] = stopped[0]
+                    continue
+                try:
+                    found[place] = await self.aanswer(list(question.images), question, **asked)
+                except InsightvError as error:
+                    found[place] = error
+                    stopped.extend([error] if isinstance(error, StopRun) else [])
+
+        await all_of([work() for _ in range(concurrency)])
+        return [found[place] for place in sorted(found)]
+
+    async def acheck(self) -> None:
+        """Look, without paying, whether the models can be asked at all.
+
+        Raises:
+            ConfigError: one of them cannot.
+        """
+        await all_of([model.check() for model in self._models])
 
     def close(self) -> None:
         """`aclose`, blocking."""
@@ -184,6 +255,53 @@ class Reasoner:
         for model in self._models:
             await model.aclose()
 
+    def _show(self, paths: int, show: Show | None) -> Show:
+        if paths < 1:
+            raise ValueError(f"paths = {paths}: at least one path must be reasoned")
+        if show not in (None, "best", "all"):
+            raise ValueError(f'show = {show!r}: it is "best" or "all"')
+        if show == "best" and self.scorer is None and paths > 1:
+            raise ConfigError('show = "best" needs a scorer; give the reasoner one, or show = "all"')
+        return show or ("all" if self.scorer is None else "best")
+
+    async def _reason(
+        self, asked: Question, seed: int, options: AskOptions, paths: int, deadline: Deadline
+    ) -> list[ReasoningPath]:
+        agent = self.reasoning_agent.within(for_path(options, paths))
+        seeds = [seed, *(seed_of(seed, asked.id, "path", index) for index in range(1, paths))]
+        found = await all_of([one_path(agent, asked, each, deadline, options.max_steps) for each in seeds])
+        return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]
+
+    async def _shown(self, asked: Question, found: Sequence[ReasoningPath], show: Show) -> ReasoningPath:
+        if len(found) == 1:
+            return found[0]
+        if show == "best" and self.scorer is not None:
+            return await best_of(self.scorer, asked, found)
+        return merged(found)
+
+    async def _answering(
+        self,
+        asked: Question,
+        shown: ReasoningPath,
+        found: Sequence[ReasoningPath],
+        options: AskOptions,
+        deadline: Deadline,
+    ) -> AsyncGenerator[AnswerText | AnswerDone, None]:
+        agent = self.summary_agent.within(for_answer(options, found))
+        parts: Any = agent.stream_summary(asked, shown)  # an async generator in fact
+        async with aclosing(parts):
+            while True:
+                try:
+                    part = await deadline.wait(anext(parts, None))
+                except TimeoutError:
+                    raise late(options, found) from None
+                if part is None:
+                    raise TypeError(f"{type(agent).__name__}.stream_summary() ended without an answer")
+                if isinstance(part, Answer):
+                    yield AnswerDone(joined(asked, part, shown, found))
+                    return
+                yield AnswerText(part)
+
 
 async def opened_question(images: Any, question: str | Question) -> Question:
     """The question with its images opened; `images` may be one image or a list.
@@ -193,12 +311,10 @@ async def opened_question(images: Any, question: str | Question) -> Question:
     """
     if isinstance(question, str):
         question = Question(id="asked", question=question)
-    from insightv.images import open_picture
-
     sources = images if isinstance(images, list | tuple) else [images]
-    pictures = tuple([source if isinstance(source, Picture) else open_picture(source) for source in sources])
-    return await aopen_question(question.model_copy(update={"images": pictures or question.images}))
+    if not all(isinstance(source, Picture) for source in sources):
+        from insightv.images import open_picture
 
-
-def _joined(answer: Answer, path: ReasoningPath) -> Answer:
-    return answer.model_copy(update={"path": path, "usage": path.usage + answer.usage})
+        sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])
+    asked = question.model_copy(update={"images": tuple(sources) or question.images})
+    return asked if all(isinstance(image, Picture) for image in asked.images) else await aopen_question(asked)

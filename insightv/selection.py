@@ -115,7 +115,7 @@ class Selection:
             prompts[f"{agent}: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
         models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
-        settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run"})
+        settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run", "serve"})
         return Origin(prompts=prompts, settings=settings, models=models, seed=self.settings.seed)
 
 

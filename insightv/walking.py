@@ -1,4 +1,4 @@
-"""How a `Reasoner` comes to its path: one path kept to its limits, several of them, and which the summary agent sees."""
+"""How a `Reasoner` comes to its path: one kept to its limits, several of them, and which the summary agent sees."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from insightv.agents.summary import marks
 from insightv.assess.rules import decide
 from insightv.errors import InsightvError, ModelError
 from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
-from insightv.records import Question, ReasoningPath, Score, Step, Usage
+from insightv.records import Answer, AskOptions, Question, ReasoningPath, Score, Step, Usage
 from insightv.step_reader import StepReader
 from insightv.systems import concluded
 from insightv.transcript import TAGS
@@ -155,6 +156,54 @@ def merged(paths: Sequence[ReasoningPath]) -> ReasoningPath:
     )
     whole = [path for path in shown if path.status == "ok"]
     return (whole or shown)[0].model_copy(update={"steps": steps, "answer": None, "calls": ()})
+
+
+def for_path(options: AskOptions, paths: int) -> AskOptions:
+    """What each of several paths may take of what a question may take."""
+    if options.max_tokens is None:
+        return options
+    return options.model_copy(update={"max_tokens": max(1, int(options.max_tokens * PATH_SHARE) // paths)})
+
+
+def for_answer(options: AskOptions, found: Sequence[ReasoningPath]) -> AskOptions:
+    """What is left for the answer."""
+    if options.max_tokens is None:
+        return options
+    spent = sum(path.usage.completion_tokens for path in found)
+    least = options.max_tokens - int(options.max_tokens * PATH_SHARE)
+    return options.model_copy(update={"max_tokens": max(1, least, options.max_tokens - spent)})
+
+
+def late(options: AskOptions, found: Sequence[ReasoningPath]) -> ModelError:
+    """The error of a question whose time is up."""
+    text = f"no answer within deadline_s = {options.deadline_s:g} s of this question"
+    return ModelError("timeout", text, usage=_spent(found))
+
+
+def _spent(found: Sequence[ReasoningPath]) -> Usage:
+    return sum((path.usage for path in found), Usage())
+
+
+def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequence[ReasoningPath]) -> Answer:
+    """The answer with all that is known of its paths."""
+    several = len(found) > 1
+    share = agreement(asked, answer.text, found) if several else None
+    if answer.followed is not None:
+        followed = answer.followed
+    elif several and all(path is not shown for path in found):
+        followed = None if share is None or share == 0.5 else share > 0.5
+    else:
+        followed = agrees(asked, answer.text, shown)
+    return answer.model_copy(
+        update={
+            "path": shown,
+            "followed": followed,
+            "usage": _spent(found) + answer.usage,
+            "flags": tuple(dict.fromkeys((*answer.flags, *marks(shown)))),
+            "paths": tuple(found) if several else (),
+            "agreement": share,
+        }
+    )
 
 
 def _rank(score: Score) -> tuple[int, float]:

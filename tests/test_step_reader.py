@@ -13,7 +13,22 @@ from insightv.transcript import from_text, to_text
 
 _TRICKY = st.lists(
     st.sampled_from(
-        ["a", "Ö", " ", "\n", "### ", "#", "\\", "<thoughts>", "</thoughts>", "<\\/thoughts>", "</tho", "<", "\u2424", "\r"]
+        [
+            "a",
+            "Ö",
+            " ",
+            "\n",
+            "### ",
+            "#",
+            "\\",
+            "<thoughts>",
+            "</thoughts>",
+            "<\\/thoughts>",
+            "</tho",
+            "<",
+            "\u2424",
+            "\r",
+        ]
     ),
     min_size=1,
     max_size=12,
@@ -37,7 +52,9 @@ def read(pieces: list[str]) -> tuple[list[tuple[str, str]], StepReader]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(_STEP, min_size=1, max_size=3), st.lists(st.integers(0, 200), max_size=8), st.sampled_from(["", "Well. "]))
+@given(
+    st.lists(_STEP, min_size=1, max_size=3), st.lists(st.integers(0, 200), max_size=8), st.sampled_from(["", "Well. "])
+)
 def test_pieces_say_the_same_as_the_whole(pairs: list[tuple[str, str]], cuts: list[int], before: str) -> None:
     text = before + to_text([Step(title=title, content=content, action="continue") for title, content in pairs])
     expected = [(step.title.strip(), step.content.strip()) for step in from_text(text)[0]]

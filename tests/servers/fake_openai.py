@@ -33,7 +33,8 @@ PATHS = r"(?m)^=* ?PATH (\d+)"
 
 class Settings(BaseModel):
     """`wrong`: share of wrong final answers. `steps`: shortest and longest path. `faults`: share of each fault, drawn
-    from seed, messages and try. `script`: faults of the first requests in order of arrival ("ok" for none)."""
+    from seed, messages and try. `script`: faults of the first requests in order of arrival ("ok" for none). `piece_s`: the
+    time between the pieces of a stream. A client that went away before its reply was whole is `gone` in the log."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +43,7 @@ class Settings(BaseModel):
     steps: tuple[int, int] = (2, 4)
     path_pattern: str = PATHS
     latency_s: float = 0.0
+    piece_s: float = 0.0
     key: str | None = None
     models: tuple[str, ...] = ()
     most_choices: int = 64
@@ -78,10 +80,16 @@ class FakeModel:
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        arrived = time.time()
+        entry: dict[str, Any] = {"time": time.time(), "path": request.path, "fault": None, "done": None, "gone": False}
+        try:
+            return await self._reply(request, entry)
+        except (asyncio.CancelledError, ConnectionError):
+            entry["gone"] = True
+            raise
+
+    async def _reply(self, request: web.Request, entry: dict[str, Any]) -> web.StreamResponse:
         body = await request.read()
-        number = len(self.log)
-        entry: dict[str, Any] = {"number": number, "time": arrived, "path": request.path, "fault": None, "done": None}
+        number = entry["number"] = len(self.log)
         self.log.append(entry)
         if self._locked(request):
             entry["fault"] = "401"
@@ -165,6 +173,8 @@ class FakeModel:
         events += [{"delta": {"content": text[i : i + 5]}, "finish_reason": None} for i in range(0, len(text), 5)]
         events.append({"delta": {}, "finish_reason": "stop"})
         for place, event in enumerate(events):
+            if self.settings.piece_s:
+                await asyncio.sleep(self.settings.piece_s)
             await response.write(b": still here\n\ndata: " + orjson.dumps({"choices": [event]}) + b"\n\n")
             if place == 2 and fault == "stall":
                 await asyncio.sleep(float(value))

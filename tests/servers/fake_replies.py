@@ -13,6 +13,7 @@ from typing import Any
 from tests.servers.fake_chains import Reading
 
 TRUTH = re.compile(r"\[truth=([^\]]*)\]")
+THOUGHTS = "Write one block in exactly this form"
 STEPS = re.compile(r"\[steps=(\d+)\]")
 _TEXT = """axis bar height label colour legend count sum read compare left right top middle corner grid value table row
 column first second larger smaller equal even odd exact shape edge blue red green grey café Größe → ≥ 数"""
@@ -62,6 +63,8 @@ class Replies:
         if kind == "path_scores":
             return self._scores(texts[-1][1], draw)
         answer, right = self._answer(question, draw)
+        if texts[0][0] == "system" and THOUGHTS in texts[0][1]:
+            return self._thoughts(question, answer, draw), {"answer": answer, "right": right}
         said = {"answer": answer, "right": right}
         return (json.dumps({"answer": answer}) if kind == "final_answer" else f"The answer is {answer}."), said
 
@@ -69,15 +72,26 @@ class Replies:
         self, texts: list[tuple[str, str]], question: str, draw: tuple[object, ...]
     ) -> tuple[str, dict[str, Any]]:
         number = 1 + sum(role == "assistant" for role, _ in texts)
-        marked = STEPS.search(question)
-        low, high = self._steps
-        total = int(marked[1]) if marked else low + int(chance(self._seed, question) * (high - low + 1))
-        action = "continue" if number < total else "summary"
+        action = "continue" if number < self._length(question) else "summary"
         words = [_WORDS[int(chance(*draw, question, number, place) * len(_WORDS))] for place in range(14)]
         form = {"title": f"{words[0]} {number}", "content": " ".join(words), "action": action}
         # Servers format as they like; whoever serialises a reply anew instead of sending it back as it came is seen.
         indent = 1 if chance(*draw, number) < 0.3 else None
         return json.dumps(form, indent=indent, ensure_ascii=chance(*draw, "ascii") < 0.5), {"step": number, **form}
+
+    def _thoughts(self, question: str, answer: str, draw: tuple[object, ...]) -> str:
+        """A whole path in one block; its last step says the answer."""
+        steps = [
+            json.loads(self._step([("assistant", "")] * number, question, draw)[0])
+            for number in range(self._length(question) - 1)
+        ]
+        blocks = [f"### {step['title']}\n{step['content']}.\n" for step in steps]
+        return f"<thoughts>\n{''.join(blocks)}### Conclude\nSo the answer is {answer}.\n</thoughts>"
+
+    def _length(self, question: str) -> int:
+        marked = STEPS.search(question)
+        low, high = self._steps
+        return int(marked[1]) if marked else low + int(chance(self._seed, question) * (high - low + 1))
 
     def _answer(self, question: str, draw: tuple[object, ...]) -> tuple[str, bool]:
         found = TRUTH.search(question)

@@ -1,0 +1,224 @@
+"""The routes of the server.
+
+app = make_app(Reasoner.load("runs/charts"), key=os.environ["INSIGHTV_API_KEY"])     # any ASGI server takes it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import ExitStack, aclosing
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from insightv.errors import ModelError
+from insightv.events import AnswerDone, PathDone, PathText, StepStarted
+from insightv.images import DEFAULT_LIMITS
+from insightv.reasoner import Reasoner
+from insightv.records import Answer, Question
+from insightv.serve_settings import ServeSection
+from insightv.server.asking import MODELS, Asked, read_request
+from insightv.server.errors import ApiError, api_error
+from insightv.server.guard import Guard
+from insightv.server.replies import DONE, Shapes, about, finish_of, reasoning_tokens
+from insightv.server.service import Service
+from insightv.server.streaming import ClientGone, EventStream, unless_gone
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+
+
+class Routes:
+    """The handlers, one method each."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._started = int(time.time())
+
+    async def chat(self, request: Request) -> ASGIApp:
+        """POST /v1/chat/completions."""
+        began = time.monotonic()
+        asked = read_request(await self._body(request), self._service.limits)
+        with ExitStack() as held:
+            held.enter_context(self._service.place())
+            if not asked.stream:
+                return _json(await unless_gone(request.receive, self._whole(asked, began)))
+            question = await unless_gone(request.receive, self._service.question(asked))
+            return EventStream(self._events(asked, question, began), self._service.limits.send_s, held.pop_all())
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        rows = [{"id": name, "object": "model", "created": self._started, "owned_by": "insightv"} for name in MODELS]
+        return _json({"object": "list", "data": rows})
+
+    async def healthz(self, request: Request) -> Response:
+        """GET /healthz: 200 where all engines can be asked, else 503."""
+        trouble = await self._service.trouble()
+        if trouble:
+            return _json({"status": "failing", "reason": trouble}, 503)
+        return _json({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def page(self, name: str, kind: str, request: Request) -> Response:
+        """GET / and what it is made of."""
+        headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+        return Response((files("insightv.server") / "page" / name).read_bytes(), media_type=kind, headers=headers)
+
+    async def _body(self, request: Request) -> bytes:
+        limits = self._service.limits
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "not_json", "the body must be sent as Content-Type: application/json")
+        too_large = ApiError(413, "body_too_large", f"the body is larger than {limits.max_body_bytes} bytes")
+        if int(request.headers.get("content-length") or 0) > limits.max_body_bytes:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(limits.body_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limits.max_body_bytes:
+                        raise too_large
+        except TimeoutError:
+            text = f"the body did not arrive within {limits.body_s:g} s"
+            raise ApiError(408, "body_too_slow", text, headers={"Connection": "close"}) from None
+        return bytes(body)
+
+    async def _whole(self, asked: Asked, began: float) -> dict[str, Any]:
+        shapes = Shapes(asked.model)
+        question = await self._service.question(asked)
+        try:
+            answer = await self._service.reasoner(asked.model).aanswer((), question, **_how(asked))
+        except ModelError as error:
+            if finish_of(error) is None:
+                raise
+            return shapes.unfinished(error)
+        seconds = time.monotonic() - began
+        self._service.answered(asked.model, answer, seconds)
+        return shapes.whole(answer, seconds)
+
+    async def _events(self, asked: Asked, question: Question, began: float) -> AsyncGenerator[bytes, None]:
+        shapes, told, stepped = Shapes(asked.model), self._service.reasoner(asked.model), False
+        yield shapes.opening()
+        try:
+            async with aclosing(told.astream((), question, **_how(asked))) as events:  # type: ignore[type-var]  # an async generator in fact
+                async for event in events:
+                    if isinstance(event, AnswerDone):
+                        yield self._last(asked, shapes, event.answer, began)
+                    elif not isinstance(event, PathText | PathDone):
+                        if isinstance(event, StepStarted) and not stepped:
+                            stepped = True
+                            self._service.metrics.time("first_step", time.monotonic() - began)
+                        yield shapes.piece(event)
+        except Exception as error:  # the stream has begun, so it has to say itself how it ends
+            yield self._ending(shapes, error)
+
+    def _last(self, asked: Asked, shapes: Shapes, answer: Answer, began: float) -> bytes:
+        seconds = time.monotonic() - began
+        self._service.answered(asked.model, answer, seconds)
+        last = shapes.ending("stop", {}, about(answer, seconds))
+        if asked.include_usage:
+            last += shapes.usage(answer.usage, reasoning_tokens(answer))
+        return last + DONE
+
+    def _ending(self, shapes: Shapes, error: Exception) -> bytes:
+        finish = finish_of(error) if isinstance(error, ModelError) else None
+        if finish is not None:
+            return shapes.ending(finish, {}, None) + DONE
+        fault = api_error(error)
+        self._service.metrics.count("errors", code=fault.code)
+        return b"data: " + orjson.dumps(fault.body) + b"\n\n" + DONE
+
+
+class _Nothing:
+    """The response to a client that has gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        return None
+
+
+def _json(form: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(orjson.dumps(form), status, headers=headers, media_type="application/json")
+
+
+def _how(asked: Asked) -> dict[str, Any]:
+    return {"seed": asked.seed, "options": asked.options, "paths": asked.paths, "show": asked.show}
+
+
+def _shaped(service: Service, handler: Callable[[Request], Awaitable[ASGIApp]]) -> Any:
+    """The handler, with its errors in the right shape."""
+
+    async def handle(request: Request) -> ASGIApp:
+        try:
+            return await handler(request)
+        except (ClientGone, ClientDisconnect):
+            return _Nothing()
+        except Exception as error:  # whatever it was, the client gets an answer in the right shape
+            fault = api_error(error)
+            service.metrics.count("errors", code=fault.code)
+            return _json(fault.body, fault.status, fault.headers)
+
+    return handle
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    text = {404: "there is no such route", 405: "this route does not know this method"}.get(status, "refused")
+    fault = ApiError(status, {404: "not_found", 405: "method_not_allowed"}.get(status, "refused"), text)
+    return _json(fault.body, status)
+
+
+def make_app(
+    reasoner: Reasoner,
+    *,
+    limits: ServeSection | None = None,
+    key: str | None = None,
+    hosts: Collection[str] | None = None,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+) -> Guard:
+    """The server as an ASGI application; it can be mounted into another one.
+
+    Args:
+        reasoner: answers; it stays its owner's to close.
+        limits: the `[serve]` table.
+        key: asked of every request; None: of none.
+        hosts: names under which the server may be reached; None: any.
+        max_pixels: the size that pictures are scaled down to.
+    """
+    service = Service(reasoner, limits or ServeSection(), max_pixels=max_pixels)
+    routes = Routes(service)
+
+    def route(path: str, handler: Callable[[Request], Awaitable[ASGIApp]], method: str = "GET") -> Route:
+        return Route(path, _shaped(service, handler), methods=[method])
+
+    app = Starlette(
+        routes=[
+            *[route(path, partial(routes.page, *what)) for path, what in _PAGE.items()],
+            route("/healthz", routes.healthz),
+            route("/metrics", routes.metrics),
+            route("/v1/models", routes.models),
+            route("/v1/chat/completions", routes.chat, "POST"),
+        ],
+        exception_handlers={HTTPException: _http_error},
+    )
+    return Guard(app, service, key=key, hosts=hosts)

@@ -1,0 +1,189 @@
+"""A request of the chat completions format -> one question for the two agents.
+
+The reasoner answers one question. Of a longer conversation the texts of system and developer come first, then the
+earlier turns under their roles, then the last turn of the user; images of all turns of the user, in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from insightv.records import AskOptions
+from insightv.serve_settings import ServeSection
+from insightv.server.errors import ApiError
+
+BOTH, REASON, SUMMARY = "insightv", "insightv-reason", "insightv-summary"
+MODELS = (BOTH, REASON, SUMMARY)
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Text(_Loose):
+    type: Literal["text"]
+    text: str
+
+
+class _Url(_Loose):
+    url: str
+
+
+class _Image(_Loose):
+    type: Literal["image_url"]
+    image_url: _Url
+
+
+class _Turn(_Loose):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Annotated[_Text | _Image, Field(discriminator="type")]] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if isinstance(part, _Text)).strip()
+        return (self.content or "").strip()
+
+    @property
+    def images(self) -> list[str]:
+        parts = self.content if isinstance(self.content, list) else []
+        return [part.image_url.url for part in parts if isinstance(part, _Image)]
+
+
+class _StreamOptions(_Loose):
+    include_usage: bool = False
+
+
+class _Own(BaseModel):
+    """The field `insightv` of a request: what the format has no name for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paths: int = Field(default=1, ge=1)
+    show: Literal["best", "all"] | None = None
+    max_steps: int | None = Field(default=None, ge=1)
+    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class _Chat(_Loose):
+    model: str
+    messages: list[_Turn] = Field(min_length=1, max_length=1000)
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+    seed: int | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    insightv: _Own = _Own()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from."""
+
+    model: str
+    text: str
+    images: tuple[str, ...]
+    seed: int
+    options: AskOptions
+    paths: int
+    show: Literal["best", "all"] | None
+    stream: bool
+    include_usage: bool
+
+
+def read_request(body: bytes, limits: ServeSection) -> Asked:
+    """What a body asks.
+
+    Raises:
+        ApiError: 400 where it is not a request, or asks for what is not offered; 404 where the model is not known.
+    """
+    try:
+        form = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ApiError(400, "invalid_json", "the body is not JSON in UTF-8") from None
+    if not isinstance(form, dict):
+        raise ApiError(400, "invalid_json", "the body is not a JSON object")
+    _refuse_unknown_powers(form)
+    try:
+        chat = _Chat.model_validate(form)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise ApiError(400, "invalid_value", f"{where}: {first['msg']}", param=where) from None
+    if chat.model not in MODELS:
+        text = f"there is no such model; there are: {', '.join(MODELS)}"
+        raise ApiError(404, "model_not_found", text, param="model")
+    return _asked(chat, limits)
+
+
+def _asked(chat: _Chat, limits: ServeSection) -> Asked:
+    images = tuple(url for turn in chat.messages if turn.role == "user" for url in turn.images)
+    text = _question(chat.messages)
+    own = chat.insightv
+    for what, value, most in (
+        ("the text", len(text), limits.max_text),
+        ("the number of images", len(images), limits.max_images),
+        ("insightv.paths", own.paths, limits.max_paths),
+    ):
+        if value > most:
+            raise ApiError(400, "too_much", f"{what} is {value}; the limit is {most}", param="messages")
+    tokens = [n for n in (chat.max_completion_tokens, chat.max_tokens, limits.max_tokens) if n is not None]
+    steps = [n for n in (own.max_steps, limits.max_steps) if n is not None]
+    return Asked(
+        model=chat.model,
+        text=text,
+        images=images,
+        seed=abs(chat.seed or 0),
+        options=AskOptions(
+            deadline_s=min(own.deadline_s or limits.deadline_s, limits.deadline_s),
+            max_steps=min(steps, default=None),
+            max_tokens=min(tokens),
+            temperature=chat.temperature,
+            top_p=chat.top_p,
+        ),
+        paths=own.paths,
+        show=own.show,
+        stream=bool(chat.stream),
+        include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
+    )
+
+
+def _question(turns: list[_Turn]) -> str:
+    if turns[-1].role != "user" or not turns[-1].text:
+        raise ApiError(400, "no_question", "the last message must be the user's, and hold a text", param="messages")
+    told = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text]
+    names = {"user": "User", "assistant": "Assistant"}
+    before = [f"{names[turn.role]}: {turn.text}" for turn in turns[:-1] if turn.role in names and turn.text]
+    return "\n\n".join((*told, *before, f"User: {turns[-1].text}" if before else turns[-1].text))
+
+
+_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "stop": ([], ""),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+}
+"""Fields that ask for what the agents cannot do, and the values that ask for nothing."""
+
+
+def _refuse_unknown_powers(form: dict[str, Any]) -> None:
+    for name, harmless in _NOT_OFFERED.items():
+        value = form.get(name)
+        if value is not None and value not in harmless:
+            raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", param=name)

@@ -1,0 +1,137 @@
+"""What the routes do, apart from HTTP: who may begin, which agents answer to a model's name, how healthy they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from insightv.errors import InsightvError, ModelError
+from insightv.image_sources import ImageLimits
+from insightv.interfaces import ReasoningAgent, SummaryAgent
+from insightv.reasoner import Reasoner
+from insightv.records import Answer, Question, ReasoningPath
+from insightv.redact import Redactor
+from insightv.serve_settings import ServeSection
+from insightv.server.asking import BOTH, REASON, SUMMARY, Asked
+from insightv.server.errors import ApiError
+from insightv.server.metrics import Metrics
+from insightv.server.pictures import PictureDesk
+from insightv.walking import conclusion
+
+log = logging.getLogger("insightv.server")
+
+HEALTH_S, HEALTH_KEPT_S = 5.0, 2.0
+"""The time that a look at the engines may take, and for how long its outcome holds."""
+
+
+class NoReasoning(ReasoningAgent):
+    """Reasons nothing; so the summary agent answers from the image."""
+
+    async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
+        """A path without steps."""
+        return ReasoningPath(question_id=question.id, index=0, status="ok", seed=seed)
+
+
+class Conclusion(SummaryAgent):
+    """Answers with what the path comes to by itself."""
+
+    async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
+        """The path's conclusion.
+
+        Raises:
+            ModelError: the path has none.
+        """
+        text = conclusion(path)
+        if text is None:
+            code = "truncated" if path.status == "rejected" and path.steps else path.code or "no_conclusion"
+            raise ModelError(code, f"the path comes to no conclusion: {path.detail}", usage=path.usage)
+        return Answer(text=text)
+
+
+class Service:
+    """The two agents behind the routes. The reasoner stays its owner's, who closes it after `aclose`."""
+
+    def __init__(self, reasoner: Reasoner, limits: ServeSection, *, max_pixels: int) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.pictures = PictureDesk(
+            ImageLimits(
+                max_bytes=limits.max_image_bytes, max_source_pixels=limits.max_image_pixels, max_pixels=max_pixels
+            ),
+            limits.image_hosts,
+        )
+        self._reasoner = reasoner
+        self._by_name = {
+            BOTH: reasoner,
+            REASON: Reasoner(reasoner.reasoning_agent, Conclusion(), scorer=reasoner.scorer),
+            SUMMARY: Reasoner(NoReasoning(), reasoner.summary_agent),
+        }
+        self._health: tuple[float, str] | None = None
+        self._looking = asyncio.Lock()
+
+    def reasoner(self, model: str) -> Reasoner:
+        """The agents behind a model's name."""
+        return self._by_name[model]
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the questions at work.
+
+        Raises:
+            ApiError: 429, all are taken.
+        """
+        if self.metrics.in_flight >= self.limits.concurrency:
+            wait_s = max(1, math.ceil(min(60.0, self.metrics.mean("answer") or 1.0)))
+            text = f"{self.limits.concurrency} questions are at work, which is the limit; come back later"
+            raise ApiError(429, "busy", text, headers={"Retry-After": str(wait_s)})
+        self.metrics.in_flight += 1
+        try:
+            yield
+        finally:
+            self.metrics.in_flight -= 1
+
+    async def question(self, asked: Asked) -> Question:
+        """The question, with its pictures opened.
+
+        Raises:
+            ImageError: a picture cannot be used.
+        """
+        return Question(id="asked", question=asked.text, images=await self.pictures.open_all(asked.images))
+
+    def answered(self, model: str, answer: Answer, seconds: float) -> None:
+        """Count an answer."""
+        usage, metrics = answer.usage, self.metrics
+        for kind in ("prompt", "cached", "completion"):
+            metrics.count("tokens", getattr(usage, f"{kind}_tokens"), kind=kind)
+        metrics.time("answer", seconds)
+        if model == BOTH:
+            outcome = {True: "followed", False: "overruled", None: "unknown"}[answer.followed]
+            metrics.count("answers", path=outcome)
+        for path in answer.paths or ((answer.path,) if answer.path and model != SUMMARY else ()):
+            metrics.count("paths", status=path.status)
+
+    async def trouble(self) -> str:
+        """What is wrong with the engines; "" where all of them can be asked. Looked at once in a while."""
+        async with self._looking:
+            if self._health is None or time.monotonic() - self._health[0] > HEALTH_KEPT_S:
+                self._health = (time.monotonic(), await self._look())
+            return self._health[1]
+
+    async def aclose(self) -> None:
+        """End the processes that decode images."""
+        await self.pictures.aclose()
+
+    async def _look(self) -> str:
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                await self._reasoner.acheck()
+        except TimeoutError:
+            return f"an engine did not answer within {HEALTH_S:g} s"
+        except InsightvError as error:
+            log.warning("health: %s", Redactor().clean(str(error)))
+            return "an engine cannot be asked; the server's log says why"
+        return ""

@@ -1,0 +1,85 @@
+"""The real server for tests: uvicorn on loopback in a thread of its own, over any reasoner."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+import uvicorn
+
+from insightv.reasoner import Reasoner
+from insightv.serve_settings import ServeSection
+from insightv.server.app import make_app
+from insightv.server.serving import _config, listen
+from insightv.testing import sample_picture
+from tests.world import wait_for
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+class Served:
+    """A server for a reasoner that is made on the server's own loop."""
+
+    def __init__(self, make: Callable[[], Reasoner], *, key: str | None = None, **limits: Any) -> None:
+        self.limits = ServeSection(port=0, **limits)
+        self._make = make
+        self._key = key
+        self._socket = listen(self.limits)
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._server: uvicorn.Server | None = None
+        self._thread.start()
+        wait_for(lambda: self._server is not None and self._server.started)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    async def _main(self) -> None:
+        self.reasoner = self._make()
+        app = make_app(self.reasoner, limits=self.limits, key=self._key, hosts=LOOPBACK)
+        self._server = uvicorn.Server(_config(app, self.limits))
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            await app.aclose()
+            await self.reasoner.aclose()
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> http.client.HTTPResponse:
+        """One request; the reply's `form` is its body as JSON where it is that."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            named.setdefault("Content-Type", "application/json")
+        connection.request(method, path, data, named)
+        reply = connection.getresponse()
+        reply.text = reply.read().decode()  # type: ignore[attr-defined]
+        connection.close()
+        return reply
+
+    def form(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """The status and the JSON of one request."""
+        reply = self.request(method, path, body, **headers)
+        return reply.status, json.loads(reply.text)  # type: ignore[attr-defined]
+
+
+def chat(text: str = "What is 3 + 4? [truth=7] [steps=3]", image: str | None = None, **fields: Any) -> dict[str, Any]:
+    """The body of a request with a picture."""
+    url = sample_picture().data_url if image is None else image
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    content += [{"type": "image_url", "image_url": {"url": url}}] if url else []
+    return {"model": "insightv", "messages": [{"role": "user", "content": content}], **fields}
