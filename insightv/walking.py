@@ -188,12 +188,11 @@ def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequenc
     """The answer with all that is known of its paths."""
     several = len(found) > 1
     share = agreement(asked, answer.text, found) if several else None
-    if answer.followed is not None:
-        followed = answer.followed
-    elif several and all(path is not shown for path in found):
-        followed = None if share is None or share == 0.5 else share > 0.5
-    else:
+    followed = answer.followed
+    if followed is None and (not several or any(path is shown for path in found)):
         followed = agrees(asked, answer.text, shown)
+    elif followed is None and share is not None and share != 0.5:
+        followed = share > 0.5
     return answer.model_copy(
         update={
             "path": shown,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ def test_pieces_say_the_same_as_the_whole(pairs: list[tuple[str, str]], cuts: li
     text = before + to_text([Step(title=title, content=content, action="continue") for title, content in pairs])
     expected = [(step.title.strip(), step.content.strip()) for step in from_text(text)[0]]
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    for pieces in ([text[a:b] for a, b in zip(places, places[1:], strict=False)], list(text)):
+    for pieces in ([text[a:b] for a, b in pairwise(places)], list(text)):
         said, reader = read(pieces)
         assert said == expected
         assert [(step.title, step.content) for step in reader.steps] == expected

@@ -34,14 +34,14 @@ def test_the_openai_client(served: Served) -> None:
     (choice,) = reply.choices
     assert choice.message.content == "The answer is 7."
     assert choice.finish_reason == "stop"
-    reasoning = choice.message.reasoning_content  # type: ignore[attr-defined]
+    reasoning = choice.message.reasoning_content
     assert reasoning.count("### ") == 3
     assert reasoning.endswith("### Conclude\nSo the answer is 7.")
     assert reply.usage is not None
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens > 0
     assert reply.usage.completion_tokens_details is not None
     assert 0 < (reply.usage.completion_tokens_details.reasoning_tokens or 0) < reply.usage.completion_tokens
-    own = reply.insightv  # type: ignore[attr-defined]
+    own = reply.insightv
     assert (own["followed"], own["flags"], own["path"]) == (True, [], {"status": "ok", "code": None, "steps": 3})
 
 
@@ -53,7 +53,7 @@ def test_the_openai_client_streams(served: Served) -> None:
     reasoning = [getattr(delta, "reasoning_content", None) for delta in deltas]
     content = [delta.content for delta in deltas]
     message = whole.choices[0].message
-    assert "".join(filter(None, reasoning)) == message.reasoning_content  # type: ignore[attr-defined]
+    assert "".join(filter(None, reasoning)) == message.reasoning_content
     assert "".join(filter(None, content)) == message.content
     last_thought = max(place for place, text in enumerate(reasoning) if text)
     assert last_thought < min(place for place, text in enumerate(content) if text)
@@ -62,7 +62,7 @@ def test_the_openai_client_streams(served: Served) -> None:
     assert whole.usage is not None
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert len({chunk.id for chunk in chunks}) == 1
-    steps = [chunk.insightv for chunk in chunks if getattr(chunk, "insightv", None)]  # type: ignore[attr-defined]
+    steps = [chunk.insightv for chunk in chunks if getattr(chunk, "insightv", None)]
     assert [step["step"] for step in steps[:-1]] == [1, 2, 3]
     assert steps[-1]["followed"] is True
 
@@ -73,7 +73,8 @@ def test_the_async_openai_client_at_once(served: Served) -> None:
         if number % 2:
             stream = await client.chat.completions.create(**chat(text), stream=True)
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
-        return (await client.chat.completions.create(**chat(text))).choices[0].message.content
+        content: str | None = (await client.chat.completions.create(**chat(text))).choices[0].message.content
+        return content
 
     async def run() -> list[str | None]:
         async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
@@ -87,7 +88,7 @@ def test_each_agent_alone(served: Served, fake: FakeServer) -> None:
         before = len(fake.log())
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
             message = client.chat.completions.create(**{**chat(), "model": model}).choices[0].message
-        return message.content, message.reasoning_content, len(fake.log()) - before  # type: ignore[attr-defined]
+        return message.content, message.reasoning_content, len(fake.log()) - before
 
     content, reasoning, calls = ask("insightv-reason")
     assert (content, calls) == ("So the answer is 7.", 1)

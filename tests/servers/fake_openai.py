@@ -33,8 +33,8 @@ PATHS = r"(?m)^=* ?PATH (\d+)"
 
 class Settings(BaseModel):
     """`wrong`: share of wrong final answers. `steps`: shortest and longest path. `faults`: share of each fault, drawn
-    from seed, messages and try. `script`: faults of the first requests in order of arrival ("ok" for none). `piece_s`: the
-    time between the pieces of a stream. A client that went away before its reply was whole is `gone` in the log."""
+    from seed, messages and try. `script`: faults of the first requests in order of arrival ("ok" for none). `piece_s`:
+    the time between the pieces of a stream. A client that went away before its reply was whole is `gone` in the log."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
