@@ -36,8 +36,10 @@ def register_trainers(register: Register) -> None:
 
 @hookimpl
 def register_agents(register: Register) -> None:
-    """The two agents, and a reasoner that steps through JSON as the generator does."""
+    """The two agents, a reasoner that steps through JSON as the generator does, and models that work alone."""
     register("steps", "insightv.agents.adapters:stepwise")
     register("thoughts", "insightv.agents.reasoning:ThoughtsReasoner")
     register("summary", "insightv.agents.summary:JudgingSummary")
     register("direct", "insightv.agents.direct:DirectAnswer")
+    register("direct-cot", "insightv.agents.alone:DirectCot")
+    register("multi-turn", "insightv.agents.alone:MultiTurn")

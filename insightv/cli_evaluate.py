@@ -22,11 +22,13 @@ def evaluate(
     data: Annotated[str | None, typer.Option("--data", help="Held-out questions with answers.")] = None,
     run: Run = Path("runs/default"),
     system: Annotated[
-        str, typer.Option("--system", help="reasoner, reasoning-only, summary-only or direct")
+        str,
+        typer.Option("--system", help="reasoner, reasoning-only, summary-only, direct, direct-cot or multi-turn"),
     ] = "reasoner",
     compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json.")] = False,
     model: Annotated[str | None, typer.Option("--model", help="provider/model, in place of the run's models.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Where --model is served.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="The run's models before training.")] = False,
     config: Config = None,
     changes: Changes = None,
     seed: Annotated[int | None, typer.Option("--seed", help="In place of the run's seed.", min=0)] = None,
@@ -46,11 +48,19 @@ def evaluate(
         raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
     if base_url is not None and model is None:
         raise ConfigError("--base-url says where --model is served; give --model provider/NAME too")
-    from insightv.evaluate import Evaluation, run_settings
+    from insightv.evaluate import Evaluation, has_trained, run_settings
 
     settings = run_settings(run, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
     evaluation = Evaluation(
-        run, data, system=system, model=model, base_url=base_url, settings=settings, name=name, family=family
+        run,
+        data,
+        system=system,
+        model=model,
+        base_url=base_url,
+        settings=settings,
+        trained=model is None and not untrained and has_trained(run, system),
+        name=name,
+        family=family,
     )
     finish(evaluation, bad_rows, retry_failed, as_json)
 

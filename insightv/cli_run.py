@@ -33,7 +33,9 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
 
 
 def export(
-    what: Annotated[str, typer.Option("--what", help="paths, reason, summary, preference or calls")],
+    what: Annotated[
+        str, typer.Option("--what", help="paths, reason, summary, preference, direct, multi-turn or calls")
+    ],
     target: Annotated[Path, typer.Option("--out", help="File or folder to write.")],
     form: Annotated[str, typer.Option("--format", help="jsonl, parquet, trl, llamafactory or swift")] = "jsonl",
     run: Run = Path("runs/default"),

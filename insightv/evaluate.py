@@ -37,9 +37,11 @@ from insightv.systems import (
     SECONDS,
     SYSTEMS,
     assembly,
+    known_system,
     system_tables,
 )
 from insightv.train.files import new_file
+from insightv.trained import is_trained, trained_folders
 from insightv.weights import weights_digest
 from insightv.wiring import FREE_KEYS
 
@@ -61,6 +63,11 @@ def run_settings(run: str | Path, config: str | Path | None = None, changes: Ite
     return load_settings(config or kept, changes)
 
 
+def has_trained(run: str | Path, system: str) -> bool:
+    """Whether the run has a checkpoint of one of the system's agents."""
+    return is_trained(run, known_system(system).agents)
+
+
 class Evaluation:
     """A system, the questions it is asked, and the folder where it is kept.
 
@@ -71,6 +78,8 @@ class Evaluation:
         model: asked in place of the models that the settings name, at `base_url`.
         base_url: see `model`.
         settings: in place of the run's own; their `answer` scorer grades.
+        trained: whether the run's checkpoints are asked in place of the models that the settings name. By default they
+            are where the run has them, unless `model` or `settings` say otherwise.
         name: the folder's name. By default it is made of the system and a digest of all that changes results, so that
             the same evaluation goes on where it stopped and another one gets a folder of its own.
         family: the key of a question's `meta` by which results are grouped.
@@ -90,14 +99,20 @@ class Evaluation:
         model: str | None = None,
         base_url: str | None = None,
         settings: Settings | None = None,
+        trained: bool | None = None,
         name: str | None = None,
         family: str = "family",
         registry: Registry | None = None,
     ) -> None:
+        if trained is None:
+            trained = model is None and settings is None and has_trained(run, system)
+        checkpoints = trained_folders(run, known_system(system).agents) if trained else {}
+        if trained and not checkpoints:
+            raise InputError(f"the run {str(run)!r} has no checkpoint for {system!r}; train one with: insightv train")
         settings = settings or run_settings(run)
         self._registry = registry or default_registry()
         self._data, self._family, self.system = data, family, system
-        self._tables = system_tables(system, settings, model, base_url)
+        self._tables = system_tables(system, settings, model, base_url, checkpoints)
         self._grader = next((table for table in settings.scorers if table.use == "answer"), ScorerTable(use="answer"))
         identity = self._identity()
         self.settings = _evaluation_settings(settings, self._grader, SYSTEMS[system].paths, identity)

@@ -100,21 +100,21 @@ class Reasoner:
             PluginError, ConfigError: a model cannot be made.
         """
         path = Path(source) / CONFIG
-        folders = None if trained is False else trained_folders(source)
-        if folders is None and not path.is_file():
+        folders = {} if trained is False else trained_folders(source)
+        if not folders and not path.is_file():
             raise InputError(
                 f"there is no run in {str(source)!r} (no {CONFIG}) and no checkpoint; make one with: insightv build"
             )
-        if folders is None and trained:
+        if not folders and trained:
             raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
-        if folders is None and options:
+        if not folders and options:
             raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
         settings = load_settings(path if path.is_file() else None)
-        if folders is not None:
+        if folders:
             settings = with_trained(settings, folders, backend, options)
         workshop = Workshop(registry or default_registry(), settings)
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
-        reasoner.trained = folders is not None
+        reasoner.trained = bool(folders)
         return reasoner
 
     def __repr__(self) -> str:

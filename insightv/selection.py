@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from insightv.agents.alone import answer_turn, direct_cot_messages, multi_turn_messages
 from insightv.agents.reasoning import reasoning_messages
 from insightv.agents.summary import summary_messages
 from insightv.assessed import AssessedQuestion
@@ -24,6 +25,7 @@ from insightv.opening import image_limits
 from insightv.questions import read_questions
 from insightv.records import Question, ReasoningPath
 from insightv.run import CONFIG, DATASETS, RunReader, open_stored
+from insightv.train.alone import DirectSet, MultiTurnSet
 from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
 from insightv.train.files import new_file
@@ -35,6 +37,10 @@ from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 from insightv.transcript import TAGS
 
 SETS = ("reason", "summary")
+"""The sets that every run gets."""
+
+BASELINES = ("direct", "multi-turn")
+"""The sets of the paper's single-model baselines."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,10 @@ class Selection:
             yield assessed
 
     def row_set(self, what: str) -> RowSet:
-        """The set `reason`, `summary`, `preference` (pairs) or `paths` (every judged path with its verdict)."""
+        """A set by name.
+
+        `reason`, `summary`, `preference` (pairs), `paths` (every judged path with its verdict), or one of `BASELINES`.
+        """
         chosen = self.settings.datasets
         licence = Licence(source=chosen.source, licence=chosen.licence)
         opener = partial(open_stored, images=self.run.images)
@@ -63,14 +72,15 @@ class Selection:
         if what == "preference":
             rule = PairRule(seed=self.settings.seed, tags=shown["tags"])
             return PreferenceSet(prompt=prompt, rule=rule, open=opener, licence=licence)
+        reason = ReasonSet(
+            prompt=prompt, best_per_question=chosen.best_per_question, tags=shown["tags"], open=opener, licence=licence
+        )
         if what == "reason":
-            return ReasonSet(
-                prompt=prompt,
-                best_per_question=chosen.best_per_question,
-                tags=shown["tags"],
-                open=opener,
-                licence=licence,
-            )
+            return reason
+        if what == "direct":
+            return DirectSet(replace(reason, prompt=partial(direct_cot_messages, tags=shown["tags"])))
+        if what == "multi-turn":
+            return MultiTurnSet(replace(reason, prompt=partial(multi_turn_messages, tags=shown["tags"])), answer_turn)
         return SummarySet(
             render=partial(summary_messages, **_shown(self.settings.summary_agent)),
             mix={str(band): share for band, share in chosen.summary_mix.items()},
@@ -94,8 +104,8 @@ class Selection:
 
         return GeneralData(questions=lambda: file, share=chosen.general_share, open=opened)
 
-    def origin(self) -> Origin:
-        """What the card of a set says of the run."""
+    def origin(self, what: str = "") -> Origin:
+        """What the card of a set says of the run; `what` is the set's name where it is one of `BASELINES`."""
         epochs = self.run.epochs()
         last: Mapping[str, Any] = epochs[-1] if epochs else {}
         scorers = last.get("scorers", {})
@@ -111,6 +121,9 @@ class Selection:
             "reasoning agent": reasoning_messages(question, **_shown(self.settings.reasoning_agent)),
             "summary agent": summary_messages(question, path, **_shown(self.settings.summary_agent)),
         }
+        if what in BASELINES:
+            opening = direct_cot_messages if what == "direct" else multi_turn_messages
+            shown = {"model alone": opening(question, tags=_shown(self.settings.reasoning_agent)["tags"])}
         for agent, (system, _) in shown.items():
             prompts[f"{agent}: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
@@ -144,7 +157,7 @@ def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] =
 
 
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
-    """Export `paths`, `reason`, `summary` or `preference` of a run to `out`.
+    """Export `paths`, `reason`, `summary`, `preference` or one of `BASELINES` of a run to `out`.
 
     `form` is jsonl, parquet, trl, llamafactory or swift.
 
@@ -152,13 +165,14 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
         ConfigError: unknown `what` or `form`.
         InputError: there is no run.
     """
-    if what not in ("paths", *SETS, "preference"):
-        raise ConfigError(f"--what {what!r} is not known; one of: paths, {', '.join(SETS)}, preference, calls")
+    known = ("paths", *SETS, "preference", *BASELINES)
+    if what not in known:
+        raise ConfigError(f"--what {what!r} is not known; one of: {', '.join(known)}, calls")
     with RunReader(folder) as run:
         selection = Selection(run, load_settings(Path(folder) / CONFIG))
         if what == "paths" and form in ("jsonl", "parquet"):
             return export_paths(selection.assessed, form, Path(out))
-        return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin())
+        return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin(what))
 
 
 def export_calls(folder: str | Path, out: Path) -> int:

@@ -1,4 +1,4 @@
-"""What can be evaluated: the two agents together, each alone, or one model asked directly.
+"""What can be evaluated: the two agents together, each alone, or one model that does it all.
 
 A system goes through the same build as a generator does. It makes one path per question whose `answer` is what the
 system answered, and, where it reasons first, a second one: the reasoning, with the answer that it comes to by itself.
@@ -11,15 +11,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from insightv.agents.adapters import prompts_of, unanswered
-from insightv.config import RoleTable, Settings, SummaryTable
+from insightv.config import ReasoningTable, RoleTable, Settings, SummaryTable
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.journal import open_book
 from insightv.records import Answer, Question, ReasoningPath
+from insightv.trained import trained_table
 from insightv.wiring import Assembly, Workshop, agent_table
+
+NO_CHECKPOINTS: Mapping[str, Path] = MappingProxyType({})
 
 ANSWER, REASONING = 0, 1
 """The indices of the two paths."""
@@ -33,10 +38,15 @@ SECONDS = "seconds="
 
 @dataclass(frozen=True)
 class System:
-    """A kind of system: whether it reasons first, and which agent answers ("" for the reasoning agent itself)."""
+    """A kind of system: which agent reasons ("": none), and which one answers ("": the one that reasons)."""
 
-    reasons: bool
+    reasons: str
     answers: str
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Its agents, by name."""
+        return tuple(agent for agent in (self.reasons, self.answers) if agent)
 
     @property
     def paths(self) -> int:
@@ -45,32 +55,48 @@ class System:
 
 
 SYSTEMS: dict[str, System] = {
-    "reasoner": System(True, "summary"),
-    "reasoning-only": System(True, ""),
-    "summary-only": System(False, "summary"),
-    "direct": System(False, "direct"),
+    "reasoner": System("reasoning_agent", "summary_agent"),
+    "reasoning-only": System("reasoning_agent", ""),
+    "summary-only": System("", "summary_agent"),
+    "direct": System("", "direct_agent"),
+    "direct-cot": System("direct_cot_agent", ""),
+    "multi-turn": System("multi_turn_agent", ""),
 }
-"""Both agents; the reasoning agent's own conclusion; the summary agent without reasoning; one model asked directly."""
+"""Both agents; the reasoning agent's own conclusion; the summary agent without reasoning; one model that answers at
+once (the base), that reasons and answers in one reply, and that does so in two turns."""
 
 
-def system_tables(name: str, settings: Settings, model: str | None, base_url: str | None) -> dict[str, RoleTable]:
+def known_system(name: str) -> System:
+    """The system of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in SYSTEMS:
+        raise ConfigError(f"--system {name!r} is not known; one of: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def system_tables(
+    name: str,
+    settings: Settings,
+    model: str | None = None,
+    base_url: str | None = None,
+    checkpoints: Mapping[str, Path] = NO_CHECKPOINTS,
+) -> dict[str, RoleTable]:
     """The tables of a system's agents. `model` is asked in place of those that the settings name.
 
-    The direct model is the generator's where `model` is not given.
+    `checkpoints` are trained models of agents by name, asked where `model` is not given. A model that works alone is
+    the generator's where there is neither; it takes the options of the reasoning agent.
 
     Raises:
         ConfigError: there is no such system, or no model for it.
     """
-    if name not in SYSTEMS:
-        raise ConfigError(f"--system {name!r} is not known; one of: {', '.join(SYSTEMS)}")
-    system = SYSTEMS[name]
-    direct = SummaryTable(use="direct")
-    chosen: dict[str, RoleTable] = {"reasoning_agent": settings.reasoning_agent} if system.reasons else {}
-    if system.answers:
-        chosen[f"{system.answers}_agent"] = settings.summary_agent if system.answers == "summary" else direct
+    chosen = {agent: _own_table(agent, settings) for agent in known_system(name).agents}
     if model is not None:
         place: dict[str, Any] = {"model": model, "base_url": base_url, "backend": {}}
         return {role: table.model_copy(update=place) for role, table in chosen.items()}
+    chosen |= {role: trained_table(table, checkpoints[role]) for role, table in chosen.items() if role in checkpoints}
     tables = {role: agent_table(settings, table) for role, table in chosen.items()}
     nameless = [role for role, table in tables.items() if table.model is None and table.use in _BUILT_IN]
     if nameless:
@@ -78,16 +104,31 @@ def system_tables(name: str, settings: Settings, model: str | None, base_url: st
     return tables
 
 
-_BUILT_IN = ("thoughts", "steps", "summary", "direct")
+_BUILT_IN = ("thoughts", "steps", "summary", "direct", "direct-cot", "multi-turn")
+
+
+def _own_table(agent: str, settings: Settings) -> RoleTable:
+    reasoning = settings.reasoning_agent
+    match agent:
+        case "reasoning_agent":
+            return reasoning
+        case "summary_agent":
+            return settings.summary_agent
+        case "direct_agent":
+            return SummaryTable(use="direct")
+    options = reasoning.options if reasoning.use == "thoughts" else {}
+    kept = {option: value for option, value in options.items() if option != "system_prompt"}
+    return ReasoningTable.model_validate({**kept, "use": agent.removesuffix("_agent").replace("_", "-")})
 
 
 def assembly(name: str, tables: Mapping[str, RoleTable]) -> Assembly[Generator]:
     """The system, to be put together within a run."""
-    return Assembly(f"insightv.systems.{name}", partial(_assembled, tables=dict(tables)))
+    return Assembly(f"insightv.systems.{name}", partial(_assembled, name=name, tables=dict(tables)))
 
 
-def _assembled(workshop: Workshop, tables: Mapping[str, RoleTable]) -> Generator:
-    reasoning, answering = tables.get("reasoning_agent"), tables.get("summary_agent") or tables.get("direct_agent")
+def _assembled(workshop: Workshop, name: str, tables: Mapping[str, RoleTable]) -> Generator:
+    system = SYSTEMS[name]
+    reasoning, answering = tables.get(system.reasons), tables.get(system.answers)
     return SystemGenerator(
         None if reasoning is None else workshop.agent(reasoning, ReasoningAgent),
         None if answering is None else workshop.agent(answering, SummaryAgent),

@@ -6,7 +6,7 @@ of those two folders anywhere else serves as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,48 @@ from insightv.errors import InputError
 from insightv.train.checkpoints import MARKER, is_complete, read_marker
 
 CHECKPOINTS = "checkpoints"
-FOLDERS: Mapping[str, str] = {"reasoning_agent": "reasoning", "summary_agent": "summary"}
-"""The folder of each agent's checkpoint."""
+FOLDERS: Mapping[str, str] = {
+    "reasoning_agent": "reasoning",
+    "summary_agent": "summary",
+    "direct_cot_agent": "direct",
+    "multi_turn_agent": "multi-turn",
+}
+"""The folder of each agent's checkpoint; the last two are the baselines of one model alone."""
+TWO_AGENTS = ("reasoning_agent", "summary_agent")
 
 
-def trained_folders(place: str | Path) -> dict[str, Path] | None:
-    """The checkpoint of each agent, by the name of its settings; None where there is none of either.
+def is_trained(place: str | Path, agents: Iterable[str] = TWO_AGENTS) -> bool:
+    """Whether there is a checkpoint of any of these agents, whole or not."""
+    return bool(_found(place, agents))
+
+
+def trained_folders(place: str | Path, agents: Sequence[str] = TWO_AGENTS) -> dict[str, Path]:
+    """The checkpoint of each agent, by the agent's name; empty where there is none of any.
 
     `place` is a run's folder, or a folder that holds `reasoning` and `summary` itself. Every file is compared with the
     marker, which takes seconds for a large model.
 
     Raises:
-        InputError: a checkpoint is not whole, or only one of the two is there.
+        InputError: a checkpoint is not whole, or one is there and another is not.
     """
-    within = Path(place) / CHECKPOINTS
-    parent = within if within.is_dir() else Path(place)
-    found = {role: parent / name for role, name in FOLDERS.items() if (parent / name).is_dir()}
-    if not found:
-        return None
+    found = _found(place, agents)
     for folder in found.values():
         _check_whole(folder)
-    missing = [str(parent / name) for role, name in FOLDERS.items() if role not in found]
-    if missing:
+    missing = [FOLDERS[agent] for agent in agents if agent in FOLDERS and agent not in found]
+    if found and missing:
         raise InputError(
-            f"{str(next(iter(found.values())))!r} is trained and {missing[0]!r} is not there yet: go on with "
-            f"`insightv train`, or ask for the untrained agents (--untrained; in Python: trained=False)"
+            f"{str(next(iter(found.values())))!r} is trained, and there is no {missing[0]!r} beside it yet: go on with "
+            "`insightv train`, or ask for the untrained agents (--untrained; in Python: trained=False)"
         )
-    return {role: folder.absolute() for role, folder in found.items()}
+    return found
+
+
+def _found(place: str | Path, agents: Iterable[str]) -> dict[str, Path]:
+    within = Path(place) / CHECKPOINTS
+    parent = (within if within.is_dir() else Path(place)).absolute()
+    return {
+        agent: parent / FOLDERS[agent] for agent in agents if agent in FOLDERS and (parent / FOLDERS[agent]).is_dir()
+    }
 
 
 def _check_whole(folder: Path) -> None:
@@ -57,19 +72,23 @@ def _check_whole(folder: Path) -> None:
 def with_trained(
     settings: Settings, folders: Mapping[str, Path], backend: str = "hf", options: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The settings with the trained models as the agents', served by `backend` with its `options`."""
-    given = dict(options or {})
-    tables: dict[str, RoleTable] = {
+    """The settings with the trained models as the two agents', served by `backend` with its `options`."""
+    own: Mapping[str, RoleTable] = {
         "reasoning_agent": settings.reasoning_agent,
         "summary_agent": settings.summary_agent,
     }
-    own = {role: _with_model(tables[role], f"{backend}/{folder}", given) for role, folder in folders.items()}
-    return settings.model_copy(update=own)
+    return settings.model_copy(
+        update={agent: trained_table(own[agent], folder, backend, options) for agent, folder in folders.items()}
+    )
 
 
-def _with_model(table: RoleTable, model: str, options: Mapping[str, Any]) -> RoleTable:
+def trained_table(
+    table: RoleTable, folder: Path, backend: str = "hf", options: Mapping[str, Any] | None = None
+) -> RoleTable:
+    """An agent's table with the checkpoint as its model."""
+    model, given = f"{backend}/{folder}", dict(options or {})
     if table.use == "steps":  # an untrained model's way to reason; a trained one writes its path as text
         kept = {name: table.options[name] for name in ("tags",) if name in table.options}
-        return type(table).model_validate({**kept, "use": "thoughts", "model": model, "backend": dict(options)})
-    where: dict[str, Any] = {"base_url": None, "api_key_env": None, "structured": None, "backend": dict(options)}
+        return type(table).model_validate({**kept, "use": "thoughts", "model": model, "backend": given})
+    where: dict[str, Any] = {"base_url": None, "api_key_env": None, "structured": None, "backend": given}
     return table.model_copy(update={"model": model, **where})

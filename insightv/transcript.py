@@ -7,6 +7,8 @@ r"""A path as text and back: the format in which a trained reasoning agent write
     So the difference is 15.
     </thoughts>
 
+A model that reasons and answers in one reply writes its answer below the block, and nothing else there.
+
 Every text goes through and comes back as it was: in a content, a line that begins with `### ` gets a backslash in
 front; a tag gets one after its first character (`<\/thoughts>`); a line break in a title is written as U+2424 (and a
 real U+2424 gets a backslash). So no step can end its block or begin another step. This file knows no prompt.
@@ -64,6 +66,31 @@ def from_text(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], bool]:
     if complete and not steps:
         raise Unreadable("no_title", f"the block has no step: a step begins with a line {_HEAD}title")
     return steps, complete
+
+
+def with_answer(block: str, answer: str, tags: Tags = TAGS) -> str:
+    """A reply that reasons and answers: the block of `to_text`, then the answer alone on the lines below it."""
+    return f"{block}\n{_tag_pattern(tags).sub(_write_tag, answer.strip())}"
+
+
+def read_answered(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], str]:
+    """The steps and the answer of a reply that does both: nothing before the block, and the answer below it.
+
+    Raises:
+        Unreadable: the codes of `from_text`; outside (text before the block), no_end (the block is not closed),
+            no_answer (nothing stands below it).
+        ConfigError: the tags cannot be told from text (see `check_tags`).
+    """
+    steps, complete = from_text(text, tags)
+    before, _, rest = text.partition(tags[0])
+    if before.strip():
+        raise Unreadable("outside", f"the reply begins with {before.strip()[:40]!r}, not with {tags[0]}")
+    if not complete:
+        raise Unreadable("no_end", f"the reply ends without {tags[1]}")
+    answer = _tag_pattern(tags).sub(_read_tag, rest.partition(tags[1])[2]).strip()
+    if not answer:
+        raise Unreadable("no_answer", f"no answer stands below {tags[1]}")
+    return steps, answer
 
 
 def check_tags(tags: Sequence[str]) -> Tags:

@@ -23,6 +23,7 @@ from insightv import (
     load_run,
 )
 from insightv.agents.generator import ProgressiveGenerator
+from insightv.assess.answer import AnswerScorer
 from insightv.config import check_settings
 from insightv.records import Message, Schema
 from insightv.testing import ScriptedModel
@@ -69,6 +70,17 @@ def test_objects_are_roles_and_their_models_are_in_the_journal(tmp_path: Path) -
     assert len(model.asked) == asked  # everything came from the record
     with pytest.raises(ConfigError, match="ProgressiveGenerator"):
         Pipeline.from_config(run=tmp_path / "run").build(QUESTIONS)
+
+
+def test_the_calls_of_a_judge_given_as_an_object_are_in_the_journal(tmp_path: Path) -> None:
+    judge = ScriptedModel('{"correct": true, "reason": "The same."}')
+    scorers = [AnswerScorer(judge)]
+    generator = ProgressiveGenerator(ScriptedModel(reply))
+    asked = [Question(id="q", question="What is shown?", answer="a harbour at dusk")]
+    Pipeline(run=tmp_path / "run", generator=generator, scorers=scorers, settings=SETTINGS).build(asked, datasets=False)
+    assert len(judge.asked) == 1
+    with load_run(tmp_path / "run") as run:
+        assert sum(call["kind"] == "answer_verdict" for call in run.calls()) == 1
 
 
 def test_a_role_that_breaks_its_contract_costs_its_questions_only(tmp_path: Path) -> None:

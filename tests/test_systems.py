@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from insightv.agents.adapters import StepReasoner
+from insightv.agents.alone import DirectCot, MultiTurn
 from insightv.agents.direct import DirectAnswer
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.summary import JudgingSummary
@@ -177,6 +178,38 @@ def test_the_direct_model_is_the_generators_unless_one_is_named() -> None:
     }
     named = system_tables("reasoner", settings, "tiny", None)
     assert {(table.model, table.base_url) for table in named.values()} == {("tiny", None)}
+
+
+@pytest.mark.parametrize("system", ["direct-cot", "multi-turn"])
+def test_a_model_alone_reasons_and_answers_in_one_path(system: str) -> None:
+    thoughts = "<thoughts>\n### Look\nA is 7.\n</thoughts>"
+    script: dict[str, Script] = {
+        "direct-cot": lambda _: f"{thoughts}\nA",
+        "multi-turn": lambda call: "A" if call.said else thoughts,
+    }
+    agent = {"direct-cot": DirectCot, "multi-turn": MultiTurn}[system](FakeModel(script[system]))
+    [only] = generate(SystemGenerator(agent, None))
+    assert (only.index, only.status, only.answer, len(only.steps)) == (0, "ok", "A", 1)
+    assert SYSTEMS[system].paths == 1
+
+
+def test_a_model_alone_takes_the_reasoning_agents_options_and_the_generators_model() -> None:
+    settings = check_settings(
+        {
+            "generator": {"model": "openai/g", "base_url": "http://g"},
+            "reasoning_agent": {"max_tokens": 77, "tags": ["<a>", "</a>"], "system_prompt": "Only reason."},
+        }
+    )
+    [table] = system_tables("direct-cot", settings).values()
+    assert (table.use, table.model, table.options) == (
+        "direct-cot",
+        "openai/g",
+        {"max_tokens": 77, "tags": ["<a>", "</a>"]},
+    )
+    [trained] = system_tables("multi-turn", settings, checkpoints={"multi_turn_agent": Path("/c")}).values()
+    assert (trained.use, trained.model, trained.base_url) == ("multi-turn", "hf//c", None)
+    steps = check_settings({"generator": {"model": "tiny"}, "reasoning_agent": {"use": "steps", "max_steps": 3}})
+    assert system_tables("multi-turn", steps)["multi_turn_agent"].options == {}
 
 
 def test_weights_that_were_trained_on_are_other_weights(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_what_is_neither_a_run_nor_trained_is_refused(tmp_path: Path) -> None:
         Reasoner.load(run, trained=True)
     with pytest.raises(ConfigError, match="threads"):
         Reasoner.load(run, threads=1)
-    assert trained_folders(run) is None
+    assert trained_folders(run) == {}
 
 
 def test_the_agents_keep_their_options_and_lose_where_they_were_reached(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from insightv.agents.asking import Asker, GaveUp, Kept, all_of, calls_of, question_message
+from insightv.agents.asking import all_of, path_code, question_message
 from insightv.agents.likeness import says_again
 from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
+from insightv.asking import Asker, GaveUp, Kept, calls_of
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel, Generator
 from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage
@@ -265,7 +266,7 @@ class ProgressiveGenerator(Generator):
     def _ended(self, question: Question, chain: _Chain, gave_up: GaveUp) -> ReasoningPath:
         chain.usage += gave_up.usage
         return self._path(
-            question, chain, status=gave_up.status, code=gave_up.path_code, detail=gave_up.detail, answer=None
+            question, chain, status=gave_up.status, code=path_code(gave_up), detail=gave_up.detail, answer=None
         )
 
     def _path(self, question: Question, chain: _Chain, **ending: Any) -> ReasoningPath:

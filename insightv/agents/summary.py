@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
 
-from insightv.agents.asking import Asker, GaveUp, read_whole
 from insightv.agents.reasoning import with_tags
+from insightv.asking import Asker, GaveUp, Kept, read_whole
 from insightv.errors import ModelError
-from insightv.interfaces import ChatModel, SummaryAgent
-from insightv.records import Answer, AskOptions, Completion, Message, Question, ReasoningPath, Usage
+from insightv.interfaces import SummaryAgent
+from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage
 from insightv.replies import Unreadable, check_text
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, to_text
@@ -48,51 +47,29 @@ def _system(system_prompt: str | None, tags: Tags) -> Message:
     return Message(role="system", content=system_prompt or with_tags(SYSTEM_PROMPT, tags))
 
 
-class JudgingSummary(SummaryAgent):
-    """Answers with a model that weighs a path.
+@dataclass(eq=False, repr=False, kw_only=True)
+class JudgingSummary(Asker, SummaryAgent):
+    """Answers with a model that weighs a path. Options: also those of `Asker`.
 
     `Answer.usage` is what this agent spent, without the path's. Its flags say what was not as it should be with the
     path (see `marks`). A stream has one try: what was shown cannot be taken back.
 
     Args:
-        model: asked for the answer.
-        temperature: of the call; so are `top_p`, `max_tokens` and `extra`, which goes to the server as it is.
-        top_p: see `temperature`.
-        max_tokens: of the answer.
-        tries: calls for one answer.
         tags: what opens and closes the path in the prompt.
         system_prompt: in place of `SYSTEM_PROMPT`.
-        extra: see `temperature`.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        *,
-        temperature: float = 0.2,
-        top_p: float = 0.95,
-        max_tokens: int = 1024,
-        tries: int = 3,
-        tags: Tags = TAGS,
-        system_prompt: str | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._asker = Asker(
-            model, tries=tries, temperature=temperature, top_p=top_p, max_tokens=max_tokens, extra=extra
-        )
-        self._tags = check_tags(tags)
-        self._system_prompt = system_prompt
+    tags: Tags = TAGS
+    system_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tags = check_tags(self.tags)
 
     @property
     def prompts(self) -> dict[str, str]:
         """The prompts in use, by name; part of a run's identity."""
-        return {"system": str(_system(self._system_prompt, self._tags).content)}
-
-    def within(self, options: AskOptions) -> JudgingSummary:
-        """See `SummaryAgent.within`."""
-        agent = copy.copy(self)
-        agent._asker = self._asker.within(options)
-        return agent
+        return {"system": str(_system(self.system_prompt, self.tags).content)}
 
     async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
         """The answer.
@@ -102,17 +79,13 @@ class JudgingSummary(SummaryAgent):
             ValueError: the question's images are not opened.
             StopRun: nothing more may be asked.
         """
-        try:
-            kept = await self._asker.ask(self._messages(question, path), read_answer, _seeds(question, path))
-        except GaveUp as gave_up:
-            kept_text = gave_up.last.text if gave_up.last is not None else ""
-            raise _unanswered(gave_up.code, gave_up.detail, gave_up.usage, kept_text) from gave_up
+        kept = await answer_to(self, "summary agent", self._messages(question, path), _seeds(question, path))
         return _answer(kept.value, path, kept.usage)
 
     async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
         """The answer's text in pieces as they come, then the answer; one try. Raises as `summarize` does."""
         reply = Completion(text="")
-        stream = self._asker.stream(self._messages(question, path), _seeds(question, path)(0))
+        stream = self.stream(self._messages(question, path), _seeds(question, path)(0))
         async with aclosing(stream) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Completion):
@@ -122,11 +95,11 @@ class JudgingSummary(SummaryAgent):
         try:
             text = read_whole(reply, read_answer)
         except Unreadable as error:
-            raise _unanswered(error.code, str(error), reply.usage, reply.text) from error
+            raise _unanswered("summary agent", error.code, str(error), reply.usage, reply) from error
         yield _answer(text, path, reply.usage)
 
     def _messages(self, question: Question, path: ReasoningPath) -> tuple[Message, Message]:
-        return summary_messages(question, path, system_prompt=self._system_prompt, tags=self._tags)
+        return summary_messages(question, path, system_prompt=self.system_prompt, tags=self.tags)
 
 
 def agreement(answer: str, own: str) -> bool | None:
@@ -160,6 +133,19 @@ def _seeds(question: Question, path: ReasoningPath) -> Callable[[int], int]:
     return lambda attempt: seed_of(path.seed, question.id, path.index, "summary", attempt)
 
 
+async def answer_to(asker: Asker, who: str, messages: Sequence[Message], seed: Callable[[int], int]) -> Kept[str]:
+    """An answer in plain text.
+
+    Raises:
+        ModelError: `who` gave none; refusal, truncated, empty or bad_characters where the replies were unusable.
+        StopRun: nothing more may be asked.
+    """
+    try:
+        return await asker.ask(messages, read_answer, seed)
+    except GaveUp as gave_up:
+        raise _unanswered(who, gave_up.code, gave_up.detail, gave_up.usage, gave_up.last) from gave_up
+
+
 def read_answer(text: str) -> str:
     """The answer of a reply in plain text.
 
@@ -173,8 +159,9 @@ def read_answer(text: str) -> str:
     return answer
 
 
-def _unanswered(code: str, detail: str, usage: Usage, kept: str) -> ModelError:
-    return ModelError(code, f"the summary agent gave no answer: {detail}", usage=usage, kept=kept[:2000])
+def _unanswered(who: str, code: str, detail: str, usage: Usage, last: Completion | None) -> ModelError:
+    kept = last.text[:2000] if last is not None else ""
+    return ModelError(code, f"the {who} gave no answer: {detail}", usage=usage, kept=kept)
 
 
 def marks(path: ReasoningPath) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from insightv.asking import Asker
 from insightv.assess import rules
-from insightv.assess.asking import Asking, Reply, ask
+from insightv.assess.asking import Reply, ask_judge
 from insightv.assess.mathematics import MathChecker
 from insightv.assess.quoting import fill, nonce_of, quote
 from insightv.errors import ConfigError
@@ -103,7 +104,11 @@ class AnswerScorer(Scorer):
     ) -> None:
         if not 0 <= tolerance < 1:
             raise ConfigError(f"tolerance = {tolerance}: it is relative to the true number; use 0 to below 1")
-        self._asking = None if model is None else Asking(model, temperature, top_p, max_tokens, tries, extra or {})
+        self._asker = (
+            None
+            if model is None
+            else Asker(model, temperature=temperature, top_p=top_p, max_tokens=max_tokens, tries=tries, extra=extra)
+        )
         self._tolerance = tolerance
         self._exact_text = exact_text
         self._system = SYSTEM_PROMPT if system_prompt is None else system_prompt
@@ -157,13 +162,13 @@ class AnswerScorer(Scorer):
         equal = None if question.choices else await self._mathematics.equal(truth, answer)
         if equal is not None:
             return _ruled(equal, "math")
-        if self._asking is None:
+        if self._asker is None:
             return Score(scorer="answer", reason="could not be judged by rules, no model configured")
-        return _asked(await self._ask(self._asking, question, truth, answer))
+        return _asked(await self._ask(self._asker, question, truth, answer))
 
-    async def _ask(self, asking: Asking, question: Question, truth: str, answer: str) -> Reply[tuple[bool | None, str]]:
-        return await ask(
-            asking,
+    async def _ask(self, asker: Asker, question: Question, truth: str, answer: str) -> Reply[tuple[bool | None, str]]:
+        return await ask_judge(
+            asker,
             self.messages(question, truth, answer),
             ANSWER_VERDICT,
             read_verdict,

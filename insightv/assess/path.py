@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insightv.assess.asking import Asking, Reply, ask
+from insightv.asking import Asker
+from insightv.assess.asking import Reply, ask_judge
 from insightv.assess.grading import (
     ASPECTS,
     PATH_SCORES,
@@ -65,7 +66,9 @@ class PathScorer(Scorer):
             raise ConfigError(f"threshold = {threshold}: a path's score is on 1 to 100")
         if isinstance(repeats, bool) or repeats < 1:
             raise ConfigError(f"repeats = {repeats!r}: it is how often each path is judged; use 1 or more")
-        self._asking = Asking(model, temperature, top_p, max_tokens, tries, extra or {})
+        self._asker = Asker(
+            model, temperature=temperature, top_p=top_p, max_tokens=max_tokens, tries=tries, extra=extra
+        )
         self._threshold = threshold
         self._repeats = repeats
         self._system = SYSTEM_PROMPT if system_prompt is None else system_prompt
@@ -95,8 +98,8 @@ class PathScorer(Scorer):
         order = list(range(len(paths)))
         random.Random(seed_of(self._seed, question.id, "path_scores", "order", repeat)).shuffle(order)
         ordered = [paths[place] for place in order]
-        reply = await ask(
-            self._asking,
+        reply = await ask_judge(
+            self._asker,
             grading_messages(question, ordered, self._system, self._seed, repeat),
             PATH_SCORES,
             lambda value: read_scores(value, [len(path.steps) for path in ordered]),

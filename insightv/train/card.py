@@ -54,6 +54,8 @@ def release() -> str:
 _TITLES = {
     "reason": "Reason set: what a reasoning agent learns to write",
     "summary": "Summary set: what a summary agent learns to judge by",
+    "direct": "Direct set: what one model alone learns to reason and answer in one reply",
+    "multi-turn": "Multi-turn set: what one model alone learns to reason in one turn and answer in the next",
     "paths": "Paths of reasoning, judged right or wrong",
     "preference": "Pairs of paths, one better than the other",
 }
@@ -62,6 +64,11 @@ _ABOUT = {
     "The prompt is what the reasoning agent is shown, the completion is the path in its text format.",
     "summary": "Each row shows a question and one path, good or flawed, and the completion is the true answer as the "
     "data gave it. Rows without a path are general image-question data.",
+    "direct": "A baseline. Each row is one path of the reason set, and below it the true answer as the data gave it: "
+    "loss on both, in one reply.",
+    "multi-turn": "A baseline. Two rows for each path of the reason set: its first turn (the path), and the whole "
+    "conversation up to the second reply (the true answer). The loss is on a row's last reply only; programs that take "
+    "it on every turn learn the path twice (LLaMA-Factory: set mask_history; ms-swift: loss_scale last_round).",
     "paths": "Each row is one path, right or wrong by its answer (`label`), in TRL's form for unpaired preferences.",
     "preference": "Each row holds two paths that one model wrote about one question: the chosen one right and of the "
     "high band, the rejected one wrong (which counts as 0 points) or lower by at least the margin.",

@@ -18,9 +18,9 @@ _OTHER = ("(others)", "(others)")
 class Funnel:
     """Counts of one pass over a run, for one set.
 
-    `left_out` has a reason for each path that became no row, so paths = rows of paths + everything left out (in a set
-    of pairs a path may stand in several rows: there, paths = paths in pairs + everything left out). `lengths` says in
-    a set of pairs how long the better and the worse replies are.
+    `left_out` has a reason for each path that became no row, so paths = rows of paths + everything left out (where a
+    path may stand in several rows, as in pairs and in two turns: paths = paths in rows + everything left out).
+    `lengths` says in a set of pairs how long the better and the worse replies are.
     """
 
     questions: int = 0

@@ -194,10 +194,12 @@ def test_a_list_of_the_wrong_length_scores_no_path_at_all(wrong: list[int]) -> N
     assert [(score.value, score.accepted) for score in result] == [(None, None)] * 3
 
 
-@pytest.mark.parametrize("finish", ["length", "refusal"])
-def test_a_cut_or_refused_reply_is_not_read_even_where_it_parses(finish: Any) -> None:
-    (score,) = judge(FakeJudge(lambda call, number: Completion(text=scores(GOOD), finish=finish)), [ONE])
-    assert (score.value, score.details["failed"]) == (None, finish)
+@pytest.mark.parametrize(("finish", "code", "calls"), [("length", "truncated", 3), ("refusal", "refusal", 1)])
+def test_a_cut_or_refused_reply_is_not_read_even_where_it_parses(finish: Any, code: str, calls: int) -> None:
+    model = FakeJudge(lambda call, number: Completion(text=scores(GOOD), finish=finish))
+    (score,) = judge(model, [ONE])
+    assert (score.value, score.details["failed"], score.details["tries"]) == (None, code, calls)
+    assert len(model.calls) == calls
 
 
 def test_a_model_error_leaves_the_paths_unjudged_and_stop_run_goes_through() -> None:

@@ -10,10 +10,12 @@ import pytest
 from datasets import load_dataset
 
 from insightv.assessed import AssessedQuestion
+from insightv.train.alone import DirectSet, MultiTurnSet
 from insightv.train.card import Origin
 from insightv.train.export import build_set
 from insightv.train.sets import ReasonSet, RowSet, SummarySet
 
+from .test_alone import ask
 from .world import mixed, picture, prompt, render, run_of
 
 TEMPLATE = (
@@ -70,9 +72,15 @@ def small_model() -> tuple[Any, Any]:
     return LlavaNextForConditionalGeneration(config), processor
 
 
-@pytest.mark.parametrize(
-    "spec", [ReasonSet(prompt=prompt), SummarySet(render=render, total=12)], ids=lambda spec: spec.name
-)
+SETS: list[RowSet] = [
+    ReasonSet(prompt=prompt),
+    SummarySet(render=render, total=12),
+    DirectSet(ReasonSet(prompt=prompt)),
+    MultiTurnSet(ReasonSet(prompt=prompt), ask),
+]
+
+
+@pytest.mark.parametrize("spec", SETS, ids=lambda spec: spec.name)
 def test_trl_trains_on_the_set_with_its_images_and_on_the_completion_only(spec: RowSet, tmp_path: Path) -> None:
     def some(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(number + i) for i in range(1 + number % 2)])
@@ -105,6 +113,11 @@ def test_trl_trains_on_the_set_with_its_images_and_on_the_completion_only(spec: 
     assert (places > 0).all()
     told = processor.batch_decode([labels[labels != -100] for labels in batch["labels"]])
     for text in told:
-        assert ("<thoughts>" in text) if spec.name == "reason" else text.split()[0] == "4"
         assert "user" not in text
+    begins = ["path" if text.startswith("<thoughts>") else text.split()[0] for text in told]
+    ends = [text.removesuffix(" </s>").split()[-1] for text in told]
+    assert begins == {"reason": ["path"] * 4, "summary": ["4"] * 4, "direct": ["path"] * 4}.get(spec.name, begins)
+    assert ends == {"reason": ["</thoughts>"] * 4, "summary": ["4"] * 4, "direct": ["4"] * 4}.get(spec.name, ends)
+    if spec.name == "multi-turn":  # each row's own reply, also where the prompt holds the first turn's
+        assert {*zip(begins, ends, strict=True)} == {("path", "</thoughts>"), ("4", "4")}
     assert loss > 0

@@ -1,0 +1,191 @@
+"""Asking a model until a reply can be used, within a number of tries: one owner for agents and judges.
+
+A refusal ends it at once; a reply that is cut off or cannot be read is asked for again with the same messages and
+another seed. Failed tries count in the usage and nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from pydantic import ValidationError
+
+from insightv.errors import ConfigError, ModelError
+from insightv.interfaces import ChatModel
+from insightv.records import AskOptions, Completion, Message, Sampling, Schema, Usage
+from insightv.replies import Unreadable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """A reply that could be read. `usage` covers the failed tries before it too; `replies` are those and itself."""
+
+    value: T
+    completion: Completion
+    usage: Usage
+    replies: tuple[Completion, ...]
+
+
+class GaveUp(Exception):
+    """No reply could be used.
+
+    `code` is refusal, truncated or a reader's where `status` is "rejected", a ModelError's where it is "failed".
+    `replies` are all that came; `tries` counts the calls.
+    """
+
+    def __init__(
+        self,
+        status: Literal["rejected", "failed"],
+        code: str,
+        detail: str,
+        usage: Usage,
+        replies: tuple[Completion, ...] = (),
+        tries: int = 0,
+    ) -> None:
+        super().__init__(detail)
+        self.status: Literal["rejected", "failed"] = status
+        self.code = code
+        self.detail = detail
+        self.usage = usage
+        self.replies = replies
+        self.tries = tries
+
+    @property
+    def last(self) -> Completion | None:
+        """The last reply, if there was one."""
+        return self.replies[-1] if self.replies else None
+
+
+@dataclass(eq=False, repr=False)
+class Asker:
+    """A model, how it is sampled, and how often it is asked for one reply.
+
+    Args:
+        model: asked for each reply.
+        temperature: of every call; so are `top_p`, `max_tokens` and `extra`, which goes to the server as it is.
+        top_p: see `temperature`.
+        max_tokens: of one reply.
+        tries: calls with the same messages for one reply.
+        extra: see `temperature`.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    # No slots: a pipeline looks into the `__dict__` of objects that it is given for the models that it records.
+    model: ChatModel
+    _: KW_ONLY
+    temperature: float = 0.2
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    tries: int = 3
+    extra: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tries, bool) or self.tries < 1:
+            raise ConfigError(f"tries = {self.tries!r}: it is the number of calls for one reply; use 1 or more")
+        try:
+            self.sampling(0)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
+
+    def sampling(self, seed: int) -> Sampling:
+        """The sampling of one call."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            seed=seed,
+            extra=dict(self.extra or {}),
+        )
+
+    def within(self, options: AskOptions) -> Self:
+        """The same for one question, kept to `options`."""
+        kept = copy.copy(self)
+        kept.temperature = self.temperature if options.temperature is None else options.temperature
+        kept.top_p = self.top_p if options.top_p is None else options.top_p
+        kept.max_tokens = min(self.max_tokens, options.max_tokens or self.max_tokens)
+        return kept
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        read: Callable[[str], T],
+        seed: Callable[[int], int],
+        *,
+        schema: Schema | None = None,
+        first: Completion | None = None,
+    ) -> Kept[T]:
+        """One usable reply; `seed` maps the number of a try (from 0) to its seed, `first` is try 0 where it is made.
+
+        Raises:
+            GaveUp: refused, not answered, or every try unusable.
+            StopRun: nothing more may be asked.
+        """
+        usage, replies = Usage(), list[Completion]()
+        for attempt in range(self.tries):
+            try:
+                reply = first if first and not attempt else await self._one(messages, seed(attempt), schema)
+            except ModelError as error:
+                spent = usage + error.usage
+                raise GaveUp("failed", error.code, str(error), spent, tuple(replies), attempt + 1) from error
+            usage += reply.usage
+            replies.append(reply)
+            try:
+                return Kept(read_whole(reply, read), reply, usage, tuple(replies))
+            except Unreadable as error:
+                if error.code == "refusal" or attempt + 1 == self.tries:
+                    detail = f"try {attempt + 1} of {self.tries}: {error.code}: {error}"
+                    raise GaveUp("rejected", error.code, detail, usage, tuple(replies), attempt + 1) from error
+        raise AssertionError("the last try returns or raises")
+
+    async def stream(self, messages: Sequence[Message], seed: int) -> AsyncGenerator[str | Completion, None]:
+        """One reply in pieces, then as a whole. Close it (aclosing) so that the call ends where it is left early.
+
+        Raises:
+            ModelError: not answered, or the backend gave no Completion at the end.
+        """
+        pieces = self.model.stream(tuple(messages), self.sampling(seed))
+        try:
+            async for piece in pieces:
+                yield piece
+                if isinstance(piece, Completion):
+                    return
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        raise ModelError("malformed", f"{self._who} ended a stream without its completion")
+
+    @property
+    def _who(self) -> str:
+        return self.model.name or type(self.model).__name__
+
+    async def _one(self, messages: Sequence[Message], seed: int, schema: Schema | None) -> Completion:
+        replies = await self.model.chat(tuple(messages), self.sampling(seed), schema=schema)
+        if not replies:
+            raise ModelError("malformed", f"{self._who} returned no reply")
+        return replies[0]
+
+
+def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
+    """What `read` makes of a reply that is complete.
+
+    Raises:
+        Unreadable: refusal, truncated, or what `read` raises.
+    """
+    if reply.finish == "refusal":
+        raise Unreadable("refusal", "the model refused, or its reply was filtered")
+    if reply.finish == "length":
+        raise Unreadable("truncated", "the reply was cut off by the token limit; a higher max_tokens may help")
+    return read(reply.text)
+
+
+def calls_of(*replies: Completion) -> tuple[str, ...]:
+    """The journal keys of replies; none outside a run."""
+    return tuple(dict.fromkeys(reply.call for reply in replies if reply.call is not None))
