@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from insightv import Reasoner
+from insightv.cli_answer import answer
 from insightv.config import check_settings
 from insightv.errors import ConfigError, InputError
 from insightv.tiny import weights
 from insightv.tiny.world import write_questions
 from insightv.train.checkpoints import MARKER, mark
 from insightv.trained import trained_folders, with_trained
-from tests.world import insightv
+
+SETTINGS = (
+    '[generator]\nmodel = "tiny"\n[reasoning_agent]\nmax_tokens = 60\ntries = 1\n[summary_agent]\nmax_tokens = 8\n'
+)
 
 
 def checkpoints(parent: Path, *names: str) -> Path:
@@ -28,7 +32,7 @@ def checkpoints(parent: Path, *names: str) -> Path:
 
 def run_in(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "config.toml").write_text('[generator]\nmodel = "tiny"\n[reasoning_agent]\nmax_tokens = 200\n')
+    (folder / "config.toml").write_text(SETTINGS)
     return folder
 
 
@@ -42,24 +46,25 @@ def test_a_trained_run_answers_with_its_checkpoints_and_says_so(tmp_path: Path) 
     assert f"hf/{run / 'checkpoints' / 'summary'}" in repr(reasoner)
     charts = write_questions(tmp_path / "charts", 1, seed=3, split="heldout")
     row = json.loads(charts.read_text().splitlines()[0])
-    answer = reasoner.answer(charts.parent / row["images"][0], row["question"])
+    found = reasoner.answer(charts.parent / row["images"][0], row["question"])
     reasoner.close()
-    assert answer.text
-    assert answer.path is not None
-    assert answer.path.model == f"hf/{run / 'checkpoints' / 'reasoning'}"
+    assert found.text
+    assert found.path is not None
+    assert found.path.model == f"hf/{run / 'checkpoints' / 'reasoning'}"
     untrained = Reasoner.load(run, trained=False)
     assert not untrained.trained
     assert "tiny/teacher" in repr(untrained)
 
 
-def test_the_command_line_says_whom_it_asks(tmp_path: Path) -> None:
+def test_the_command_says_whom_it_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = checkpoints(tmp_path / "copied", "reasoning", "summary")
+    (folder / "config.toml").write_text(SETTINGS)
     charts = write_questions(tmp_path / "charts", 1, seed=3, split="heldout")
     row = json.loads(charts.read_text().splitlines()[0])
-    done = insightv("answer", charts.parent / row["images"][0], row["question"], "--run", folder, "--json")
-    assert done.returncode == 0, done.stderr
-    assert str(folder / "reasoning") in done.stderr
-    assert json.loads(done.stdout)["path"]["model"] == f"hf/{folder / 'reasoning'}"
+    answer(charts.parent / row["images"][0], row["question"], run=folder, as_json=True)
+    said = capsys.readouterr()
+    assert str(folder / "reasoning") in said.err
+    assert json.loads(said.out)["path"]["model"] == f"hf/{folder / 'reasoning'}"
 
 
 def test_half_a_save_is_refused(tmp_path: Path) -> None:
