@@ -17,7 +17,15 @@ from insightv.tiny.world import write_questions
 from insightv.train.checkpoints import MARKER, mark
 from insightv.trained import trained_folders, with_trained
 
-SETTINGS = (
+SETTINGS = """
+[generator]
+model = "tiny"
+[reasoning_agent]
+max_tokens = 60
+tries = 1
+[summary_agent]
+max_tokens = 8
+"""
     '[generator]\nmodel = "tiny"\n[reasoning_agent]\nmax_tokens = 60\ntries = 1\n[summary_agent]\nmax_tokens = 8\n'
 )
 
