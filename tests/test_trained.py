@@ -26,8 +26,6 @@ tries = 1
 [summary_agent]
 max_tokens = 8
 """
-    '[generator]\nmodel = "tiny"\n[reasoning_agent]\nmax_tokens = 60\ntries = 1\n[summary_agent]\nmax_tokens = 8\n'
-)
 
 
 def checkpoints(parent: Path, *names: str) -> Path:
