@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check slow tiny clean
+.PHONY: venv demo test check slow chaos tiny clean
 
 venv: .venv/.complete
 
@@ -22,10 +22,13 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -m "not slow and not vllm"
+	$(BIN)/pytest -m "not slow and not chaos and not vllm"
 
 slow: venv
 	$(BIN)/pytest -m slow
+
+chaos: venv
+	$(BIN)/pytest -m chaos tests/chaos
 
 tiny: venv
 	$(BIN)/python -m insightv.tiny.recipe reading teacher --out build/tiny

@@ -28,6 +28,7 @@ from insightv.store import (
     read_progress,
     score_statements,
 )
+from insightv.strangers import code_of, is_ours, told
 from insightv.wiring import Part
 
 log = logging.getLogger("insightv")
@@ -95,7 +96,9 @@ class Build:
         except StopRun as error:
             self._switch.stop(error)
         # Anything else is a fault of our own: it stops the run and is shown, and nothing of the question is recorded.
-        except Exception as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             log.exception("question %r", stored.question.id)
             self._switch.stop(error)
         finally:
@@ -114,7 +117,7 @@ class Build:
             paths = _failed(question, self._settings.generator.paths, f"image_{error.code}", str(error))
             await self._database.write(path_statements(seq, epoch, paths))
         else:
-            paths = await self._paths(question, stored, progress)
+            paths = await self._paths(question, stored, progress, book)
         scores = await self._scores(question, stored, progress, paths)
         bands = {
             path.index: band_of(scores[path.index], self._settings.bands.high, self._settings.bands.mid)
@@ -124,21 +127,25 @@ class Build:
         await self._database.write(finish_statements(seq, epoch, bands))
         self._tally.count(paths, bands)
 
-    async def _paths(self, question: Question, stored: StoredQuestion, progress: Progress) -> list[ReasoningPath]:
+    async def _paths(
+        self, question: Question, stored: StoredQuestion, progress: Progress, book: Book
+    ) -> list[ReasoningPath]:
         n = self._settings.generator.paths
         if len(progress.paths) == n:
             return progress.paths
-        generator = self._generator.role
+        generator, idle_s = self._generator.role, self._generator.deadline_s
         try:
-            paths = _checked_paths(await generator.generate(question, n, seed=self._settings.seed), question, n)
-        except StopRun:
-            raise
+            async with book.never_idle(idle_s):
+                made = await generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
+            paths = _checked_paths(made, question, n)
         except ModelError as error:
-            paths = _failed(question, n, error.code, str(error))
+            paths = _failed(question, n, code_of(error), told(error, kind=False))
         # A generator may be a stranger's: whatever it raises costs this question's paths, not the run.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             log.exception("the generator failed on question %r", question.id)
-            paths = _failed(question, n, "generator_error", f"{type(error).__name__}: {error}")
+            paths = _failed(question, n, "generator_error", told(error))
         if self._switch.error is not None and any(path.status == "failed" for path in paths):
             raise StopRun("stopped while paths were being made")  # they did not fail, they were stopped
         await self._database.write(path_statements(stored.seq, stored.epoch, paths))
@@ -168,25 +175,26 @@ class Build:
         scorer, name = part.role, self._names[position]
         try:
             async with asyncio.timeout(part.deadline_s) as limit:
-                # A foreign scorer gets a question of its own: what it changes in `meta` is not seen by the next one.
-                seen = question if part.deadline_s is None else question.model_copy(deep=True)
-                made = await scorer.score(seen, tuple(paths))
+                made = await scorer.score(_own(question, part.deadline_s), tuple(paths))
             scores = _checked_scores(made, len(paths), name)
-        except StopRun:
-            raise
         except ModelError as error:
-            scores = _unscored(name, len(paths), error.code, str(error))
+            scores = _unscored(name, len(paths), code_of(error), told(error, kind=False))
         # A scorer may be a stranger's: whatever it raises costs this question's scores, not the run.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             log.exception("scorer %r failed on question %r", name, question.id)
             late = isinstance(error, TimeoutError) and limit.expired()
-            reason = (
-                f"no scores within run.deadline_s = {part.deadline_s} s" if late else f"{type(error).__name__}: {error}"
-            )
+            reason = f"no scores within run.deadline_s = {part.deadline_s} s" if late else told(error)
             scores = _unscored(name, len(paths), "timeout" if late else "scorer_error", reason)
         if self._switch.error is not None and any("failed" in score.details for score in scores):
             raise StopRun("stopped while paths were being scored")
         return {path.index: score for path, score in zip(paths, scores, strict=True)}
+
+
+def _own(question: Question, foreign: float | None) -> Question:
+    """The question as a part is given it: a stranger's gets its own, so that what it changes in `meta` stays there."""
+    return question if foreign is None else question.model_copy(deep=True)
 
 
 def _failed(question: Question, n: int, code: str, detail: str) -> list[ReasoningPath]:
@@ -210,6 +218,8 @@ def _checked_paths(paths: object, question: Question, n: int) -> list[ReasoningP
         _revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
+        if path.status == "ok" and not (path.steps and path.answer):
+            raise ValueError(f"path {path.index} is ok and lacks its steps or its answer")
     return paths
 
 
@@ -223,7 +233,8 @@ def _checked_scores(scores: object, n: int, name: str) -> list[Score]:
 
 
 def _revalidated(record: R) -> R:
-    """The record checked anew, and that it can be stored: `model_construct` makes records that were never checked."""
-    checked: R = type(record).model_validate(dict(record))
-    checked.model_dump_json()
+    """The record checked anew, as it will be read back: `model_construct` makes records that were never checked."""
+    kind = type(record)
+    checked: R = kind.model_validate(dict(record))
+    kind.model_validate_json(record.model_dump_json(warnings="none"))
     return checked

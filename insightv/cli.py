@@ -6,6 +6,7 @@ some items failed, 130 or 143 interrupted and resumable.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import traceback
 
@@ -19,7 +20,7 @@ from insightv.cli_evaluate import evaluate
 from insightv.cli_run import export, status
 from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
-from insightv.errors import InsightvError
+from insightv.errors import InputError, InsightvError
 from insightv.terminal import err, say
 
 app = typer.Typer(
@@ -46,6 +47,9 @@ def main() -> None:
     except InsightvError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
+    except sqlite3.DatabaseError as error:  # a page of the run's file is not what was written
+        say(f"error: the run's database is damaged ({error}); restore it from a copy, or begin anew in another --run")
+        sys.exit(InputError.exit_code)
     # Whatever else arrives here is a fault of our own.
     except Exception:
         traceback.print_exc()

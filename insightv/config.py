@@ -6,6 +6,7 @@ otherwise the options of the role's factory, which are checked against its signa
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -216,11 +217,14 @@ def write_settings(settings: Settings, path: Path) -> None:
     text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
     fresh = path.with_suffix(".new")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o600)
+        fresh.touch(mode=0o600)
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
-        raise StorageFull(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageFull.of(path, error) from error
 
 
 def _explain(loc: tuple[int | str, ...], kind: str, text: str, value: object) -> str:

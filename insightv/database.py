@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from insightv.errors import InsightvError, StorageFull
+from insightv.errors import InputError, InsightvError, StorageFull
 
 T = TypeVar("T")
 Row = Sequence[object]
@@ -35,12 +35,22 @@ _RETRY_S = 0.25
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with this module's settings; `read_only` ones may still roll a dead writer's journal back."""
-    if not read_only:
-        path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = TRUNCATE")
-    connection.execute("PRAGMA synchronous = FULL")
+    """A connection with this module's settings; `read_only` ones may still roll a dead writer's journal back.
+
+    Raises:
+        StorageFull: the file cannot be opened or written.
+        InputError: it is no database.
+    """
+    try:
+        if not read_only:
+            path.touch(mode=0o600)
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA synchronous = FULL")
+    except OSError as error:
+        raise StorageFull.of(path, error) from error
+    except sqlite3.DatabaseError as error:
+        raise storage_trouble(error, path) or damaged(error, path) from error
     return connection
 
 
@@ -52,6 +62,12 @@ def storage_trouble(error: sqlite3.Error, path: Path) -> StorageFull | None:
     return StorageFull(
         f"{path} cannot be written: {error}; free some space or make the folder writable, then resume the run"
     )
+
+
+def damaged(error: sqlite3.Error, path: Path) -> InputError:
+    """The error of a file that is no database, or is not whole any more."""
+    cure = "restore it from a copy, or begin anew in another --run"
+    return InputError(f"{path} cannot be read as a run's database: {error}; {cure}")
 
 
 @dataclass(eq=False)
@@ -160,7 +176,8 @@ class Database:
             return True
         try:
             results = self._transaction(jobs)
-        except sqlite3.Error:
+        # Whatever it is, nobody may wait for ever: the disk was the trouble before.
+        except Exception:
             for job in jobs:
                 job.future.set_exception(trouble)
             return False

@@ -13,6 +13,8 @@ InsightvError
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from insightv.records import Usage
 
 
@@ -99,6 +101,12 @@ class EndpointParked(StopRun):
 
 class StorageFull(StopRun):
     """The run's folder cannot be written; replies in flight were held back, nothing recorded is lost."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> StorageFull:
+        """What an OSError at `path` means for the run."""
+        cure = "free some space or make the folder writable, then resume the run"
+        return cls(f"{path} cannot be written: {error.strerror or error}; {cure}")
 
 
 class RunHeld(StopRun):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.store import Spent, call_statements, fault_statements
+from insightv.strangers import code_of, cost_of, is_ours, stored, told
 
 
 @dataclass(eq=False)
@@ -34,6 +36,32 @@ class Book:
     in_flight: dict[bytes, asyncio.Task[list[Completion]]] = field(default_factory=dict)
     ticket: bool = False
     purpose: str = ""
+    _idle: tuple[asyncio.Timeout, float] | None = None
+
+    @asynccontextmanager
+    async def never_idle(self, most_s: float | None) -> AsyncIterator[None]:
+        """Bound the time within the block in which no call is in flight, at a stretch; calls bound themselves.
+
+        Raises:
+            ModelError: code "timeout": `most_s` seconds have passed without a call.
+        """
+        try:
+            async with asyncio.timeout(most_s) as limit:
+                self._idle = None if most_s is None else (limit, most_s)
+                try:
+                    yield
+                finally:
+                    self._idle = None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ModelError("timeout", f"no paths, and no call for run.deadline_s = {most_s:g} s") from None
+
+    def moved(self) -> None:
+        """A call has begun or ended."""
+        if self._idle is not None and not self._idle[0].expired():
+            limit, most_s = self._idle
+            limit.reschedule(None if self.in_flight else asyncio.get_running_loop().time() + most_s)
 
 
 open_book: ContextVar[Book] = ContextVar("insightv_open_book")
@@ -93,6 +121,7 @@ class JournaledModel(ChatModel):
         if task is None:
             task = asyncio.create_task(self._ask(book, key, messages, sampling, n, schema))
             book.in_flight[key] = task
+            book.moved()
             self._journal.tasks.add(task)
             task.add_done_callback(lambda done: self._forget(book, key, done))
         # A paid call is finished and recorded even when whoever asked has been cancelled.
@@ -100,6 +129,7 @@ class JournaledModel(ChatModel):
 
     def _forget(self, book: Book, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
         del book.in_flight[key]
+        book.moved()
         self._journal.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as seen: whoever asked may be gone
@@ -145,7 +175,7 @@ class JournaledModel(ChatModel):
             usage = sum((reply.usage for reply in replies), Usage())
             return replies
         except (ModelError, StopRun) as error:
-            usage, fault = error.usage, error
+            usage, fault = cost_of(error), error
             raise
         except (ConfigError, MissingExtra) as error:
             # The model could not be made ready: no call will ever be answered, and no path failed by it.
@@ -160,32 +190,32 @@ class JournaledModel(ChatModel):
     async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
-        code = fault.code if isinstance(fault, ModelError) else type(fault).__name__
-        kept = fault.kept if isinstance(fault, ModelError) else ""
-        await self._journal.database.write(fault_statements(book.seq, key, self.name, code, str(fault), kept, spent))
+        code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
+        kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
+        text = told(fault, kind=False)
+        await self._journal.database.write(fault_statements(book.seq, key, self.name, code, text, kept, spent))
 
     async def _checked(
         self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s) as limit:
                 replies = await self.model.chat(messages, sampling, n=n, schema=schema)
-        except TimeoutError as error:
-            text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
-            raise ModelError("timeout", text, usage=Usage(requests=1)) from error
         except (ModelError, StopRun, ConfigError, MissingExtra):
             raise
         # A backend may be a stranger's: whatever it raises is a call that was not answered.
-        except (Exception, SystemExit) as error:
-            text = f"{self.name}: {type(error).__name__}: {error}"
-            raise ModelError("backend_error", text, usage=Usage(requests=1)) from error
-        if not isinstance(replies, list) or not all(isinstance(reply, Completion) for reply in replies):
-            raise ModelError(
-                "bad_backend", f"{self.name}: chat() must return a list of Completion, got {replies!r:.200}"
-            )
-        if not 1 <= len(replies) <= n:
-            raise ModelError("bad_backend", f"{self.name}: chat(n={n}) returned {len(replies)} replies, not 1..{n}")
-        return replies
+        except BaseException as error:
+            if is_ours(error):
+                raise
+            code, text = "backend_error", f"{self.name}: {told(error)}"
+            if isinstance(error, TimeoutError) and limit.expired():
+                code, text = "timeout", f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
+            raise ModelError(code, text, usage=Usage(requests=1)) from error
+        try:
+            return _recordable(replies, n)
+        except (TypeError, ValueError) as error:
+            text = f"{self.name}: chat(n={n}) {told(error, kind=False)}"
+            raise ModelError("bad_backend", text, usage=Usage(requests=1)) from error
 
     async def check(self) -> None:
         """See `ChatModel.check`."""
@@ -194,3 +224,15 @@ class JournaledModel(ChatModel):
     async def aclose(self) -> None:
         """Close the model."""
         await self.model.aclose()
+
+
+def _recordable(replies: object, n: int) -> list[Completion]:
+    """The replies of a backend, checked anew: one that cannot be written, or read again on resume, is no reply."""
+    if not isinstance(replies, list) or not all(isinstance(reply, Completion) for reply in replies):
+        raise TypeError(f"must return a list of Completion, got a {type(replies).__name__}")
+    if not 1 <= len(replies) <= n:
+        raise ValueError(f"returned {len(replies)} replies, not 1..{n}")
+    for reply in replies:
+        Completion.model_validate({**dict(reply), "usage": dict(reply.usage)})
+        reply.text.encode()
+    return replies

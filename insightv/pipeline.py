@@ -20,12 +20,13 @@ from insightv import ingest
 from insightv.build import Build
 from insightv.config import Settings, check_settings, load_settings, write_settings
 from insightv.doors import blocking
-from insightv.errors import InputError, Interrupted, StorageFull
+from insightv.errors import InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
+from insightv.lock import RunLock
 from insightv.plugins import Registry, default_registry
 from insightv.records import Question
-from insightv.run import CONFIG, DATABASE, LOG, RunLock, load_run, read_status
+from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
@@ -128,9 +129,14 @@ class Pipeline:
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow_change, retry=retry_failed)
             session.begin(await session.database.do(prepare))
+            if session.tally.total == 0:
+                raise InputError(f"{self.folder} has no questions yet; give a questions file")
             write_settings(self.settings, self.folder / CONFIG)
             log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
             await self._work(session, watch)
+            unfinished = session.tally.total - session.tally.done
+            if unfinished:
+                raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
             log.info("build done")
             if datasets:
                 watch(session.snapshot("datasets"))
@@ -168,7 +174,10 @@ class Pipeline:
     async def _session(self) -> AsyncIterator[Session]:
         """The run's folder, held, with the roles built; everything is let go of at the end."""
         made = not self.folder.exists()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageFull.of(self.folder, error) from error
         lock = RunLock(self.folder)
         lock.acquire()
         try:

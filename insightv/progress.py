@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from dataclasses import replace
@@ -13,14 +14,28 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from insightv.redact import Redactor, environment_secrets
 from insightv.session import Snapshot
 
 _PLAIN_EVERY_S = 10.0
 _RATE_WINDOW = 60
 
 
+class _Warnings(logging.Handler):
+    """Prints what a watcher must know now: a server that is down, a limit that is waited for."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self.addFilter(lambda record: record.levelno == logging.WARNING)  # faults of items are counted, not printed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = Redactor(environment_secrets()).clean(record.getMessage(), 500)
+        self._console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
 class ProgressDisplay:
-    """Shows snapshots; use it as a context manager and hand `show` to the build."""
+    """Shows snapshots and warnings; use it as a context manager and hand `show` to the build."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,8 +43,10 @@ class ProgressDisplay:
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=_RATE_WINDOW)
         self._said = 0.0
         self._phase = ""
+        self._warnings = _Warnings(console)
 
     def __enter__(self) -> Self:
+        logging.getLogger("insightv").addHandler(self._warnings)
         if self._live is not None:
             self._live.start()
         return self
@@ -37,6 +54,7 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        logging.getLogger("insightv").removeHandler(self._warnings)
         if self._live is not None:
             self._live.stop()
 

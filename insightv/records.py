@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Whole numbers that every format keeps exactly: JSON, SQLite, Parquet."""
 PathStatus = Literal["ok", "rejected", "failed"]
 Finish = Literal["stop", "length", "refusal"]
 Action = Literal["continue", "summary"]
@@ -108,7 +110,7 @@ class Sampling(Record):
     temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
     top_p: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
     max_tokens: int = Field(default=1024, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Count = 0
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -139,10 +141,10 @@ class Usage(Record):
     `requests` counts every try that reached the server, failed ones too.
     """
 
-    prompt_tokens: int = Field(default=0, ge=0)
-    cached_tokens: int = Field(default=0, ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
-    requests: int = Field(default=0, ge=0)
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    completion_tokens: Count = 0
+    requests: Count = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -191,7 +193,7 @@ class ReasoningPath(Record):
     steps: tuple[Step, ...] = ()
     answer: str | None = None
     model: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: Count = 0
     usage: Usage = Usage()
     flags: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
@@ -11,6 +12,7 @@ from urllib.parse import quote, quote_plus
 MASK = "[secret]"
 _SHORTEST_SECRET = 4
 """Shorter ones would blank half of every text; no real key is that short."""
+_SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|token|secret|password|passwd|pwd|credentials?)(?:$|_)|api_?key")
 
 _RULES = (
     (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s{1,4})?[^\s\"',;]+"),
@@ -53,3 +55,8 @@ class Redactor:
 def _forms(secret: str) -> set[str]:
     encoded = base64.b64encode(secret.encode()).decode()
     return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], encoded, encoded.rstrip("=")}
+
+
+def environment_secrets() -> list[str]:
+    """The values of environment variables that are named like keys, tokens and passwords; 8 characters and more."""
+    return [value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_NAME.search(name)]

@@ -9,21 +9,17 @@ with RunReader("runs/charts") as run:
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import filelock
 import orjson
 
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.database import connect
-from insightv.errors import InputError, RunHeld
+from insightv.errors import InputError
 from insightv.image_store import ImageStore
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.store import check_schema, read_totals, stored_question
@@ -33,40 +29,6 @@ CONFIG = "config.toml"
 IMAGES = "images"
 DATASETS = "datasets"
 LOG = "log.jsonl"
-
-
-class RunLock:
-    """The right to write a run: an OS lock that dies with its holder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._holder = folder / "holder.json"
-        self._lock = filelock.FileLock(folder / "run.lock", timeout=0)
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            RunHeld: another process has it; the text names it.
-        """
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise RunHeld(f"{self._holder.parent} is held by {self._who()}; wait for it, or stop it") from None
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-        self._holder.write_text(json.dumps(holder), encoding="utf-8")
-
-    def release(self) -> None:
-        """Give the lock back."""
-        self._holder.unlink(missing_ok=True)
-        self._lock.release()
-
-    def _who(self) -> str:
-        try:
-            holder = json.loads(self._holder.read_text(encoding="utf-8"))
-            return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-        except (OSError, ValueError, KeyError):
-            return "another process (it has not written its name yet)"
 
 
 class RunReader:

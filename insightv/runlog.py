@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from insightv.redact import Redactor
+from insightv.redact import Redactor, environment_secrets
 
 _MOST_BYTES = 8192
 
@@ -19,7 +19,7 @@ class JsonLines(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._redactor = Redactor()
+        self._redactor = Redactor(environment_secrets())
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import orjson
 
-from insightv.database import Database, Statement, connect
-from insightv.errors import InsightvError, StorageFull
+from insightv.database import Database, Statement, connect, damaged, storage_trouble
+from insightv.errors import InputError, StorageFull
 from insightv.records import Band, Completion, Question, ReasoningPath, Score, Usage
 
 SCHEMA_VERSION = 2
@@ -103,7 +103,7 @@ def open_database(path: Path, on_trouble: Callable[[StorageFull], None]) -> Data
     """The database of a run, made if it is not there.
 
     Raises:
-        InsightvError: the file is of a newer schema, or not a run's database.
+        InputError: the file is of a newer schema, not a run's database, or damaged.
         StorageFull: it cannot be written.
     """
     connection = connect(path)
@@ -119,21 +119,26 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = F
 
     `create` makes the tables of an empty one, and brings one of an older schema up to date.
     """
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    try:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise storage_trouble(error, path) or damaged(error, path) from error
     if found == SCHEMA_VERSION or (0 < found < SCHEMA_VERSION and not create):
         return
     if 0 < found < SCHEMA_VERSION:
         steps = "".join(_UPGRADES[version] for version in range(found, SCHEMA_VERSION))
         connection.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         return
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if found == 0 and not tables and create:
         zeros = "".join(f"INSERT INTO totals VALUES ('{name}', 0);" for name in TOTALS)
         connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{zeros}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         return
     if found > SCHEMA_VERSION:
-        raise InsightvError(f"{path} was written by a newer insightv (schema {found}); upgrade insightv to open it")
-    raise InsightvError(f"{path} is not the database of an insightv run; point --run at a run's folder")
+        raise InputError(f"{path} was written by a newer insightv (schema {found}); upgrade insightv to open it")
+    if found == 0 and not tables:
+        raise InputError(f"{path} is empty, the run has not begun; make it with: insightv build QUESTIONS --run FOLDER")
+    raise InputError(f"{path} is not the database of an insightv run; point --run at a run's folder")
 
 
 def stored_question(row: tuple[int, int, str, bytes, str]) -> StoredQuestion:

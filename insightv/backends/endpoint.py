@@ -30,6 +30,8 @@ MOVE_AFTER_S = 1.0
 """A chain waits this long for the endpoint that knows it, rather than move to another."""
 HOMES = 16384
 """Chains whose endpoint is remembered."""
+LATE_S = 5.0
+"""A timer that comes later than this was not held up by load alone."""
 _BUSY_S, _BUSIEST_S = 0.25, 30.0
 
 
@@ -53,6 +55,17 @@ class Patience:
     def excuse(self, seconds: float) -> None:
         """Put the deadline off by time that was spent on this side of the connection."""
         self._ends += seconds
+
+    def stood_still(self) -> float:
+        """After the deadline: the seconds by which its timer came late, 0 within `LATE_S`; then time begins anew.
+
+        A process that was stopped (Ctrl-Z, a debugger, a suspended machine) finds all its timers run out at once.
+        """
+        late_s = -self.left_s
+        if late_s < LATE_S:
+            return 0.0
+        self._ends = time.monotonic() + self.deadline_s
+        return late_s
 
     async def wait(self, wait_s: float, *, named: bool) -> None:
         """Sleep, and put the deadline off by as much as is excused."""

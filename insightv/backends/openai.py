@@ -134,6 +134,11 @@ class OpenAIModel(ChatModel):
             async with asyncio.timeout(tries.patience.left_s):
                 reply = await self._transport.post(endpoint.url, self._addresses[endpoint.label].headers, body)
         except TimeoutError:
+            stood_s = tries.patience.stood_still()
+            if stood_s:
+                # The reply may have come meanwhile: nothing is known of the server, so the call is made again.
+                text = f"this process stood still for {stood_s:.0f} s or more while a reply was awaited"
+                return Setback("stood still", "timeout", text, "up")
             tries.spent(Usage())
         except TransportFailure as failure:
             return of_failure(failure, self._redactor)

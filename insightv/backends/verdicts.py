@@ -21,6 +21,8 @@ from insightv.records import Completion, Finish, Usage
 from insightv.redact import Redactor
 
 KEPT_BYTES = 2048
+_MOST_TOKENS = 10**9
+"""Of one request; a server that counts more has counted wrong, and would use up a budget at once."""
 _NOTHING = Usage()
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
 _FILTERED = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
@@ -203,7 +205,7 @@ def read_usage(form: object) -> Usage:
 
 def _count(form: object, name: str) -> int:
     value = form.get(name) if isinstance(form, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else 0
 
 
 def _error_object(body: bytes) -> Mapping[str, object]:

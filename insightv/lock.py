@@ -1,0 +1,92 @@
+"""Who may write a run: one process at a time, by a lock of the operating system. Knows nothing of what a run holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import filelock
+
+from insightv.errors import RunHeld, StorageFull
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "sshfs"}
+log = logging.getLogger("insightv")
+
+
+class RunLock:
+    """The right to write a run: an OS lock that dies with its holder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._holder = folder / "holder.json"
+        self._lock = filelock.FileLock(folder / "run.lock", timeout=0)
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            RunHeld: another process has it; the text names it.
+            StorageFull: the folder cannot be written.
+        """
+        folder = self._holder.parent
+        try:
+            self._lock.acquire()
+            started = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        except filelock.Timeout:
+            raise RunHeld(f"{folder} is held by {self._who()}; wait for it, or stop it") from None
+        except OSError as error:
+            self._lock.release()
+            raise StorageFull.of(folder, error) from error
+        if kind := network_file_system(folder):
+            log.warning("%s is on a network file system (%s): locks of other machines may not hold there", folder, kind)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        with suppress(OSError):  # a folder that cannot be written any more: the name is stale, the lock is not
+            self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _who(self) -> str:
+        """The holder by name. One that has just begun has a moment to write it."""
+        for _ in range(20):
+            try:
+                holder = json.loads(self._holder.read_text(encoding="utf-8"))
+                elsewhere = holder["host"] != socket.gethostname()
+                if elsewhere or _alive(int(holder["pid"])):
+                    return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
+            time.sleep(0.05)
+        return "another process (it has not written its name yet)"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def network_file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """The type of the network file system that a folder is on; None where it is on none, or that cannot be told."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    place, kind = folder.resolve(), None
+    deepest = -1
+    for line in lines:
+        _, mounted, found, *_ = [*line.split(), "", "", ""]
+        root = Path(mounted.replace("\\040", " "))
+        if place.is_relative_to(root) and len(root.parts) >= deepest:
+            deepest, kind = len(root.parts), found
+    return kind if kind is not None and kind.removeprefix("fuse.") in _NETWORK else None
