@@ -47,11 +47,11 @@ def main() -> None:
     except InsightvError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except sqlite3.DatabaseError as error:  # a page of the run's file is not what was written
-        say(f"error: the run's database is damaged ({error}); restore it from a copy, or begin anew in another --run")
-        sys.exit(InputError.exit_code)
-    # Whatever else arrives here is a fault of our own.
-    except Exception:
+    # Whatever else arrives here is a fault of our own, but for a run's file that is not what was written.
+    except Exception as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            say(f"error: the run's database is damaged ({error}); restore it from a copy, or begin in another --run")
+            sys.exit(InputError.exit_code)
         traceback.print_exc()
         say("this is a fault inside insightv; please report it with the lines above")
         sys.exit(1)
