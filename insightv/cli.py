@@ -20,6 +20,7 @@ from insightv.cli_evaluate import evaluate
 from insightv.cli_run import export, status
 from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
+from insightv.cli_train import train
 from insightv.errors import InputError, InsightvError
 from insightv.terminal import err, say
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, build, answer, serve, status, export, evaluate, plugins, config):
+for command in (demo, build, train, answer, serve, status, export, evaluate, plugins, config):
     app.command()(command)
 
 

@@ -8,19 +8,19 @@ from typing import Annotated
 
 import typer
 
-from insightv.status_table import status_lines
+from insightv.status_table import stage_lines, status_lines
 from insightv.terminal import AsJson, Run, out
 
 
 def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
-    """How a run stands: questions, paths, bands, what was spent, what failed."""
+    """How a run stands: questions, paths, bands, what was spent, what failed, what was trained."""
     from insightv.progress import clock
     from insightv.run import load_run
 
     with load_run(run) as reader:
-        found, bad_rows = reader.status(), reader.bad_rows()
+        found, bad_rows, training = reader.status(), reader.bad_rows(), reader.training()
     if as_json:
-        out(json.dumps({**found, "rows_left_out": bad_rows}))
+        out(json.dumps({**found, "rows_left_out": bad_rows, "training": training}))
         return
     out(status_lines(found))
     out(f"time       {clock(found['elapsed_s'])}")
@@ -30,6 +30,8 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
         out(f"left out   {row['file']}:{row['line']}: {row['id']}: {row['field']}: {row['reason']}")
     if len(bad_rows) > 20:
         out(f"           ... and {len(bad_rows) - 20} more; see --json")
+    for stage in training:
+        out("\n".join(stage_lines(stage)))
 
 
 def export(

@@ -19,14 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from insightv.errors import ConfigError, StorageFull
 from insightv.serve_settings import ServeSection
+from insightv.train_section import Section, TrainSection
 
 _SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
-
-
-class Section(BaseModel):
-    """A section whose keys are all known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RoleTable(BaseModel):
@@ -179,6 +174,7 @@ class Settings(Section):
     questions: QuestionSection = QuestionSection()
     datasets: DatasetSection = DatasetSection()
     serve: ServeSection = ServeSection()
+    train: TrainSection = TrainSection()
 
 
 def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:

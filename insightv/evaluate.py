@@ -20,10 +20,10 @@ import orjson
 
 from insightv.assess import rules
 from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.builder import Questions, RunBuilder
 from insightv.config import RoleTable, ScorerTable, Settings, check_settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, RunChanged
-from insightv.pipeline import Pipeline, Questions
 from insightv.plugins import Registry, default_registry
 from insightv.records import Question, Usage
 from insightv.results import Graded, Outcome, Result, Verdict
@@ -122,7 +122,7 @@ class Evaluation:
                 f"--name {self.name!r}: use letters, digits, '.', '_' and '-', at most 100, a letter first"
             )
         self.folder = Path(run) / EVALUATIONS / self.name
-        self._pipeline = Pipeline(
+        self._builder = RunBuilder(
             run=self.folder,
             generator=assembly(system, self._tables),
             settings=self.settings,
@@ -147,7 +147,7 @@ class Evaluation:
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
         try:
-            await self._pipeline.abuild(
+            await self._builder.abuild(
                 self._data, bad_rows=bad_rows, retry_failed=retry_failed, datasets=False, watch=watch
             )
         except RunChanged as error:
@@ -161,11 +161,11 @@ class Evaluation:
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""
-        self._pipeline.interrupt(signal_number)
+        self._builder.interrupt(signal_number)
 
     def status(self) -> dict[str, Any]:
         """The counts and sums of the evaluation's own run, grading included."""
-        return self._pipeline.status()
+        return self._builder.status()
 
     def result(self) -> Result:
         """What the finished questions came to."""

@@ -48,6 +48,11 @@ class ImageStore:
             raise
         return picture.sha256
 
+    def place(self, sha256: str) -> Path | None:
+        """The file of the picture of that hash; None where it is not there."""
+        places = (self.folder / f"{sha256}.{extension}" for extension in _EXTENSIONS.values())
+        return next((path for path in places if path.is_file()), None)
+
     def get(self, sha256: str) -> Picture:
         """The picture of that hash.
 

@@ -1,43 +1,33 @@
-"""`Pipeline`: the roles wired to one run. Order, resume and durability; knows no prompt and no model.
+"""`Pipeline`: a run from questions to two trained agents. Building is `RunBuilder`'s; training is added here.
 
 pipeline = Pipeline.from_config("insightv.toml", run="runs/charts")
 pipeline.build("questions.jsonl")
+pipeline.train()
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import shutil
-import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from insightv import ingest
-from insightv.build import Build
-from insightv.config import Settings, check_settings, load_settings, write_settings
+from insightv.builder import RunBuilder
+from insightv.config import write_settings
 from insightv.doors import blocking
-from insightv.errors import InputError, InsightvError, Interrupted, StorageFull
-from insightv.gate import StopSwitch
-from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
+from insightv.errors import InputError, require
+from insightv.ledger import Ledger
 from insightv.lock import RunLock
-from insightv.plugins import Registry, default_registry
-from insightv.records import Question
-from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
+from insightv.policy_runs import PolicyRuns
+from insightv.run import CONFIG, DATABASE, LOG
 from insightv.runlog import run_log
-from insightv.selection import write_datasets
-from insightv.session import Session, Snapshot, Tally, Watch
-from insightv.wiring import Assembly, role_identity
-
-log = logging.getLogger("insightv")
-Questions = str | Path | Iterable[Question]
+from insightv.session import Watch
+from insightv.training import Tell, Training
+from insightv.training_plan import plan_of
 
 
-class Pipeline:
-    """The five roles and a run's folder.
+class Pipeline(RunBuilder):
+    """The five roles and a run's folder: `build` makes the data, `train` the agents.
 
     Each role is an object, the name of a registered one, or a table as in the configuration (`use`, `model`, options).
     A ChatModel that is an attribute of an object given here is put into the run's journal, in a copy of the object.
@@ -46,195 +36,49 @@ class Pipeline:
         ConfigError: settings are wrong.
     """
 
-    def __init__(
-        self,
-        *,
-        run: str | Path,
-        generator: Generator | Assembly[Generator] | str | Mapping[str, Any] | None = None,
-        scorers: Sequence[Scorer | str | Mapping[str, Any]] | None = None,
-        reasoning_agent: ReasoningAgent | str | Mapping[str, Any] | None = None,
-        summary_agent: SummaryAgent | str | Mapping[str, Any] | None = None,
-        trainer: PreferenceTrainer | None = None,
-        settings: Settings | None = None,
-        registry: Registry | None = None,
-    ) -> None:
-        self.folder = Path(run)
-        self._registry = registry or default_registry()
-        self._objects: dict[str, object] = {"trainer": trainer} if trainer is not None else {}
-        table = (settings or Settings()).model_dump(exclude_unset=True)
-        for name, role in (
-            ("generator", generator),
-            ("reasoning_agent", reasoning_agent),
-            ("summary_agent", summary_agent),
-        ):
-            if role is not None:
-                table[name] = table.get(name, {}) | self._table(name, role)
-        if scorers is not None:
-            table["scorers"] = [self._table(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
-        self.settings = check_settings(table)
-        self._switch: StopSwitch | None = None
-        self._interrupted: Interrupted | None = None
+    _runs: PolicyRuns | None = None
 
-    @classmethod
-    def from_config(
-        cls,
-        path: str | Path | None = None,
-        *,
-        run: str | Path,
-        changes: Iterable[str] = (),
-        registry: Registry | None = None,
-    ) -> Pipeline:
-        """A pipeline from a TOML file; without one, from the `config.toml` that the run was made with.
+    def train(self, **options: Any) -> dict[str, Any]:
+        """`atrain`, blocking; works inside a notebook too."""
+        return blocking(self.atrain(**options))
 
-        `changes` are `section.key=value` texts on top of the file. Raises ConfigError.
-        """
-        kept = Path(run) / CONFIG
-        source = path if path is not None else kept if kept.is_file() else None
-        return cls(run=run, settings=load_settings(source, changes), registry=registry)
-
-    def build(self, questions: Questions | None = None, **options: Any) -> dict[str, Any]:
-        """`abuild`, blocking; works inside a notebook too."""
-        return blocking(self.abuild(questions, **options))
-
-    async def abuild(
-        self,
-        questions: Questions | None = None,
-        *,
-        bad_rows: Literal["stop", "skip"] = "stop",
-        allow_change: bool = False,
-        retry_failed: bool = False,
-        datasets: bool = True,
-        watch: Watch | None = None,
+    async def atrain(
+        self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
     ) -> dict[str, Any]:
-        """Generate, assess and select: make the run, or go on where it stopped. Returns the run's status.
+        """Train what `[train]` says on the run, or go on where that stopped.
 
-        `questions` may be left out where the run has its questions already.
+        Returns the recipe, its stages with their facts (see `insightv.ledger`), and the folders of the agents.
 
         Raises:
-            InputError, ConfigError, PluginError: nothing was started.
-            StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
+            InputError, ConfigError, PluginError, MissingExtra: nothing was started, or there is nothing to train on.
+            RunChanged: what was trained before was trained with something else, and `allow_change` is False.
+            StopRun: stopped and resumable (budget, disk, held by another process, interrupted).
         """
-        watch = watch or _unwatched
-        self._interrupted = None
-        if questions is None and not (self.folder / DATABASE).is_file():
-            raise InputError(f"{self.folder} has no questions yet; give a questions file")
-        async with self._session() as session:
-            intake = None
-            if questions is not None:
-                watch(Snapshot("checking", Tally()))
-                read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
-                intake = await asyncio.to_thread(read)
-            await session.check()
-            await asyncio.to_thread(session.open, self.folder)
-            identity = self._identity(session)
-            prepare = partial(_prepare, identity=identity, intake=intake, allow=allow_change, retry=retry_failed)
-            session.begin(await session.database.do(prepare))
-            if session.tally.total == 0:
-                raise InputError(f"{self.folder} has no questions yet; give a questions file")
-            write_settings(self.settings, self.folder / CONFIG)
-            log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
-            await self._work(session, watch)
-            unfinished = session.tally.total - session.tally.done
-            if unfinished:
-                raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
-            log.info("build done")
-            if datasets:
-                watch(session.snapshot("datasets"))
-                await asyncio.to_thread(write_datasets, self.folder, self.settings, self._go_on)
-            watch(session.snapshot("done"))
-            return await session.database.do(read_status)
-
-    def interrupt(self, signal_number: int = 2) -> None:
-        """Stop a build: no further call is begun, calls in flight are recorded. Any thread may ask."""
-        self._interrupted = Interrupted(signal_number)
-        if self._switch is not None:
-            self._switch.stop(self._interrupted)
-
-    def _go_on(self, _: int = 0) -> None:
-        """Raise Interrupted where `interrupt` was called; long work outside the loop asks this."""
-        if self._interrupted is not None:
-            raise self._interrupted
-
-    def status(self) -> dict[str, Any]:
-        """The run's counts and sums."""
-        with load_run(self.folder) as run:
-            return run.status()
-
-    def _table(self, place: str, role: object) -> dict[str, Any]:
-        if isinstance(role, str):
-            return {"model": role} if place == "generator" and "/" in role else {"use": role}
-        if isinstance(role, Mapping):
-            return dict(role)
-        self._objects[place] = role
-        if isinstance(role, Assembly):
-            return {"use": f"object:{role.name}"}
-        return {"use": f"object:{type(role).__module__}.{type(role).__qualname__}"}
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        """The run's folder, held, with the roles built; everything is let go of at the end."""
-        made = not self.folder.exists()
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageFull.of(self.folder, error) from error
+        for package in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
+            require(package, "train")
+        if not (self.folder / DATABASE).is_file():
+            raise InputError(f"there is no run in {str(self.folder)!r}; make one with: insightv build")
         lock = RunLock(self.folder)
         lock.acquire()
         try:
-            session = Session(self.settings, self._registry, self._objects)
-            self._switch = session.switch
-            try:
-                with run_log(self.folder / LOG):
-                    yield session
-            finally:
-                self._switch = None
-                await session.aclose()
+            runs = PolicyRuns(self.folder, self.settings, self._registry, self._objects, watch, allow_change)
+            self._runs = runs
+            plan = await asyncio.to_thread(partial(plan_of, self.settings, self.folder))
+            with run_log(self.folder / LOG), Ledger(self.folder / DATABASE) as ledger:
+                training = Training(plan, runs, ledger, tell or _untold)
+                training.refuse_changes()
+                write_settings(self.settings, self.folder / CONFIG)
+                return await training.run()
         finally:
+            self._runs = None
             lock.release()
-            if made and not (self.folder / DATABASE).exists():
-                shutil.rmtree(self.folder)
 
-    def _identity(self, session: Session) -> dict[str, Any]:
-        settings = self.settings
-        scorers = zip(session.scorers, settings.scorers, strict=True)
-        return {
-            "seed": settings.seed,
-            "generator": role_identity(session.generator, settings.generator),
-            "scorers": {str(i): role_identity(part, table) for i, (part, table) in enumerate(scorers)},
-            "bands": settings.bands.model_dump(),
-            "images": {"max_pixels": settings.images.max_pixels},
-        }
-
-    async def _work(self, session: Session, watch: Watch) -> None:
-        ticker = asyncio.create_task(session.tick(watch))
-        names = [table.use for table in self.settings.scorers]
-        build = Build(self.settings, session, names)
-        try:
-            await build.run()
-        except asyncio.CancelledError:
-            session.switch.stop(Interrupted())
-            await build.wind_up()
-            raise
-        finally:
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
-            if not isinstance(session.switch.error, StorageFull):
-                await session.keep_elapsed()
-        if session.switch.error is not None:
-            log.info("build stopped: %s: %s", type(session.switch.error).__name__, session.switch.error)
-            raise session.switch.error
+    def interrupt(self, signal_number: int = 2) -> None:
+        """Stop a build or training: no further call is begun, calls in flight are recorded. Any thread may ask."""
+        super().interrupt(signal_number)
+        if self._runs is not None:
+            self._runs.interrupt(signal_number)
 
 
-def _unwatched(snapshot: Snapshot) -> None:
-    """Nobody watches."""
-
-
-def _prepare(
-    connection: sqlite3.Connection, identity: dict[str, Any], intake: ingest.Intake | None, allow: bool, retry: bool
-) -> dict[str, Any]:
-    ingest.take_in(connection, identity, intake.entrants if intake else None, allow=allow)
-    if intake is not None:
-        ingest.keep_bad_rows(connection, intake.bad_rows)
-    if retry:
-        ingest.retry_failed(connection)
-    return read_status(connection)
+def _untold(event: str, facts: Mapping[str, Any]) -> None:
+    """Nobody listens."""

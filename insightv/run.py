@@ -21,6 +21,7 @@ from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.database import connect
 from insightv.errors import InputError
 from insightv.image_store import ImageStore
+from insightv.ledger import read_ledger
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.store import check_schema, read_totals, stored_question
 
@@ -78,6 +79,15 @@ class RunReader:
             "ORDER BY f.rowid DESC LIMIT ?",
             (limit,),
         ).fetchall()
+
+    def written(self) -> float | None:
+        """When the last call was recorded, in seconds since the epoch; None where there is none."""
+        found: float | None = self._connection.execute("SELECT max(at) FROM calls").fetchone()[0]
+        return found
+
+    def training(self) -> list[dict[str, Any]]:
+        """The stages of the run's training as they stand (see `insightv.ledger`)."""
+        return [entry.as_json() for entry in read_ledger(self.folder / DATABASE)]
 
     def epochs(self) -> list[dict[str, Any]]:
         """The settings that results were made under, in order."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from insightv.errors import ConfigError
 from insightv.images import open_question
 from insightv.opening import image_limits
 from insightv.questions import read_questions
-from insightv.records import Question, ReasoningPath
+from insightv.records import Message, Question, ReasoningPath
 from insightv.run import CONFIG, DATASETS, RunReader, open_stored
 from insightv.train.alone import DirectSet, MultiTurnSet
 from insightv.train.card import Origin
@@ -34,7 +36,7 @@ from insightv.train.pairs import PairRule
 from insightv.train.preference_set import PreferenceSet
 from insightv.train.rows import Licence
 from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
-from insightv.transcript import TAGS
+from insightv.transcript import TAGS, check_tags
 
 SETS = ("reason", "summary")
 """The sets that every run gets."""
@@ -56,6 +58,15 @@ class Selection:
         for assessed in self.run.assessed(pictures=False):
             self.go_on()
             yield assessed
+
+    def prompt(self, question: Question) -> tuple[Message, ...]:
+        """What the reasoning agent is shown of a question."""
+        return reasoning_messages(question, **_shown(self.settings.reasoning_agent))
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """What encloses the reasoning agent's reply."""
+        return check_tags(_shown(self.settings.reasoning_agent)["tags"])
 
     def row_set(self, what: str) -> RowSet:
         """A set by name.
@@ -154,6 +165,38 @@ def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] =
             name: build_set(selection.row_set(name), selection.assessed, folder / DATASETS / name, origin)
             for name in SETS
         }
+
+
+def write_summary_set(
+    folder: Path, settings: Settings, fresh: Path | None, out: Path, go_on: Callable[[], None] = lambda: None
+) -> Exported:
+    """Write the summary set of a run with the paths of the run `fresh` after its own, into `out`; as `write_datasets`.
+
+    The fresh paths are those of the reasoning agent whose output the summary agent will judge.
+    """
+    with ExitStack() as stack:
+        runs = [stack.enter_context(RunReader(run)) for run in (folder, fresh) if run is not None]
+        selections = [Selection(run, settings, go_on) for run in runs]
+
+        def assessed() -> Iterator[AssessedQuestion]:
+            return chain.from_iterable(selection.assessed() for selection in selections)
+
+        def opened(question: Question) -> Question:
+            names = [str(image).removeprefix("sha256:") for image in question.images]
+            own = next((run for run in runs if all(map(run.images.place, names))), runs[0])
+            return open_stored(question, own.images)
+
+        rows = selections[0].row_set("summary")
+        if isinstance(rows, SummarySet):
+            rows = replace(rows, open=opened)
+        return build_set(rows, assessed, out, selections[0].origin())
+
+
+def row_count(folder: Path) -> int:
+    """The number of rows of a set as `write_datasets` writes it."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
 
 
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -18,3 +19,42 @@ def status_lines(status: dict[str, Any]) -> str:
         f"requests   {status['requests']}; tokens: {tokens}" + (f"; ${status['usd']:.2f}" if status["usd"] else ""),
     ]
     return "\n".join(lines)
+
+
+def stage_lines(stage: Mapping[str, Any]) -> list[str]:
+    """A stage of training as a few lines for people."""
+    lines = [f"{stage['stage']:<10} " + ("done" if stage.get("done", True) else "begun, not done")]
+    if "rows_trained_on" in stage:
+        left = f", {stage['rows_left_out']} left out" if stage["rows_left_out"] else ""
+        lines.append(f"{stage['steps']} steps on {stage['rows_trained_on']} rows{left}, loss {stage['loss']:.4f}")
+    if "pairs" in stage:
+        margins, trained = stage.get("margins"), "" if stage["trained"] else ": not trained"
+        mean = f", {margins['mean']:g} points apart on average" if margins else ""
+        lines.append(f"{stage['pairs']} pairs from {stage['source']} (policy {stage['policy']}){mean}{trained}")
+    drift = stage.get("drift") or {}
+    if drift.get("log_ratio_chosen"):
+        ends = [f"{name} {_signed(drift[f'log_ratio_{name}']['last'])}" for name in ("chosen", "rejected")]
+        lines.append(f"log-ratio to the reference at the end: {', '.join(ends)} nats")
+    if stage.get("after"):
+        lines.append(f"held-out accuracy {_accuracy(stage['before'])} -> {_accuracy(stage['after'])}{_compared(stage)}")
+    if stage.get("rolled_back"):
+        lines.append(f"rolled back: the round did harm beyond noise; {stage['result']} goes on")
+    return [lines[0], *(f"           {line}" for line in lines[1:])]
+
+
+def _accuracy(found: Mapping[str, Any]) -> str:
+    if found["accuracy"] is None:
+        return "none"
+    low, high = found["interval"]
+    return f"{found['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _compared(stage: Mapping[str, Any]) -> str:
+    found = stage.get("compared") or {}
+    if found.get("difference") is None:
+        return ""
+    return f" of {found['pairs']} questions, paired {found['difference']:+.1%}, p = {found['p']:.2g}"
+
+
+def _signed(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.3f}"

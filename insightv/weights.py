@@ -1,9 +1,18 @@
-"""What a model directory on this machine holds, as a digest: a checkpoint that was trained on is another model."""
+"""Model directories on this machine: the embedded ones by name, and what one holds, as a digest.
+
+A checkpoint that was trained on is another model.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from importlib.resources import files
 from pathlib import Path
+
+from insightv.errors import ConfigError
+
+EMBEDDED = ("teacher", "base")
+"""The embedded models: the teacher writes paths, the weaker base is what agents are trained from."""
 
 _PIECES, _PIECE = 64, 64 * 1024
 
@@ -29,3 +38,19 @@ def weights_digest(model: str) -> str | None:
                 )
                 hasher.update(file.read(_PIECE))
     return hasher.hexdigest()
+
+
+def embedded_weights(name: str) -> Path:
+    """The directory of the embedded model `name`.
+
+    Raises:
+        ConfigError: there is no such model, or its weights are not in this installation.
+    """
+    if name not in EMBEDDED:
+        raise ConfigError(f"there is no embedded model {name!r}; there are: {', '.join(EMBEDDED)}")
+    folder = Path(str(files("insightv") / "tiny" / "weights" / name))
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"the weights of the embedded model {name!r} are not in this installation; make them with: make tiny"
+        )
+    return folder

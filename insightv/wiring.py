@@ -15,8 +15,9 @@ from typing import Any, Generic, TypeVar
 
 from insightv.config import RoleTable, ScorerTable, Settings
 from insightv.errors import ConfigError, InsightvError, PluginError
-from insightv.interfaces import ChatModel, Generator, ReasoningAgent, Scorer, SummaryAgent
+from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Factory, Kind, Registry, Source
+from insightv.recipes import check_train
 
 T = TypeVar("T")
 Wrap = Callable[[ChatModel, float | None], ChatModel]
@@ -104,6 +105,15 @@ class Workshop:
         """The `[summary_agent]`; its model is the generator's where it names none."""
         return self.agent(self._settings.summary_agent, SummaryAgent)
 
+    def trainer(self, name: str, options: Mapping[str, Any]) -> PreferenceTrainer:
+        """The registered trainer `name` with these options.
+
+        Raises:
+            PluginError, ConfigError: there is none, or it cannot be made.
+        """
+        entry, factory = self._registry.factory("trainer", name)
+        return _built(factory, options, f"trainer {name!r}", entry.source, PreferenceTrainer)
+
     def check(self) -> None:
         """Build every role, to see that it can be built."""
         self.generator()
@@ -111,6 +121,7 @@ class Workshop:
             self.scorer(table)
         self.reasoning_agent()
         self.summary_agent()
+        check_train(self._settings)
 
     def agent(self, table: RoleTable, role: type[T]) -> T:
         """The agent of a table; its model is the generator's where it names none."""

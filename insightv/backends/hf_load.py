@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ class Loaded:
     layers: int
 
 
+_one_at_a_time = threading.Lock()
+"""transformers keeps state of its own while it loads: of two models loaded at once, one loses its tied weights."""
+
+
 def load(source: Source) -> Loaded:
     """Load what `source` names.
 
@@ -41,8 +46,9 @@ def load(source: Source) -> Loaded:
         ConfigError: it cannot be loaded or cannot chat about pictures; the text has the cure.
     """
     source.check()
-    processor = _processor(source)
-    model = _model(source)
+    with _one_at_a_time:
+        processor = _processor(source)
+        model = _model(source)
     for part in (model, processor, getattr(processor, "tokenizer", None), getattr(processor, "image_processor", None)):
         _refuse_foreign_code(part, source)
     tokenizer = processor.tokenizer

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 from insightv.backends.hf import HFModel
-from insightv.errors import ConfigError
-
-NAMES = ("teacher", "base")
+from insightv.weights import EMBEDDED, embedded_weights
 
 
 def tiny(
@@ -25,14 +20,8 @@ def tiny(
     Raises:
         ConfigError: there is no such model, or its weights are not in this installation.
     """
-    name = model or NAMES[0]
-    if name not in NAMES:
-        raise ConfigError(f"there is no embedded model {model!r}; there are: {', '.join(NAMES)}")
-    folder = Path(str(files("insightv") / "tiny" / "weights" / name))
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"the weights of the embedded model {name!r} are not in this installation; make them with: make tiny"
-        )
+    name = model or EMBEDDED[0]
+    folder = embedded_weights(name)
     embedded = HFModel(
         str(folder), device=device, batch=batch, deadline_s=deadline_s, cache_gb=cache_gb, threads=threads
     )

@@ -73,6 +73,31 @@ def new_folder(target: Path) -> Iterator[Path]:
         _sync(target.parent)
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Put a copy of a folder that insightv wrote in the place of `target`. Raises as `new_folder`.
+
+    Files are linked where that can be: nothing changes a file in its place.
+    """
+    with new_folder(target) as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all in it; one that is not there is fine. A kill in between leaves no half of it there."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def _absolute(target: Path) -> Path:
     """The target with a name of its own, also where it was given as `.`."""
     whole = Path(os.path.abspath(target))

@@ -9,7 +9,7 @@ them a second model, loaded from the policy also when a training is resumed. `pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,16 @@ if TYPE_CHECKING:
     from insightv.train.steps import Recorder
 
 
+def _unasked() -> None:
+    """Nobody stops the training."""
+
+
 class DPOPreferenceTrainer(PreferenceTrainer):
     """DPO with TRL, in a process of its own; `child = False` trains in this one.
 
     `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
     ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`insightv.train.shown`).
+    `go_on` is called often while the child trains; what it raises ends it.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         self.settings = settings_of("preference", preset, **settings)
         self.tags: Tags = check_tags(tags)
         self.child = child
+        self.go_on: Callable[[], None] = _unasked
 
     def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
         """Train the directory `policy` on `pairs` into `out`; returns `out`. Resumes what was begun there."""
@@ -64,7 +70,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
             return train(job)
         from insightv.train.child import run_job
 
-        return run_job(job)
+        return run_job(job, self.go_on)
 
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:

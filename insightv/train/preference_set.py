@@ -67,6 +67,8 @@ class PreferenceSet:
 def rows_of_pairs(pairs: Iterable[PreferencePair], tags: Tags = TAGS) -> Iterator[TrainingRow]:
     """The rows of pairs whose `meta["prompt"]` says what the policy is shown.
 
+    `meta["replies"]` ("chosen" and "rejected" as texts), where it is there, stands in place of the paths as text.
+
     Raises:
         InputError: a pair carries no prompt, its pictures are gone, or its two replies are equal.
     """
@@ -76,7 +78,9 @@ def rows_of_pairs(pairs: Iterable[PreferencePair], tags: Tags = TAGS) -> Iterato
                 f"the pair of question {pair.question_id!r} carries no prompt: select pairs with `shown`, or put the "
                 'messages into meta["prompt"]'
             )
-        better, worse = to_text(pair.chosen, tags), to_text(pair.rejected, tags)
+        replies = pair.meta.get("replies", {})
+        better = replies.get("chosen") or to_text(pair.chosen, tags)
+        worse = replies.get("rejected") or to_text(pair.rejected, tags)
         if better == worse:
             raise InputError(f"the pair of question {pair.question_id!r} has two equal replies: nothing to prefer")
         prompt = from_json(pair.meta["prompt"])

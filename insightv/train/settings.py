@@ -9,6 +9,7 @@ Nothing heavy is imported; what the settings mean to TRL, `fit` and its neighbou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -173,7 +174,9 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or "settings"
         if one["type"] == "extra_forbidden":
-            why = FORBIDDEN.get(name) or f"unknown; known are {', '.join(sorted(made.model_fields))}"
+            near = get_close_matches(name, made.model_fields, n=1, cutoff=0.5)
+            known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(made.model_fields))}"
+            why = FORBIDDEN.get(name) or f"unknown; {known}"
             parts.append(f"training setting {name}: {why}")
         else:
             parts.append(f"training setting {name} = {one['input']!r}: {one['msg']}")

@@ -1,0 +1,89 @@
+"""The command `insightv train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from insightv.errors import InputError
+from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say
+
+
+def train(
+    run: Run = Path("runs/default"),
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="multi-agent, dpo, iterative-dpo, external, direct, multi-turn or summary-only"),
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Model directory, id of the hub, or tiny/base.")] = None,
+    heldout: Annotated[str | None, typer.Option("--heldout", help="Questions that nothing is trained on.")] = None,
+    external: Annotated[str | None, typer.Option("--external", help="Preference data of somebody else's.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take [train] from these settings, not the run's.", dir_okay=False)
+    ] = None,
+    changes: Changes = None,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="Train anew what was trained with something else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the agents of a run, or go on with it: supervised, rounds of DPO, the summary agent last."""
+    from insightv.pipeline import Pipeline
+    from insightv.progress import EvaluationDisplay
+    from insightv.status_table import stage_lines
+
+    pipeline = Pipeline(run=run, settings=train_settings(run, config, changes or [], recipe, base, heldout, external))
+    if pipeline.settings.train.heldout is None:
+        say(
+            "no held-out questions (give --heldout FILE): nothing will say whether a stage helped, and no round can be "
+            "rolled back"
+        )
+
+    def tell(event: str, facts: Mapping[str, Any]) -> None:
+        say(f"{facts['stage']}: begins" if event == "begin" else "\n".join(stage_lines(facts)))
+
+    with EvaluationDisplay(err) as display:
+        work = pipeline.atrain(allow_change=allow_change, watch=display.show, tell=tell)
+        found = interruptible(work, pipeline.interrupt, f"insightv train --run {run}")
+    if as_json:
+        out(json.dumps(found))
+    else:
+        for name, folder in found["checkpoints"].items():
+            out(f"{name + ' agent':<16} {folder}")
+    if found["failed"]:
+        say(f"{found['failed']} paths failed, since their model was not reached; see: insightv status --run {run}")
+        raise typer.Exit(4)
+
+
+def train_settings(
+    run: Path,
+    config: Path | None,
+    changes: list[str],
+    recipe: str | None,
+    base: str | None,
+    heldout: str | None,
+    external: str | None,
+) -> Any:
+    """The run's settings; `[train]` from `config` where given, with the options and changes on top.
+
+    Raises:
+        InputError: there is no run.
+        ConfigError: settings are wrong.
+    """
+    from insightv.config import check_settings, load_settings
+    from insightv.run import CONFIG
+
+    if not (run / CONFIG).is_file():
+        raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); make one with: insightv build")
+    table = load_settings(run / CONFIG, () if config else changes).model_dump(exclude_unset=True)
+    if config is not None:
+        table["train"] = load_settings(config, changes).model_dump(exclude_unset=True).get("train", {})
+    own = dict(table.get("train", {}))
+    files = {"heldout": heldout, "external": external}
+    own |= {name: str(Path(file).absolute()) for name, file in files.items() if file is not None}
+    own |= {name: value for name, value in (("recipe", recipe), ("base", base)) if value is not None}
+    return check_settings(table | {"train": own}, "the settings")

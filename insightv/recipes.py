@@ -1,0 +1,87 @@
+"""What `[train]` of the settings means: the recipes by name, and how each agent is trained.
+
+    course_of(settings)                       # which stages there are
+    agent_settings(settings, "reasoning")     # preset, common settings and the agent's own, checked
+
+Knows no run and no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from insightv.config import Settings
+from insightv.errors import ConfigError
+from insightv.train.settings import Stage, TrainSettings, settings_of
+from insightv.train_section import Recipe
+
+ITERATIONS = 3
+"""The paper's rounds of iterative DPO."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a recipe trains: a reasoning agent and rounds of DPO on it, a summary agent, or one model alone.
+
+    `pairs` says where preference pairs come from: the policy's own fresh paths, or a file.
+    """
+
+    reasoning: bool = True
+    rounds: int = 0
+    pairs: Literal["own", "external"] = "own"
+    summary: bool = True
+    alone: Literal["", "direct", "multi-turn"] = ""
+
+
+COURSES: dict[Recipe, Course] = {
+    "multi-agent": Course(),
+    "dpo": Course(rounds=1),
+    "iterative-dpo": Course(rounds=ITERATIONS),
+    "external": Course(rounds=1, pairs="external"),
+    "direct": Course(reasoning=False, summary=False, alone="direct"),
+    "multi-turn": Course(reasoning=False, summary=False, alone="multi-turn"),
+    "summary-only": Course(reasoning=False),
+}
+"""The rows of the paper's tables 3 and 4 by one word."""
+
+_STAGE: dict[str, Stage] = {"reasoning": "reason", "summary": "summary", "preference": "preference"}
+
+
+def check_train(settings: Settings) -> None:
+    """Check `[train]` as far as that goes without models and files.
+
+    Raises:
+        ConfigError: a key is unknown or a value out of range.
+    """
+    for agent in ("reasoning", "summary", "preference", "direct", "multi-turn"):
+        agent_settings(settings, agent)
+    course_of(settings)
+
+
+def agent_settings(settings: Settings, agent: str) -> TrainSettings:
+    """How one agent is trained: the preset, then what `[train]` says for all, then its own table."""
+    train = settings.train
+    own = getattr(train, agent.replace("-", "_"))
+    try:
+        return settings_of(_STAGE.get(agent, "reason"), train.preset, **{"seed": settings.seed, **train.common, **own})
+    except ConfigError as error:
+        raise ConfigError(f"[train] or [train.{agent}]: {error}") from None
+
+
+def course_of(settings: Settings) -> Course:
+    """The recipe with the number of rounds that is asked for.
+
+    Raises:
+        ConfigError: `rounds` is given for a recipe that has its own number.
+    """
+    train = settings.train
+    course = COURSES[train.recipe]
+    if train.rounds is None or train.rounds == course.rounds:
+        return course
+    if train.recipe != "iterative-dpo":
+        raise ConfigError(
+            f'train.rounds = {train.rounds} with train.recipe = "{train.recipe}", which has {course.rounds}; '
+            'leave it out, or set train.recipe = "iterative-dpo"'
+        )
+    return Course(rounds=train.rounds)

@@ -1,0 +1,166 @@
+"""One round of preference training: pairs of the policy's own fresh paths, DPO on them, and what it did to accuracy.
+
+Where pairs come from, how a policy is asked and which policy goes on are here; how weights move, `train` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import orjson
+
+from insightv.image_store import ImageStore
+from insightv.interfaces import PreferenceTrainer
+from insightv.opening import image_limits
+from insightv.policy_runs import PolicyRuns
+from insightv.records import PreferencePair, Question
+from insightv.replies import Json
+from insightv.results import Result, compare, summary
+from insightv.run import IMAGES, RunReader, open_stored
+from insightv.selection import Selection
+from insightv.train.checkpoints import identity_of
+from insightv.train.external import read_external
+from insightv.train.lengths import Lengths, statistics
+from insightv.train.pairs import PairRule, select_pairs
+from insightv.train.shown import to_json
+
+
+@dataclass(frozen=True)
+class Round:
+    """Round `number` (from 1), in its folder; `external` is a file of pairs in place of the policy's own."""
+
+    number: int
+    folder: Path
+    runs: PolicyRuns
+    trainer: PreferenceTrainer
+    external: Path | None = None
+
+    async def run(self, policy: Path) -> dict[str, Any]:
+        """Train `policy` for a round; returns the ledger's entry, in which `result` is the policy that goes on.
+
+        Raises:
+            RunChanged: the folder holds a round of something else.
+            StopRun: stopped and resumable.
+        """
+        facts: dict[str, Any] = {"round": self.number, "policy": self._placed(policy)}
+        facts["policy_identity"] = identity_of(policy)
+        facts["source"] = str(self.external) if self.external else "the policy's own paths"
+        if self.external is None:
+            chosen = self.runs.settings.train.generation
+            status = await self.runs.paths(str(policy), self.folder / "paths", f"round {self.number}", chosen.paths)
+            facts |= {"questions": status["questions"]["done"], "paths": status["paths"], "bands": status["bands"]}
+        pairs, found = await asyncio.to_thread(self._pairs)
+        facts |= found
+        if not pairs:
+            return facts | {"result": self._placed(policy), "trained": False, "rolled_back": False}
+        trained = await asyncio.to_thread(self.trainer.train, policy, pairs, self.folder / "policy")
+        facts |= {"trained": True, "drift": drift_of(trained)}
+        before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
+        after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
+        facts |= evidence(before, after)
+        worse = hurts(facts.get("compared"), self.runs.settings.train.rollback_p)
+        return facts | {"rolled_back": worse, "result": self._placed(policy if worse else trained)}
+
+    def _placed(self, policy: Path) -> str:
+        return placed(policy, self.runs.folder)
+
+    def _pairs(self) -> tuple[list[PreferencePair], dict[str, Any]]:
+        settings, main = self.runs.settings, self.runs.folder
+        store = ImageStore(main / IMAGES)
+        with RunReader(main) as run:
+            selection = Selection(run, settings, self.runs.go_on)
+            if self.external is not None:
+                images = settings.images
+                pairs = read_external(
+                    self.external,
+                    lambda question: to_json(selection.prompt(question), store),
+                    tags=selection.tags,
+                    allow_http=images.allowed,
+                    limits=image_limits(images),
+                    go_on=self.runs.go_on,
+                )
+                lengths = [
+                    Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs
+                ]
+                return pairs, {"pairs": len(pairs), "age": None, "lengths": statistics(lengths)}
+        with RunReader(self.folder / "paths") as fresh:
+            selection = Selection(fresh, settings, self.runs.go_on)
+
+            def shown(question: Question) -> list[Json]:
+                return to_json(selection.prompt(open_stored(question, fresh.images)), store)
+
+            rule = settings.train.pairs
+            selected = select_pairs(
+                selection.assessed,
+                PairRule(rule.margin, rule.per_question, rule.length_slack, settings.seed, tags=selection.tags),
+                shown,
+            )
+            written = fresh.written()
+        return selected.pairs, {
+            "pairs": len(selected.pairs),
+            "age": {"rounds": 0, "seconds": round(time.time() - written, 1) if written else None},
+            "margins": margins(selected.pairs),
+            "lengths": selected.lengths,
+            "left_out": dict(selected.left_out),
+        }
+
+
+def placed(path: Path, run: Path) -> str:
+    """A path as the ledger keeps it: within the run's folder relative to it, so that the folder may be moved."""
+    whole, root = path.absolute(), run.absolute()
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
+
+
+def margins(pairs: Sequence[PreferencePair]) -> dict[str, float] | None:
+    """Points of score between the two paths of a pair: least, mean and most."""
+    found = [pair.margin for pair in pairs]
+    if not found:
+        return None
+    return {"least": round(min(found), 2), "mean": round(fmean(found), 2), "most": round(max(found), 2)}
+
+
+def drift_of(policy: Path) -> dict[str, Any] | None:
+    """How far a policy moved from its reference, as its training's log says; None where a trainer keeps no such log.
+
+    `log_ratio_*` are mean log-ratios of policy to reference in nats, `margin` and `accuracy` those of TRL's rewards.
+    """
+    report = policy / "report.json"
+    told = orjson.loads(report.read_bytes()) if report.is_file() else {}
+    found = told.get("preference")
+    if not isinstance(found, dict):
+        return None
+    names = ("margin", "accuracy", "log_ratio_chosen", "log_ratio_rejected")
+    return {"steps": told.get("steps"), **{name: found[name] for name in names if name in found}}
+
+
+def accuracy_of(result: Result | None) -> dict[str, Any] | None:
+    """A held-out result in short: accuracy on 0..1 with its 95 % interval, and where the whole of it is."""
+    if result is None:
+        return None
+    found = summary(result.rows)["questions"]
+    names = ("total", "right", "graded", "accuracy", "interval")
+    return {**{name: found[name] for name in names}, "evaluation": result.name}
+
+
+def evidence(before: Result | None, after: Result | None) -> dict[str, Any]:
+    """Held-out accuracy before and after a stage, and the paired comparison on the same questions."""
+    facts: dict[str, Any] = {"before": accuracy_of(before), "after": accuracy_of(after)}
+    if before is not None and after is not None:
+        found = compare(before, after)
+        facts["compared"] = {
+            name: found[name] for name in ("pairs", "only_first", "only_second", "difference", "interval", "p")
+        }
+    return facts
+
+
+def hurts(compared: Mapping[str, Any] | None, p: float) -> bool:
+    """Whether the second is worse than the first beyond noise: fewer right, and McNemar's exact p below `p`."""
+    if not compared or compared["difference"] is None or compared["p"] is None:
+        return False
+    return bool(compared["difference"] < 0 and compared["p"] < p)

@@ -1,0 +1,269 @@
+"""A run's training: the recipe's stages in order, each done once, resumed where it stopped, and measured when done.
+
+    RUN/rounds/0/policy            the reasoning agent after supervised training
+    RUN/rounds/K/{paths,policy}    round K: fresh paths of the policy before (a run of its own), and the policy after
+    RUN/rounds/last/{paths,set}    fresh paths of the last policy, and the set that the summary agent is trained on
+    RUN/checkpoints/               the agents as they are used: reasoning, summary, direct, multi-turn
+
+The ledger says what is done. A stage is what it was trained from, on and with: where that differs from what the ledger
+says, the training stops and names the differences, or, where changes are allowed, does the stage anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from insightv.errors import InputError, RunChanged
+from insightv.interfaces import PreferenceTrainer
+from insightv.ledger import Entry, Ledger
+from insightv.policy_runs import PolicyRuns
+from insightv.recipes import agent_settings
+from insightv.rounds import Round, evidence, placed
+from insightv.run import DATASETS, settings_differences
+from insightv.selection import row_count, write_datasets, write_summary_set
+from insightv.train.checkpoints import identity_of, is_complete
+from insightv.train.child import run_job
+from insightv.train.files import copy_folder, remove
+from insightv.train.fit import train, what_is_trained
+from insightv.train.preference import DPOPreferenceTrainer
+from insightv.train.settings import Job, Stage
+from insightv.training_plan import TrainingPlan
+from insightv.wiring import Workshop
+
+log = logging.getLogger("insightv")
+CHECKPOINTS, ROUNDS = "checkpoints", "rounds"
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""Is told what happens: an event ("begin", "done", "kept") and the stage with its facts."""
+
+
+class Training:
+    """One training of a run that this process holds."""
+
+    def __init__(self, plan: TrainingPlan, runs: PolicyRuns, ledger: Ledger, tell: Tell) -> None:
+        self._plan = plan
+        self._runs = runs
+        self._ledger = ledger
+        self._tell = tell
+        self._folder = runs.folder
+        self._train = plan.settings.train
+
+    async def run(self) -> dict[str, Any]:
+        """Do what is not done yet; returns the recipe, every stage of it, and where the agents are.
+
+        Raises:
+            RunChanged: a stage was done with something else; each difference is named.
+            InputError: there is nothing to train on.
+            StopRun: stopped and resumable.
+        """
+        stages = self._plan.stages()
+        done: dict[str, dict[str, Any]] = {}
+        reasoning: Path | None = None
+        for name, identity in stages.items():
+            if name == "reasoning":
+                done[name] = await self._reasoning(identity)
+            elif name == "summary":
+                if reasoning is not None:
+                    await asyncio.to_thread(self._publish, reasoning)
+                done[name] = await self._summary(identity, reasoning)
+            elif name.startswith("round ") and reasoning is not None:
+                done[name] = await self._round(name, identity, reasoning)
+            else:
+                done[name] = await self._alone(name, identity)
+            if name == "reasoning" or name.startswith("round "):
+                reasoning = self._folder / done[name]["result"]
+        trained = [name for name in ("reasoning", "summary", self._plan.course.alone) if name in stages]
+        agents = {name: str(self._checkpoint(name)) for name in trained}
+        shown = [{"stage": name, **facts} for name, facts in done.items()]
+        return {"recipe": self._train.recipe, "stages": shown, "checkpoints": agents, "failed": _failed(done.values())}
+
+    def _publish(self, reasoning: Path) -> None:
+        """Put the last policy where the agents are; a summary agent that was trained for another one goes."""
+        place = self._checkpoint("reasoning")
+        if place.is_dir() and (not is_complete(place) or identity_of(place) != identity_of(reasoning)):
+            remove(self._checkpoint("summary"))
+            remove(place)
+        if not place.is_dir():
+            copy_folder(reasoning, place)
+
+    async def _reasoning(self, identity: dict[str, Any]) -> dict[str, Any]:
+        data = self._folder / DATASETS / "reason"
+        if not data.is_dir():
+            await asyncio.to_thread(write_datasets, self._folder, self._plan.settings, self._runs.go_on)
+        job = self._job("reasoning", data, self._folder / ROUNDS / "0" / "policy")
+
+        async def work() -> dict[str, Any]:
+            facts = await self._supervised(job)
+            before = await self._runs.accuracy("reasoning-only", reasoning=self._plan.base)
+            after = await self._runs.accuracy("reasoning-only", reasoning=str(job.out))
+            return facts | evidence(before, after)
+
+        return await self._stage("reasoning", identity | {"rows": what_is_trained(job)["rows"]}, work)
+
+    async def _round(self, name: str, identity: dict[str, Any], policy: Path) -> dict[str, Any]:
+        number = int(name.removeprefix("round "))
+        folder = self._folder / ROUNDS / str(number)
+        one = Round(number, folder, self._runs, self._trainer(), self._plan.external)
+
+        async def work() -> dict[str, Any]:
+            facts: dict[str, Any] = await self._allowed(lambda: one.run(policy), folder / "policy.training")
+            return facts
+
+        return await self._stage(name, identity | {"policy": identity_of(policy)}, work)
+
+    async def _summary(self, identity: dict[str, Any], reasoning: Path | None) -> dict[str, Any]:
+        last = self._folder / ROUNDS / "last"
+        fresh = last / "paths" if reasoning is not None and self._train.summary_paths else None
+        job = self._job("summary", last / "set", self._checkpoint("summary"))
+
+        async def work() -> dict[str, Any]:
+            facts: dict[str, Any] = {}
+            if fresh is not None and reasoning is not None:
+                status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
+                facts = {name: status[name] for name in ("paths", "bands")}
+            settings, go_on = self._plan.settings, self._runs.go_on
+            await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, go_on)
+            facts |= await self._supervised(job)
+            base, summary = self._plan.base, str(job.out)
+            if reasoning is None:
+                before = await self._runs.accuracy("summary-only", summary=base)
+                return facts | evidence(before, await self._runs.accuracy("summary-only", summary=summary))
+            before = await self._runs.accuracy("reasoner", reasoning=base, summary=base)
+            after = await self._runs.accuracy("reasoner", reasoning=str(reasoning), summary=summary)
+            return facts | evidence(before, after)
+
+        known = {"reasoner": identity_of(reasoning) if reasoning is not None else None}
+        return await self._stage("summary", identity | known, work)
+
+    async def _alone(self, name: str, identity: dict[str, Any]) -> dict[str, Any]:
+        raise InputError(f"the recipe {name!r} cannot be trained yet")
+
+    async def _stage(
+        self, name: str, identity: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """The facts of a stage: of one that is done as they are in the ledger, else of its work."""
+        entry = self._ledger.find(name)
+        if entry is not None and (found := _differences(entry, identity)) and not self._runs.allow_change:
+            raise _changed(found)
+        if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
+            self._tell("kept", {"stage": name, **entry.facts})
+            return entry.facts
+        self._runs.go_on()
+        self._ledger.begin(name, identity)
+        self._tell("begin", {"stage": name})
+        log.info("training: %s began", name)
+        facts = await work()
+        facts["result_identity"] = await asyncio.to_thread(identity_of, self._folder / facts["result"])
+        self._ledger.finish(name, facts)
+        log.info(
+            "training: %s done: %s", name, json.dumps({k: facts.get(k) for k in ("after", "rolled_back", "pairs")})
+        )
+        self._tell("done", {"stage": name, **facts})
+        return facts
+
+    def _whole(self, entry: Entry) -> bool:
+        """Whether what came of a stage is there as it was."""
+        try:
+            found = identity_of(self._folder / entry.facts["result"])
+        except InputError:
+            found = ""
+        if found != entry.facts["result_identity"]:
+            log.warning("training: what came of %s is gone or damaged; it is done anew", entry.name)
+            return False
+        return True
+
+    def refuse_changes(self) -> None:
+        """Before anything is started: hold every stage that the ledger has against what it would be now.
+
+        Raises:
+            RunChanged: one differs; each difference is named.
+        """
+        found: list[str] = []
+        for name, identity in self._plan.stages().items():
+            entry = self._ledger.find(name)
+            if entry is not None:
+                found += _differences(entry, identity)
+        if found and not self._runs.allow_change:
+            raise _changed(found)
+
+    async def _supervised(self, job: Job) -> dict[str, Any]:
+        rows = row_count(job.data)
+        if not rows:
+            raise InputError(
+                f"the set in {str(job.data)!r} has no rows: no path is good enough; generate more paths, or lower the "
+                "thresholds of [bands]"
+            )
+
+        def work() -> Path:
+            return run_job(job, self._runs.go_on) if self._train.child else train(job)
+
+        await self._allowed(lambda: asyncio.to_thread(work), job.work)
+        report = orjson.loads((job.out / "report.json").read_bytes())
+        losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
+        facts = {name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")}
+        return facts | {"loss": losses[-1] if losses else report["loss"], "result": placed(job.out, self._folder)}
+
+    async def _allowed(self, work: Callable[[], Awaitable[Any]], half: Path) -> Any:
+        """The work; where it goes on from something else, and changes are allowed, without what was half done."""
+        try:
+            return await work()
+        except RunChanged:
+            if not self._runs.allow_change:
+                raise
+        remove(half)
+        return await work()
+
+    def _job(self, agent: str, data: Path, out: Path) -> Job:
+        stage: Stage = "summary" if agent == "summary" else "reason"
+        settings = agent_settings(self._plan.settings, agent)
+        return Job(stage=stage, policy=self._plan.base, data=data, out=out, settings=settings)
+
+    def _checkpoint(self, agent: str) -> Path:
+        return self._folder / CHECKPOINTS / agent
+
+    def _trainer(self) -> PreferenceTrainer:
+        given = self._runs.objects.get("trainer")
+        if isinstance(given, PreferenceTrainer):
+            return given
+        settings = self._plan.settings
+        options: dict[str, Any] = dict(self._train.preference)
+        if self._train.trainer == "dpo":
+            own = {"seed": settings.seed, **self._train.common, **options}
+            tags = settings.reasoning_agent.options.get("tags")
+            options = (
+                own | {"preset": self._train.preset, "child": self._train.child} | ({"tags": tags} if tags else {})
+            )
+        trainer = Workshop(self._runs.registry, settings).trainer(self._train.trainer, options)
+        if isinstance(trainer, DPOPreferenceTrainer):
+            trainer.go_on = self._runs.go_on
+        return trainer
+
+
+def _differences(entry: Entry, identity: Mapping[str, Any]) -> list[str]:
+    """What a stage was done with and would not be now; `identity` may lack what only the stage itself finds out."""
+    then = {name: value for name, value in entry.identity.items() if name in identity or name in _DECLARED}
+    return [f"{entry.name}: {difference}" for difference in settings_differences(then, identity)]
+
+
+_DECLARED = ("external", "pairs", "generation", "scorers", "bands")
+"""What a stage's identity has in some recipes only."""
+
+
+def _changed(differences: list[str]) -> RunChanged:
+    shown = "".join(f"\n  {difference}" for difference in differences[:50])
+    return RunChanged(
+        f"the run was trained with something else:{shown}\ngive --allow-change to train these stages (and those that "
+        "follow from them) anew, or use another --run",
+        tuple(differences),
+    )
+
+
+def _failed(stages: Any) -> int:
+    """Paths whose model was not reached, and held-out questions likewise."""
+    return sum((facts.get("paths") or {}).get("failed", 0) for facts in stages)

@@ -1,0 +1,154 @@
+"""What is trained on a run: the recipe's stages, each with all that decides its result.
+
+Base model, files and held-out questions are checked here, before anything is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from insightv.config import RoleTable, Settings
+from insightv.errors import ConfigError, InputError
+from insightv.opening import image_limits
+from insightv.questions import QuestionFile, read_questions
+from insightv.recipes import Course, agent_settings, course_of
+from insightv.run import RunReader
+from insightv.train.checkpoints import identity_of
+from insightv.weights import embedded_weights
+from insightv.wiring import FREE_KEYS
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training that can be begun: what every stage is trained from, on what, and how."""
+
+    settings: Settings
+    course: Course
+    base: str
+    base_identity: str
+    run_identity: str
+    heldout: QuestionFile | None
+    external: Path | None
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """All stages in order, each with what decides its result as far as that is known before the first."""
+        course, settings = self.course, self.settings
+        stages: dict[str, dict[str, Any]] = {}
+        if course.alone:
+            stages[course.alone] = self._decides(course.alone)
+        if course.reasoning:
+            stages["reasoning"] = self._decides("reasoning") | {"shown": _own(settings.reasoning_agent)}
+        drawn = {
+            "generation": settings.train.generation.model_dump(),
+            "scorers": [_own(table) for table in settings.scorers],
+            "bands": settings.bands.model_dump(),
+        }
+        for number in range(1, course.rounds + 1):
+            stages[f"round {number}"] = self._decides("preference") | {
+                "trainer": settings.train.trainer,
+                "rollback_p": settings.train.rollback_p,
+                **({"external": _digest(self.external)} if self.external else drawn | {"pairs": self._pairs()}),
+            }
+        if course.summary:
+            stages["summary"] = (
+                self._decides("summary")
+                | drawn
+                | {
+                    "rounds": course.rounds,
+                    "pairs": course.pairs if course.rounds else "none",
+                    "summary_paths": settings.train.summary_paths if course.reasoning else 0,
+                    "shown": _own(settings.summary_agent),
+                }
+            )
+        return {name: json.loads(json.dumps(identity, default=str)) for name, identity in stages.items()}
+
+    def _pairs(self) -> dict[str, Any]:
+        return self.settings.train.pairs.model_dump()
+
+    def _decides(self, agent: str) -> dict[str, Any]:
+        return {
+            "seed": self.settings.seed,
+            "base": self.base_identity,
+            "run": self.run_identity,
+            "heldout": self.heldout.digest if self.heldout else None,
+            "settings": agent_settings(self.settings, agent).identity(),
+        }
+
+
+def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
+    """The plan for the run in `folder`.
+
+    Raises:
+        InputError: a file or model cannot be used, or held-out questions are in the run.
+        ConfigError: a setting is wrong or missing.
+    """
+    course, train = course_of(settings), settings.train
+    base, identity = _base(train.base)
+    if course.pairs == "external" and train.external is None:
+        raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
+    external = Path(train.external) if course.pairs == "external" and train.external else None
+    with RunReader(folder) as run:
+        status, digests = run.status(), run.digests()
+        if status["questions"]["done"] < status["questions"]["total"]:
+            left = status["questions"]["total"] - status["questions"]["done"]
+            raise InputError(
+                f"{left} questions of the run are not done yet; finish it with: insightv build --run {folder}"
+            )
+    counts = {"paths": status["paths"], "bands": status["bands"]}
+    made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
+    return TrainingPlan(settings, course, base, identity, made, _heldout(settings, set(digests.values())), external)
+
+
+def _base(name: str | None) -> tuple[str, str]:
+    """The model directory or hub id, and what identifies it."""
+    if name is None:
+        raise ConfigError(
+            'train.base is not set; set it to a model directory, an id of the hub, or "tiny/base" for the embedded '
+            "model (--base NAME on the command line)"
+        )
+    if Path(name).is_dir():
+        return str(Path(name).absolute()), identity_of(Path(name))
+    provider, _, rest = name.partition("/")
+    if provider in ("tiny", "base", "teacher"):
+        folder = embedded_weights((rest or "teacher") if provider == "tiny" else name)
+        return str(folder), identity_of(folder)
+    if name.startswith(("/", ".")) or name.count("/") != 1:
+        raise InputError(f"train.base = {name!r} is no directory and no id of the hub (OWNER/NAME)")
+    return name, name
+
+
+def _heldout(settings: Settings, trained_on: set[str]) -> QuestionFile | None:
+    if settings.train.heldout is None:
+        return None
+    images = settings.images
+    file = read_questions(
+        settings.train.heldout,
+        columns=settings.questions.columns,
+        require_answer=True,
+        allow_http=images.allowed,
+        limits=image_limits(images),
+    )
+    both = [question.id for question, digest in file.items() if digest in trained_on]
+    if both:
+        raise InputError(
+            f"{settings.train.heldout}: {len(both)} of {len(file)} held-out questions are in the run that is trained "
+            f"on (the first is {both[0]!r}); hold out other questions"
+        )
+    return file
+
+
+def _own(table: RoleTable) -> dict[str, Any]:
+    """A role's table without what says only where a model is reached."""
+    return {k: v for k, v in table.model_dump(mode="json", exclude_none=True).items() if k not in FREE_KEYS}
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"train.external = {str(file)!r} cannot be read: {error.strerror or error}") from error

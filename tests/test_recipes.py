@@ -1,0 +1,72 @@
+"""What `[train]` says, and what of it is refused before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from insightv.config import check_settings, load_settings, write_settings
+from insightv.errors import ConfigError
+from insightv.pipeline import Pipeline
+from insightv.recipes import agent_settings, course_of
+
+
+def test_a_recipe_is_one_word() -> None:
+    rounds = {
+        "multi-agent": 0,
+        "dpo": 1,
+        "iterative-dpo": 3,
+        "external": 1,
+        "direct": 0,
+        "multi-turn": 0,
+        "summary-only": 0,
+    }
+    for recipe, number in rounds.items():
+        assert course_of(check_settings({"train": {"recipe": recipe}})).rounds == number
+    assert course_of(check_settings({})).rounds == 3
+    assert course_of(check_settings({"train": {"rounds": 2}})).rounds == 2
+    with pytest.raises(ConfigError, match="rounds = 2"):
+        course_of(check_settings({"train": {"recipe": "dpo", "rounds": 2}}))
+
+
+def test_an_agents_own_settings_come_last() -> None:
+    table = {"epochs": 3, "learning_rate": 1e-3, "summary": {"learning_rate": 2e-3}, "multi-turn": {"epochs": 5}}
+    settings = check_settings({"seed": 5, "train": table})
+    assert (agent_settings(settings, "reasoning").learning_rate, agent_settings(settings, "reasoning").epochs) == (
+        1e-3,
+        3,
+    )
+    assert agent_settings(settings, "summary").learning_rate == 2e-3
+    assert agent_settings(settings, "multi-turn").epochs == 5
+    assert agent_settings(settings, "preference").seed == 5
+    paper = check_settings({"train": {"preset": "paper"}})
+    assert agent_settings(paper, "reasoning").learning_rate == 5e-6
+    assert agent_settings(paper, "preference").learning_rate == 5e-7
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"recipee": "dpo"}, "recipee"),
+        ({"learning_rat": 1}, "learning_rate"),
+        ({"preference": {"betta": 1}}, "did you mean 'beta'"),
+        ({"generation": {"path": 3}}, "paths"),
+        ({"pairs": {"margin": 0}}, "margin"),
+        ({"recipe": "magic"}, "recipe"),
+        ({"preset": "none"}, "preset"),
+        ({"trl": {"max_length": 5}}, "never cut"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_a_build(tmp_path: Path, table: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Pipeline(run=tmp_path / "run", generator="tiny/teacher", settings=check_settings({"train": table}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_training_come_back_from_their_file(tmp_path: Path) -> None:
+    table = {"recipe": "dpo", "epochs": 2.5, "pairs": {"margin": 5}, "multi-turn": {"epochs": 1.5}, "child": False}
+    settings = check_settings({"train": table})
+    write_settings(settings, tmp_path / "config.toml")
+    again = load_settings(tmp_path / "config.toml", ["train.rounds=1"])
+    assert again.train == settings.train.model_copy(update={"rounds": 1})

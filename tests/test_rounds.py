@@ -1,0 +1,79 @@
+"""What a round is judged by, and how its ledger's entry reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from insightv.records import PreferencePair, ReasoningPath
+from insightv.results import Graded, Outcome, Result
+from insightv.rounds import drift_of, evidence, hurts, margins, placed
+from insightv.status_table import stage_lines
+
+RIGHT: tuple[Outcome, ...] = ("right",)
+WRONG: tuple[Outcome, ...] = ("wrong",)
+
+
+def result(outcomes: Sequence[Outcome]) -> Result:
+    rows = tuple(Graded(id=f"q{i}", digest="d", outcome=outcome, truth="1") for i, outcome in enumerate(outcomes))
+    return Result(
+        system="reasoning-only", name="reasoning-only-1", data="held", seed=0, models={}, grading={}, rows=rows
+    )
+
+
+def verdict(worse: int, better: int, p: float = 0.05) -> bool:
+    before: list[Outcome] = [*RIGHT * worse, *WRONG * better, *RIGHT * 20]
+    after: list[Outcome] = [*WRONG * worse, *RIGHT * better, *RIGHT * 20]
+    return hurts(evidence(result(before), result(after))["compared"], p)
+
+
+def test_a_round_is_rolled_back_only_where_it_hurts_beyond_noise() -> None:
+    assert verdict(8, 0)
+    assert not verdict(3, 0)  # p = 0.25
+    assert not verdict(0, 12)
+    assert not verdict(10, 6)
+    assert not verdict(8, 0, p=0)
+    assert not hurts(None, 0.05)
+
+
+def test_evidence_has_both_accuracies_and_the_paired_difference() -> None:
+    facts = evidence(result([*RIGHT * 3, *WRONG]), result(RIGHT * 4))
+    assert (facts["before"]["accuracy"], facts["after"]["accuracy"]) == (0.75, 1.0)
+    assert facts["compared"]["difference"] == 0.25
+    low, high = facts["before"]["interval"]
+    assert 0 < low < 0.75 < high < 1
+    assert evidence(None, None) == {"before": None, "after": None}
+
+
+def test_margins_and_places() -> None:
+    path = ReasoningPath(question_id="q", index=0, status="ok")
+    pairs = [PreferencePair(question_id="q", chosen=path, rejected=path, margin=margin) for margin in (20, 60)]
+    assert margins(pairs) == {"least": 20, "mean": 40, "most": 60}
+    assert margins([]) is None
+    assert placed(Path("run/rounds/1"), Path("run")) == "rounds/1"
+    assert placed(Path("/elsewhere"), Path("run")) == "/elsewhere"
+    assert drift_of(Path("/nowhere")) is None
+
+
+@pytest.mark.parametrize("rolled_back", [True, False])
+def test_a_round_reads_plainly(rolled_back: bool) -> None:
+    facts = {
+        "stage": "round 2",
+        "pairs": 40,
+        "source": "the policy's own paths",
+        "policy": "rounds/1/policy",
+        "margins": {"least": 20, "mean": 45.5, "most": 99},
+        "trained": True,
+        "drift": {"log_ratio_chosen": {"last": 0.5}, "log_ratio_rejected": {"last": None}},
+        "rolled_back": rolled_back,
+        "result": "rounds/1/policy",
+        **evidence(result([*RIGHT * 8, *WRONG]), result(WRONG * 9)),
+    }
+    text = "\n".join(stage_lines(facts))
+    assert "40 pairs" in text
+    assert "+0.500" in text
+    assert "unknown" in text
+    assert "88.9%" in text
+    assert ("rolled back" in text) is rolled_back
