@@ -97,3 +97,11 @@ def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_to_be
         assert {name for (name,) in connection.execute("SELECT name FROM sqlite_master")} == names
         for table, column in added:
             assert column in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def test_every_commit_is_synced_and_readers_need_no_second_file(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db", lambda trouble: None)
+    [synchronous] = database.submit(lambda c: c.execute("PRAGMA synchronous").fetchone()).result(10)
+    [journal] = database.submit(lambda c: c.execute("PRAGMA journal_mode").fetchone()).result(10)
+    database.close()
+    assert (synchronous, journal) == (2, "truncate")
