@@ -17,6 +17,7 @@ from rich.markup import escape
 from insightv.cli_answer import answer
 from insightv.cli_build import build, demo
 from insightv.cli_evaluate import evaluate
+from insightv.cli_report import report
 from insightv.cli_run import export, status
 from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, build, train, answer, serve, status, export, evaluate, plugins, config):
+for command in (demo, build, train, answer, serve, status, report, export, evaluate, plugins, config):
     app.command()(command)
 
 

@@ -67,8 +67,8 @@ def evaluate(
 
 def finish(evaluation: Evaluation, bad_rows: str, retry_failed: bool, as_json: bool) -> None:
     """Carry an evaluation out, print it, and leave with 4 where a model or the grader was not reached."""
-    from insightv.evaluate import RESULT
     from insightv.progress import EvaluationDisplay
+    from insightv.results import RESULT
     from insightv.results_table import result_tables
 
     with EvaluationDisplay(err) as display:

@@ -99,6 +99,6 @@ def show_run(run: Path, say: Say) -> None:
 
 
 def _rows(run: Path, name: str) -> int:
-    import pyarrow.parquet as pq
+    from insightv.train.parquet import row_count
 
-    return sum(pq.read_metadata(file).num_rows for file in (run / DATASETS / name).rglob("*.parquet"))
+    return row_count(run / DATASETS / name)

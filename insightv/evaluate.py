@@ -26,8 +26,8 @@ from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.plugins import Registry, default_registry
 from insightv.records import Question, Usage
-from insightv.results import Graded, Outcome, Result, Verdict
-from insightv.run import CONFIG, load_run
+from insightv.results import RESULT, Graded, Outcome, Result, Verdict
+from insightv.run import CONFIG, EVALUATIONS, load_run
 from insightv.session import Watch
 from insightv.systems import (
     ANSWER,
@@ -45,8 +45,6 @@ from insightv.trained import is_trained, trained_folders
 from insightv.weights import weights_digest
 from insightv.wiring import FREE_KEYS
 
-EVALUATIONS = "evaluations"
-RESULT = "result.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

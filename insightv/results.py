@@ -31,6 +31,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 GRADED: frozenset[Outcome] = frozenset(("right", "wrong", "rejected"))
 FORMAT: Literal[1] = 1
+RESULT = "result.json"
+"""The file of an evaluation's folder that holds its result."""
 
 
 class Graded(Record):
@@ -86,7 +88,7 @@ def read_result(path: str | Path) -> Result:
     Raises:
         InputError: there is none, or it is something else.
     """
-    file = Path(path) / "result.json" if Path(path).is_dir() else Path(path)
+    file = Path(path) / RESULT if Path(path).is_dir() else Path(path)
     try:
         return Result.model_validate_json(file.read_bytes())
     except OSError as error:

@@ -29,6 +29,8 @@ DATABASE = "run.db"
 CONFIG = "config.toml"
 IMAGES = "images"
 DATASETS = "datasets"
+EVALUATIONS = "evaluations"
+REPORT = "report.html"
 LOG = "log.jsonl"
 
 
