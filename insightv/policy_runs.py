@@ -17,11 +17,11 @@ from insightv.agents.adapters import AgentGenerator
 from insightv.builder import RunBuilder
 from insightv.config import ReasoningTable, RoleTable, Settings, check_settings
 from insightv.errors import Interrupted, RunChanged
-from insightv.evaluate import RESULT, Evaluation
+from insightv.evaluate import Evaluation
 from insightv.interfaces import Generator, ReasoningAgent
 from insightv.plugins import Registry
 from insightv.records import Question, ReasoningPath
-from insightv.results import Result, read_result
+from insightv.results import RESULT, Result, read_result
 from insightv.run import RunReader
 from insightv.seeds import seed_of
 from insightv.session import Watch
