@@ -4,8 +4,8 @@
 
 The rows are pairs of paths about charts of the embedded world: the right one, and one that misread the chart. Both
 trainers run a whole training each time, from the same weights; loading the model is not timed. Their losses are
-compared as well. On a machine that is busy with other things compare the processor seconds, not the seconds. Peak
-memory is that of a process of its own for each.
+compared as well. On a machine that is busy with other things compare the processor seconds, not the seconds. `kept_mib`
+is what the forward passes over a batch keep for the backward pass.
 
 A case "large picture" shows the same charts in nine tiles more, so that a prompt is to its replies about as with larger
 models; the weights are not trained for that, which costs no less time.
@@ -18,11 +18,8 @@ import json
 import logging
 import os
 import random
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -153,38 +150,52 @@ def sizes(model: Path, data: Path, work: Path) -> dict[str, float]:
     }
 
 
-def peak_mib(way: str, case: str, options: argparse.Namespace, data: Path) -> float:
-    """Peak memory of a process that does one training and nothing else."""
-    call = [sys.executable, __file__, "--peak-of", way, "--case", case, "--data", str(data)]
-    call += ["--model", str(options.model), "--batch", str(options.batch), "--threads", str(options.threads)]
-    made = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
-    return float(made.stdout.strip().splitlines()[-1])
+def kept_mib(trainer: Any, batch: int) -> float:
+    """What the forward passes over the first batch keep for the backward pass, weights aside."""
+    import torch
+
+    weights = {weight.untyped_storage().data_ptr() for weight in trainer.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    trainer.model.train()
+    inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(batch)])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = trainer.compute_loss(trainer.model, inputs)
+    del loss
+    return sum(kept.values()) / 2**20
 
 
-def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
-    """All cases, both ways in turn, after one training of each to warm up."""
+def measure(name: str, options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
+    """A case, both ways in turn, after one training of each to warm up."""
+    runs: dict[str, list[Training]] = {OURS: [], TRL: []}
+    kept: dict[str, float] = {}
+    model = model_of(name, options.model, work / "large")
+    for repeat in range(options.repeats + 1):
+        for way in (OURS, TRL) if repeat % 2 else (TRL, OURS):
+            training = Training(way, model, data, work, CASES[name], options.batch)
+            training.run()
+            runs[way].append(training)
+            kept.setdefault(way, kept_mib(training.trainer, options.batch))
+            del training.trainer
+    return {"tokens": sizes(model, data, work)} | _told(runs) | {"kept_mib": kept}
+
+
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """What was measured on."""
     import torch
     import transformers
     import trl
 
-    results = {}
-    for name in options.case or CASES:
-        runs: dict[str, list[Training]] = {OURS: [], TRL: []}
-        model = model_of(name, options.model, work / "large")
-        for repeat in range(options.repeats + 1):
-            for way in (OURS, TRL) if repeat % 2 else (TRL, OURS):
-                training = Training(way, model, data, work, CASES[name], options.batch)
-                training.run()
-                runs[way].append(training)
-                del training.trainer
-        results[name] = {"tokens": sizes(model, data, work)} | _told(runs)
-        results[name] |= {"peak_mib": {way: peak_mib(way, name, options, data) for way in runs}}
-        print(f"{name:30}" + line(results[name]), flush=True)
     return {
-        "pairs": options.pairs, "batch": options.batch, "repeats": options.repeats,
+        "model": options.model.name, "pairs": options.pairs, "batch": options.batch, "repeats": options.repeats,
         "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]},
         "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
-        "cases": results,
     }  # fmt: skip
 
 
@@ -212,7 +223,7 @@ def line(case: dict[str, Any]) -> str:
     """A case as text."""
     speed = " ".join(f"{way} {row['steps_per_second']:.2f} steps/s" for way, row in case["ways"].items())
     faster = "{median:.2f}x ({least:.2f}..{most:.2f})".format(**case["times_faster"])
-    memory = " ".join(f"{way} {mib:.0f} MiB" for way, mib in case["peak_mib"].items())
+    memory = "kept " + " ".join(f"{way} {mib:.1f} MiB" for way, mib in case["kept_mib"].items())
     less = f"processor {case['times_less_processor']:.2f}x"
     return f"{speed}  {faster}, {less}  {memory}  losses {case['losses_apart']:.1e} apart"
 
@@ -227,8 +238,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads, for both")
     parser.add_argument("--case", action="append", choices=CASES, help="only this one (may be repeated)")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--peak-of", choices=(OURS, TRL), help=argparse.SUPPRESS)
-    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch
@@ -238,21 +247,18 @@ def main() -> None:
     told.disable_progress_bar()
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
+    result: dict[str, Any] = setting(options) | {"cases": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        if options.peak_of:
-            [case] = options.case
-            model = model_of(case, options.model, work / "large")
-            Training(options.peak_of, model, options.data, work, CASES[case], options.batch).run()
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            return
         from insightv.train.preference import write_pairs
 
+        work = Path(scratch)
         write_pairs(list(pairs(options.pairs, ImageStore(work / "images"))), work / "pairs")
-        result = measure(options, work / "pairs", work)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        for name in options.case or CASES:
+            result["cases"][name] = measure(name, options, work / "pairs", work)
+            print(f"{name:30}" + line(result["cases"][name]), flush=True)
+            if options.out:
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
