@@ -102,9 +102,7 @@ class SharedTower:
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     theirs = other.state_dict()
-    return one is other or all(
-        weight.equal(theirs[name].to(weight.device)) for name, weight in one.state_dict().items()
-    )
+    return all(weight.equal(theirs[name].to(weight.device)) for name, weight in one.state_dict().items())
 
 
 def tree_mask(part: Tensor, dtype: torch.dtype | None) -> Tensor:
