@@ -19,6 +19,7 @@ from insightv.report.markup import Html, el, esc, text
 from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
+from insightv.report.stages import training
 from insightv.train.card import release
 
 
@@ -27,6 +28,7 @@ def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path
     parts = [
         (sections.funnel(found), "funnel"),
         (sections.histograms(found), "lengths"),
+        (training(found), "training"),
         (evaluations(found), "evaluations"),
         (sections.costs(found), "costs"),
         (sections.codes(found), "codes"),
@@ -70,6 +72,7 @@ def _policy(style: str, script: str) -> str:
 _NAMES = {
     "funnel": "Funnel",
     "lengths": "Scores and lengths",
+    "training": "Training",
     "evaluations": "Held-out",
     "costs": "Costs",
     "codes": "Rejected and failed",

@@ -29,6 +29,7 @@ class Findings:
     sets: Mapping[str, int | str]
     evaluations: list[Result]
     unread: list[str]
+    training: list[dict[str, Any]]
 
     @property
     def bands(self) -> dict[str, float]:
@@ -56,6 +57,7 @@ def read_run(run: RunReader, sample: Sample) -> Findings:
         sets=_sets(run.folder / DATASETS),
         evaluations=results,
         unread=unread,
+        training=run.training(),
         status=run.status(),
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from insightv import ConfigError, InputError, load_run
+from insightv.ledger import Ledger
 from insightv.report import write_report
 from insightv.report.charts import bins_of
 from tests.report.world import HOSTILE, blob, build, noisy, questions
@@ -163,6 +164,29 @@ def test_bad_rows_and_evaluations_are_told(tmp_path: Path) -> None:
     assert "The evaluation broken could not be read" in text
     assert "The evaluation begun is not finished." in text
     assert write_report(run / "evaluations" / "direct").paths == 6  # an evaluation is a run of its own
+
+
+def test_the_stages_of_training_are_a_curve_and_a_table(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", questions(tmp_path / "images", 2))
+    write_report(run)
+    assert 'id="training"' not in (run / "report.html").read_text("utf-8")
+    with Ledger(run / "run.db") as ledger:
+        for name, before, after, back in (("reasoning", 0.4, 0.6, False), ("round 1", 0.6, 0.3, True)):
+            ledger.begin(name, {"name": name})
+            sides = {
+                key: {"accuracy": one, "interval": [one - 0.1, one + 0.1]}
+                for key, one in (("before", before), ("after", after))
+            }
+            compared = {"difference": after - before, "p": 0.03}
+            ledger.finish(name, {**sides, "compared": compared, "rolled_back": back, "pairs": 12})
+        ledger.begin("<b>summary</b>", {})
+    write_report(run)
+    text = (run / "report.html").read_text("utf-8")
+    assert 'id="training"' in text
+    assert "round 1: 30.0 %, rolled back" in text
+    assert 'class="hollow"' in text
+    assert "-30.0 %" in text
+    assert "&lt;b&gt;summary&lt;/b&gt;" in text
 
 
 def test_exit_codes_and_cures(tmp_path: Path) -> None:
