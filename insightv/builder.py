@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from insightv import ingest
+from insightv.audit import JudgeAudit
 from insightv.build import Build
 from insightv.config import Settings, check_settings, load_settings, write_settings
 from insightv.doors import blocking
-from insightv.errors import InputError, InsightvError, Interrupted, StorageFull
+from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.lock import RunLock
+from insightv.pilot import PilotReport, read_sampled, report_on, sample
 from insightv.plugins import Registry, default_registry
 from insightv.recipes import check_train
 from insightv.records import Question
@@ -30,6 +32,7 @@ from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
+from insightv.store import pending
 from insightv.wiring import Assembly, role_identity
 
 log = logging.getLogger("insightv")
@@ -113,6 +116,65 @@ class RunBuilder:
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
         watch = watch or _unwatched
+        async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
+            log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
+            await self._built(session, watch)
+            log.info("build done")
+            if datasets:
+                watch(session.snapshot("datasets"))
+                await asyncio.to_thread(write_datasets, self.folder, self.settings, self._go_on)
+            watch(session.snapshot("done"))
+            return await session.database.do(read_status)
+
+    def pilot(self, questions: Questions | None = None, size: int = 50, **options: Any) -> PilotReport:
+        """`apilot`, blocking; works inside a notebook too."""
+        return blocking(self.apilot(questions, size, **options))
+
+    async def apilot(
+        self,
+        questions: Questions | None = None,
+        size: int = 50,
+        *,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        allow_change: bool = False,
+        watch: Watch | None = None,
+    ) -> PilotReport:
+        """Do a sample of `size` questions, spread over the file by the seed, and say what the whole will take.
+
+        The judges are asked some more about the sample, to see how far they can be trusted. `abuild` goes on with the
+        rest and pays for nothing again; neither does the same pilot. No datasets are written.
+
+        Raises:
+            InputError, ConfigError, PluginError: nothing was started.
+            StopRun: stopped and resumable, as `abuild`.
+        """
+        if size < 1:
+            raise ConfigError(f"a pilot of {size} questions: take at least 1, and 2 for an interval")
+        watch = watch or _unwatched
+        async with self._begun(questions, watch, bad_rows, allow=allow_change) as session:
+            seqs = await session.database.do(partial(sample, size=size, seed=self.settings.seed))
+            todo = await session.database.do(partial(pending, after=0, limit=len(seqs), among=seqs))
+            session.tally.total = session.tally.done + len(todo)
+            log.info("pilot began: %d questions, %d of them done", len(seqs), len(seqs) - len(todo))
+            await self._built(session, watch, seqs)
+            audit = JudgeAudit(self.settings, session, seqs)
+            await self._work(session, watch, audit, "auditing")
+            log.info("pilot done")
+            watch(session.snapshot("done"))
+            sampled = await session.database.do(partial(read_sampled, seqs=seqs))
+            return report_on(self.settings, session.budget, sampled, audit)
+
+    @asynccontextmanager
+    async def _begun(
+        self,
+        questions: Questions | None,
+        watch: Watch,
+        bad_rows: Literal["stop", "skip"],
+        *,
+        allow: bool,
+        retry: bool = False,
+    ) -> AsyncIterator[Session]:
+        """The run, held and open, with its questions taken in and its settings compared and written."""
         self._interrupted = None
         if questions is None and not (self.folder / DATABASE).is_file():
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
@@ -125,22 +187,20 @@ class RunBuilder:
             await session.check()
             await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
-            prepare = partial(_prepare, identity=identity, intake=intake, allow=allow_change, retry=retry_failed)
+            prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
             session.begin(await session.database.do(prepare))
             if session.tally.total == 0:
                 raise InputError(f"{self.folder} has no questions yet; give a questions file")
             write_settings(self.settings, self.folder / CONFIG)
-            log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
-            await self._work(session, watch)
-            unfinished = session.tally.total - session.tally.done
-            if unfinished:
-                raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
-            log.info("build done")
-            if datasets:
-                watch(session.snapshot("datasets"))
-                await asyncio.to_thread(write_datasets, self.folder, self.settings, self._go_on)
-            watch(session.snapshot("done"))
-            return await session.database.do(read_status)
+            yield session
+
+    async def _built(self, session: Session, watch: Watch, among: Sequence[int] | None = None) -> None:
+        """Every question has its outcome, or every one of those in `among`."""
+        names = [table.use for table in self.settings.scorers]
+        await self._work(session, watch, Build(self.settings, session, names, among))
+        unfinished = session.tally.total - session.tally.done
+        if unfinished:
+            raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop a build: no further call is begun, calls in flight are recorded. Any thread may ask."""
@@ -203,15 +263,13 @@ class RunBuilder:
             "images": {"max_pixels": settings.images.max_pixels},
         }
 
-    async def _work(self, session: Session, watch: Watch) -> None:
-        ticker = asyncio.create_task(session.tick(watch))
-        names = [table.use for table in self.settings.scorers]
-        build = Build(self.settings, session, names)
+    async def _work(self, session: Session, watch: Watch, work: Build | JudgeAudit, phase: str = "building") -> None:
+        ticker = asyncio.create_task(session.tick(watch, phase))
         try:
-            await build.run()
+            await work.run()
         except asyncio.CancelledError:
             session.switch.stop(Interrupted())
-            await build.wind_up()
+            await work.wind_up()
             raise
         finally:
             ticker.cancel()

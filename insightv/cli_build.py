@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from insightv.errors import ConfigError, require
 from insightv.status_table import status_lines
 from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
+
+if TYPE_CHECKING:
+    from insightv.pilot import PilotReport
 
 
 def build(
@@ -24,6 +27,9 @@ def build(
     allow_change: Annotated[bool, typer.Option("--allow-change", help="Go on with changed settings or data.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed paths and scores again.")] = False,
     datasets: Annotated[bool, typer.Option(help="Write the datasets at the end.")] = True,
+    pilot: Annotated[
+        int | None, typer.Option("--pilot", min=1, help="Do this many questions, say what the whole will take, stop.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a run from questions, or go on with it: generate, assess, select."""
@@ -34,18 +40,27 @@ def build(
         raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
     if config is None and not (run / "config.toml").is_file() and Path("insightv.toml").is_file():
         config = Path("insightv.toml")
+    if pilot is not None and retry_failed:
+        raise ConfigError("--pilot and --retry-failed do not go together; give one of them")
     pipeline = Pipeline.from_config(config, run=run, changes=changes or ())
+    common: dict[str, Any] = {"bad_rows": bad_rows, "allow_change": allow_change}
+    if pilot is not None:
+        with ProgressDisplay(err) as display:
+            piloting = pipeline.apilot(questions, pilot, watch=display.show, **common)
+            report = interruptible(piloting, pipeline.interrupt, f"insightv build --run {run} --pilot {pilot}")
+        return finish_pilot(report, run, as_json)
     with ProgressDisplay(err) as display:
-        work = pipeline.abuild(
-            questions,
-            bad_rows=bad_rows,  # type: ignore[arg-type]  # checked above
-            allow_change=allow_change,
-            retry_failed=retry_failed,
-            datasets=datasets,
-            watch=display.show,
-        )
+        work = pipeline.abuild(questions, retry_failed=retry_failed, datasets=datasets, watch=display.show, **common)
         status = interruptible(work, pipeline.interrupt, f"insightv build --run {run}")
     finish_build(status, run, as_json)
+
+
+def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:
+    """Print what a pilot found."""
+    from insightv.pilot_table import pilot_lines
+
+    out(json.dumps(report.as_json()) if as_json else pilot_lines(report))
+    say(f"the rest, with nothing paid again: insightv build --run {run}")
 
 
 def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:

@@ -51,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How a build stands, for showing; `phase` is checking, building, datasets or done."""
+    """How a build stands, for showing; `phase` is checking, building, auditing, datasets or done."""
 
     phase: str
     tally: Tally
@@ -159,10 +159,10 @@ class Session:
         budget = self.budget
         return Snapshot(phase, self.tally, budget.requests, budget.tokens, budget.usd, budget.in_flight, elapsed)
 
-    async def tick(self, watch: Watch) -> None:
+    async def tick(self, watch: Watch, phase: str) -> None:
         """Show the build to `watch` and keep its elapsed time, until cancelled."""
         while True:
-            watch(self.snapshot("building"))
+            watch(self.snapshot(phase))
             if time.monotonic() - self._kept >= _ELAPSED_EVERY_S:
                 await self.keep_elapsed()
             await asyncio.sleep(_TICK_S)

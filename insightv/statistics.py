@@ -2,17 +2,22 @@
 
 Wilson's interval is for one accuracy. The percentile bootstrap is worked out, not drawn: resampling n questions, of
 which r are right, gives a binomial number of right ones, so its percentiles are known exactly and need no seed.
+For sums of other numbers than hits it is drawn, from a seed.
 """
 
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 Interval = tuple[float, float]
 LEVEL = 0.95
 _REACH = 9.0
 """Standard deviations beyond which a binomial's tail does not count (less than 1e-17 of it)."""
+_FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_ROWS = 400, 2000, 1_000_000
 
 
 def wilson(right: int, total: int, level: float = LEVEL) -> Interval | None:
@@ -92,3 +97,53 @@ def _percentiles(chances: dict[int, float], level: float) -> tuple[int, int]:
         if below >= (1 + level) / 2:
             break
     return (value if low is None else low), value
+
+
+def resampled_means(rows: Sequence[Sequence[float]], seed: int) -> list[list[float]]:
+    """The column means of many resamples of whole rows with replacement: the bootstrap of whatever they say."""
+    rng, places = random.Random(seed), range(len(rows))
+    means = []
+    for _ in range(max(_FEWEST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // max(1, len(rows))))):
+        drawn = rng.choices(places, k=len(rows))
+        means.append([math.fsum(column) / len(rows) for column in zip(*(rows[at] for at in drawn), strict=True)])
+    return means
+
+
+def percentiles(values: Iterable[float], level: float = LEVEL) -> Interval | None:
+    """The interval that holds the middle `level` of some values; None where there are none."""
+    ranked = sorted(values)
+    if not ranked:
+        return None
+    last = len(ranked) - 1
+    return ranked[math.floor(last * (1 - level) / 2)], ranked[math.ceil(last * (1 + level) / 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95 % interval, None at both ends where too little was seen to tell one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def ratio(rows: Sequence[tuple[float, float]], seed: int) -> Estimate | None:
+    """The sum of the firsts over that of the seconds, its interval bootstrapped over rows; None where that is 0/0."""
+    seen = [row for row in rows if row[1]]
+    if not seen:
+        return None
+    value = math.fsum(row[0] for row in seen) / math.fsum(row[1] for row in seen)
+    if len(seen) < 2:
+        return Estimate(value)
+    found = percentiles(above / below for above, below in resampled_means(seen, seed))
+    return Estimate(value, *found) if found else Estimate(value)
+
+
+def share(rows: Sequence[tuple[int, int]], seed: int) -> Estimate | None:
+    """Hits over trials, by row. Where all or none hit, resampling says nothing: Wilson's interval, a row a trial."""
+    found = ratio(rows, seed)
+    if found is None or 0 < found.value < 1:
+        return found
+    trials = sum(1 for row in rows if row[1])
+    interval = wilson(trials if found.value else 0, trials)
+    return Estimate(found.value, *interval) if interval else found

@@ -188,6 +188,16 @@ class Spent:
     seconds: float
 
 
+def questions_of(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredQuestion]:
+    """The questions of these numbers, in order."""
+    rows = connection.execute(
+        "SELECT seq, epoch, state, record, place FROM questions "
+        "WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        (orjson.dumps(list(seqs)).decode(),),
+    )
+    return [stored_question(row) for row in rows]
+
+
 def _spend(spent: Spent) -> Iterator[Statement]:
     for name, value in (*spent.usage.model_dump().items(), ("usd", spent.usd)):
         if value:

@@ -166,6 +166,23 @@ class AnswerScorer(Scorer):
             return Score(scorer="answer", reason="could not be judged by rules, no model configured")
         return _asked(await self._ask(self._asker, question, truth, answer))
 
+    @property
+    def judge(self) -> ChatModel | None:
+        """The model that is asked where rules cannot decide."""
+        return None if self._asker is None else self._asker.model
+
+    async def model_verdicts(self, question: Question, answers: Sequence[str]) -> list[Score]:
+        """What the model says of each answer, also where rules can decide: a check of the judge, not of the paths.
+
+        Raises:
+            ValueError: there is no model.
+            StopRun: nothing more may be asked of it.
+        """
+        if self._asker is None:
+            raise ValueError("this scorer has no model to ask")
+        truth = question.answer or ""
+        return [_asked(await self._ask(self._asker, question, truth, answer)) for answer in answers]
+
     async def _ask(self, asker: Asker, question: Question, truth: str, answer: str) -> Reply[tuple[bool | None, str]]:
         return await ask_judge(
             asker,

@@ -94,6 +94,18 @@ class PathScorer(Scorer):
                 scores[at] = self._score(place, rounds)
         return scores
 
+    async def judgements(self, question: Question, paths: Sequence[ReasoningPath], rounds: int) -> list[list[int]]:
+        """The scores of each path in `rounds` calls, each in another order; those that could not be read are left out.
+
+        The first calls are those of `score` itself, so within a run they are not paid for again. A check of the judge.
+
+        Raises:
+            StopRun: nothing more may be asked of the model.
+        """
+        made = [await self._judge(question, paths, number) for number in range(rounds)]
+        read = [(one.order, one.reply.value) for one in made if one.reply.value is not None]
+        return [[grades[order.index(place)].score for order, grades in read] for place in range(len(paths))]
+
     async def _judge(self, question: Question, paths: Sequence[ReasoningPath], repeat: int) -> _Round:
         order = list(range(len(paths)))
         random.Random(seed_of(self._seed, question.id, "path_scores", "order", repeat)).shuffle(order)
