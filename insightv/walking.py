@@ -70,11 +70,13 @@ async def walk(
                         break
                     yield event
     except StopAsyncIteration:
-        raise TypeError(f"{type(agent).__name__}.stream_reason() ended without a path") from None
+        path = _failed(question, seed, _stumbled(agent, TypeError("stream_reason() ended without a path")))
     except TimeoutError:
         path = _cut(question, seed, reader.steps, "deadline")
-    except ModelError as error:
-        path = _failed(question, seed, error)
+    except InsightvError as error:
+        path = _failed(question, seed, _only_this_path(error))
+    except Exception as error:  # an agent may be a stranger's; its fault costs this path, not the answer
+        path = _failed(question, seed, _stumbled(agent, error))
     if max_steps is not None and len(path.steps) > max_steps:
         path = path.model_copy(update={"steps": path.steps[:max_steps], "status": "rejected", "code": "step_limit"})
     for event in told(path, reader.started):
@@ -94,8 +96,10 @@ async def one_path(
         return await deadline.wait(agent.reason(question, seed=seed), share=PATH_SHARE)
     except TimeoutError:
         return _cut(question, seed, (), "deadline")
-    except ModelError as error:
-        return _failed(question, seed, error)
+    except InsightvError as error:
+        return _failed(question, seed, _only_this_path(error))
+    except Exception as error:  # as in `walk`
+        return _failed(question, seed, _stumbled(agent, error))
 
 
 def told(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
@@ -224,6 +228,19 @@ def _cut(question: Question, seed: int, steps: Sequence[Step], code: str) -> Rea
         usage=Usage(requests=1),
         flags=("usage_unknown",),
     )
+
+
+def _only_this_path(error: InsightvError) -> ModelError:
+    """The error as one of a call; any other is raised."""
+    if isinstance(error, ModelError):
+        return error
+    raise error
+
+
+def _stumbled(agent: ReasoningAgent, error: Exception) -> ModelError:
+    name = type(agent).__name__
+    log.error("%s failed", name, exc_info=error)
+    return ModelError("agent_error", f"{name} failed: {type(error).__name__}: {error}")
 
 
 def _failed(question: Question, seed: int, error: ModelError) -> ReasoningPath:

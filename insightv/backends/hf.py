@@ -128,12 +128,14 @@ class HFModel(ChatModel):
                 request.cancelled = True
 
     async def check(self) -> None:
-        """Load the model.
+        """Load the model, and see that its engine still runs.
 
         Raises:
-            ConfigError: it cannot be loaded.
+            ConfigError: it cannot be loaded, or its engine has ended.
         """
-        await self._ready()
+        engine, _ = await self._ready()
+        if not engine.alive:
+            raise ConfigError(f"the engine of {self.name} has ended; start the process anew")
 
     async def aclose(self) -> None:
         """Stop the engine and free the model, once no other instance uses it."""

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -61,8 +62,15 @@ class Engine:
         """Queue a request; its `deliver` is called when it is done."""
         if self._closed:
             request.fail("connection", "the model has been closed")
-        else:
-            self._inbox.put(request)
+            return
+        self._inbox.put(request)
+        if not self.alive:  # it ended before it could take the request
+            self._end(())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread takes requests."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Stop the thread and wait for it; requests that are not done fail. The model's memory is given back."""
@@ -82,11 +90,21 @@ class Engine:
             return
         self.context = loaded.context
         self.ready.set_result(prompter)
-        with torch.inference_mode():
-            while self._take(runner, loaded, prompter):
-                self._step(runner)
-        for request in {row.request for row in (*runner.waiting, *runner.back_off())}:
-            request.fail("connection", "the model has been closed")
+        try:
+            with torch.inference_mode():
+                while self._take(runner, loaded, prompter):
+                    self._step(runner)
+        finally:
+            self._end((*runner.waiting, *runner.back_off()))
+
+    def _end(self, rows: Iterable[Row]) -> None:
+        """Fail what is not done, and what still waits to be taken."""
+        requests = {row.request for row in rows}
+        while not self._inbox.empty():
+            request = self._inbox.get()
+            requests |= {request} if request is not None else set()
+        for request in requests:
+            request.fail("connection", "the model has been closed" if self._closed else "the engine has ended")
 
     def _runner(self, loaded: Loaded) -> tuple[Runner, Prompts]:
         prompter = Prompter(loaded)

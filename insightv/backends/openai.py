@@ -236,7 +236,12 @@ class OpenAIModel(ChatModel):
         return b"".join(digests)
 
     async def check(self) -> None:
-        """See `ChatModel.check`: whether one of the servers listens. A client of the user's own is not looked at."""
+        """See `ChatModel.check`: whether one of the servers listens, and none has refused to be asked again.
+
+        Whether the server behind a client of the user's own listens is not looked at.
+        """
+        if self._stopped is not None:
+            raise ConfigError(self._stopped[1])
         if isinstance(self._transport, AiohttpTransport):
             await reach_any(self._addresses.values())
 

@@ -40,6 +40,10 @@ class Guard:
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._metrics = service.metrics
 
+    async def warm(self) -> None:
+        """See `Service.warm`."""
+        await self._service.warm()
+
     async def aclose(self) -> None:
         """End what the server has started; the reasoner stays its owner's to close."""
         await self._service.aclose()

@@ -19,7 +19,7 @@ DECODE_S = 30.0
 
 
 class PictureDesk:
-    """Opens clients' images, at most `PROCESSES` at once; the processes start with the first image."""
+    """Opens clients' images, at most `PROCESSES` at once; the processes start when they are needed, or with `warm`."""
 
     def __init__(self, limits: ImageLimits, hosts: Sequence[str] = ()) -> None:
         self._limits = limits
@@ -34,6 +34,10 @@ class PictureDesk:
             ImageError: one of them cannot be used.
         """
         return tuple([await self._open(url) for url in urls])
+
+    async def warm(self) -> None:
+        """Start a process, so that the first image need not wait for it."""
+        self._idle.append(await _start())
 
     async def aclose(self) -> None:
         """End the processes."""

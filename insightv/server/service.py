@@ -121,6 +121,15 @@ class Service:
                 self._health = (time.monotonic(), await self._look())
             return self._health[1]
 
+    async def warm(self) -> None:
+        """See that the engines can be asked, and start what the first question would wait for.
+
+        Raises:
+            ConfigError: an engine cannot be asked.
+        """
+        await self._reasoner.acheck()
+        await self.pictures.warm()
+
     async def aclose(self) -> None:
         """End the processes that decode images."""
         await self.pictures.aclose()

@@ -26,6 +26,9 @@ HEADER_S = 20.0
 """The time that a new connection has for the headers of its first request."""
 
 
+BACKLOG = 2048
+
+
 class PatientProtocol(H11Protocol):
     """Closes connections that never say what they want."""
 
@@ -98,7 +101,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(limits: ServeSection) -> socket.socket:
-    """A socket bound to the address.
+    """A socket that listens at the address, so that whoever is told of it can connect.
 
     Raises:
         ConfigError: it cannot be bound.
@@ -108,11 +111,11 @@ def listen(limits: ServeSection) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((limits.host.strip("[]"), limits.port))
+        bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         where = f"{limits.host}:{limits.port}"
         raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
-    bound.set_inheritable(True)
     return bound
 
 
@@ -128,14 +131,14 @@ async def serve(
     try:
         key = key_for(limits)
         bound = listen(limits)
-        await reasoner.acheck()
         hosts = {*LOOPBACK, limits.host, *limits.hosts} if is_loopback(limits.host) else None
         app = make_app(reasoner, limits=limits, key=key, hosts=hosts, max_pixels=max_pixels)
-        _take_many_connections()
-        server = DrainingServer(_config(app, limits))
-        host = f"[{limits.host}]" if ":" in limits.host else limits.host
-        ready(f"http://{host}:{bound.getsockname()[1]}")
         try:
+            await app.warm()
+            _take_many_connections()
+            server = DrainingServer(_config(app, limits))
+            host = f"[{limits.host}]" if ":" in limits.host else limits.host
+            ready(f"http://{host}:{bound.getsockname()[1]}")
             await server.serve(sockets=[bound])
         finally:
             await app.aclose()
@@ -157,7 +160,7 @@ def _config(app: Any, limits: ServeSection) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, round(limits.drain_s)),
     )

@@ -7,6 +7,8 @@ import http.client
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Self
 
 import uvicorn
@@ -19,6 +21,19 @@ from insightv.testing import sample_picture
 from tests.world import wait_for
 
 LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply."""
+
+    status: int
+    headers: Message
+    text: str
+
+    def getheader(self, name: str) -> str | None:
+        """A header, in whatever case."""
+        return self.headers.get(name)
 
 
 class Served:
@@ -58,23 +73,24 @@ class Served:
             await app.aclose()
             await self.reasoner.aclose()
 
-    def request(self, method: str, path: str, body: Any = None, **headers: str) -> http.client.HTTPResponse:
-        """One request; the reply's `form` is its body as JSON where it is that."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """One request; of headers, `_` in a name stands for `-`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if data is not None:
             named.setdefault("Content-Type", "application/json")
-        connection.request(method, path, data, named)
-        reply = connection.getresponse()
-        reply.text = reply.read().decode()  # type: ignore[attr-defined]
-        connection.close()
-        return reply
+        try:
+            connection.request(method, path, data, named)
+            found = connection.getresponse()
+            return Reply(found.status, found.headers, found.read().decode())
+        finally:
+            connection.close()
 
     def form(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """The status and the JSON of one request."""
         reply = self.request(method, path, body, **headers)
-        return reply.status, json.loads(reply.text)  # type: ignore[attr-defined]
+        return reply.status, json.loads(reply.text)
 
 
 def chat(text: str = "What is 3 + 4? [truth=7] [steps=3]", image: str | None = None, **fields: Any) -> dict[str, Any]:

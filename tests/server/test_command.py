@@ -1,0 +1,144 @@
+"""`insightv serve` as a process: it starts, drains and ends as it should, and the README's curl lines work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.server.serving import chat
+from tests.servers.fake_openai import FakeServer, Settings
+from tests.world import command, insightv, wait_for
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@contextmanager
+def serving(*args: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and the address that it says it serves on."""
+    env = {**os.environ, **environment}
+    arguments = command("serve", *args, "--port", 0, "--json")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            yield process, json.loads(line)["url"]
+        finally:
+            process.kill()
+
+
+def post(url: str, stream: bool = False) -> str:
+    body = json.dumps(chat(stream=stream)).encode()
+    request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return str(reply.read().decode())
+
+
+def test_a_run_is_served_and_drained_on_sigterm(tmp_path: Path) -> None:
+    with FakeServer(Settings(piece_s=0.02)) as fake:
+        run = tmp_path / "run"
+        run.mkdir()
+        table = f'[generator]\nmodel = "openai/fake"\nbase_url = "{fake.base_url}"\n[serve]\ndrain_s = 30\n'
+        (run / "config.toml").write_text(table, encoding="utf-8")
+        said: list[str] = []
+        with serving("--run", run) as (process, url):
+            asking = threading.Thread(target=lambda: said.append(post(url, stream=True)))
+            asking.start()
+            wait_for(lambda: len(fake.log()) == 1, 60)
+            process.send_signal(signal.SIGTERM)
+            asking.join(60)
+            assert process.wait(30) == 143
+        assert said[0].endswith("data: [DONE]\n\n")
+        assert '"content":"The' in said[0]
+        with pytest.raises(OSError, match="refused"):
+            post(url)
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with (
+        FakeServer(Settings(latency_s=600)) as fake,
+        serving("--model", "openai/fake", "--base-url", fake.base_url) as (process, url),
+    ):
+        threading.Thread(target=lambda: _ignore(url), daemon=True).start()
+        wait_for(lambda: len(fake.log()) == 1, 60)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: _is_closed(url))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def _ignore(url: str) -> None:
+    try:
+        post(url)
+    except OSError:
+        return
+
+
+def _is_closed(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5):
+            return False
+    except OSError:
+        return True
+
+
+def test_what_cannot_be_served_ends_with_2_and_says_the_cure(tmp_path: Path) -> None:
+    missing = insightv("serve", "--run", tmp_path / "none")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "insightv build" in missing.stderr
+    with FakeServer() as fake:
+        model = ("--model", "openai/fake", "--base-url", fake.base_url)
+        open_to_all = insightv("serve", *model, "--host", "0.0.0.0")
+        taken = insightv("serve", *model, "--port", fake.port)
+    gone = insightv("serve", *model, "--port", 0)
+    typo = insightv("serve", *model, "--set", "serve.concurency=3")
+    for done, word in (
+        (open_to_all, "INSIGHTV_API_KEY"),
+        (taken, "another port"),
+        (gone, "127.0.0.1"),
+        (typo, "concurrency"),
+    ):
+        assert done.returncode == 2, done.stderr
+        assert word in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
+def test_the_curl_lines_of_the_readme_work(tmp_path: Path) -> None:
+    block = re.search(r"(?m)^    IMAGE=.*\n(?:    .*\n|\n)+?(?=\S)", README)
+    assert block is not None
+    lines = "\n".join(line.removeprefix("    ") for line in block[0].splitlines())
+    from insightv.testing import sample_picture
+
+    (tmp_path / "chart.png").write_bytes(sample_picture().data)
+    with (
+        FakeServer() as fake,
+        serving("--model", "openai/fake", "--base-url", fake.base_url, INSIGHTV_API_KEY="secret-key-1") as (_, url),
+    ):
+        script = "set -e\n" + lines.replace("http://127.0.0.1:8080", url)
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "INSIGHTV_API_KEY": "secret-key-1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "The answer is unknown." in done.stdout
+    assert '"reasoning_content"' in done.stdout
+    assert "data: [DONE]" in done.stdout
+    assert '"insightv-summary"' in done.stdout
+    assert "insightv_requests_total" in done.stdout
+    assert '{"status":"ok"}' in done.stdout

@@ -1,0 +1,310 @@
+"""What the server refuses, and that what it refuses, loses or waits for leaves it well: over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from insightv import Reasoner
+from insightv.errors import ConfigError, KeyRefused, ModelError
+from insightv.serve_settings import ServeSection
+from insightv.server import streaming
+from insightv.server.serving import key_for
+from insightv.testing import ScriptedModel, sample_picture
+from tests.inputs.hostile import png
+from tests.server.serving import Served, chat
+from tests.servers.fake_openai import FakeServer, Settings
+from tests.world import wait_for
+
+KEY = "k-0123456789abcdef"
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def served(fake: FakeServer) -> Iterator[Served]:
+    limits: dict[str, Any] = {"max_images": 2, "max_text": 500, "max_body_bytes": 200_000, "max_image_bytes": 50_000}
+    with Served(
+        lambda: Reasoner.of("openai/fake", base_url=fake.base_url), max_image_pixels=10_000, **limits
+    ) as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b"[1]", 400, "invalid_json"),
+        (b'{"model": NaN}', 400, "invalid_json"),
+        (b"[" * 100_000, 400, "invalid_json"),
+        (b"\xff\xfe", 400, "invalid_json"),
+        ({"model": "insightv"}, 400, "invalid_value"),
+        ({"model": "insightv", "messages": []}, 400, "invalid_value"),
+        ({"model": "insightv", "messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_value"),
+        ({"model": "insightv", "messages": [{"role": "user", "content": "  "}]}, 400, "no_question"),
+        ({"model": "insightv", "messages": [{"role": "assistant", "content": "x"}]}, 400, "no_question"),
+        (chat(model="gpt-4"), 404, "model_not_found"),
+        (chat(n=2), 400, "unsupported_parameter"),
+        (chat(tools=[{"type": "function"}]), 400, "unsupported_parameter"),
+        (chat(response_format={"type": "json_object"}), 400, "unsupported_parameter"),
+        (chat(stop=["x"]), 400, "unsupported_parameter"),
+        (chat(temperature=9), 400, "invalid_value"),
+        (chat(max_tokens=0), 400, "invalid_value"),
+        (chat(insightv={"pahts": 2}), 400, "invalid_value"),
+        (chat(insightv={"paths": 50}), 400, "too_much"),
+        (chat("x" * 501), 400, "too_much"),
+        (chat(image="/etc/hostname"), 400, "unsupported_scheme"),
+        (chat(image="file:///etc/hostname"), 400, "unsupported_scheme"),
+        (chat(image=" data:image/png;base64,AAAA"), 400, "unsupported_scheme"),
+        (chat(image="http://127.0.0.1/x.png"), 400, "remote_not_allowed"),
+        (chat(image="https://example.org/x.png"), 400, "remote_not_allowed"),
+        (chat(image="data:image/png;base64,AAAA"), 400, "not_an_image"),
+        (chat(image="data:image/png;base64,%%%"), 400, "bad_data_url"),
+        (chat(image="data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()), 400, "unsupported_format"),
+        (chat(image="data:image/png;base64," + "A" * 70_000), 400, "too_large_bytes"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_answered_is_refused_in_the_shape_of_the_api(
+    served: Served, body: Any, status: int, code: str, stream: bool
+) -> None:
+    if stream and isinstance(body, dict):
+        body = {**body, "stream": True}
+    got, form = served.form("POST", PATH, body)
+    assert (got, form["error"]["code"]) == (status, code)
+    assert set(form["error"]) == {"message", "type", "param", "code"}
+    assert form["error"]["type"] == "invalid_request_error"
+    assert "0x" not in form["error"]["message"]
+
+
+def test_pictures_beyond_the_limits_are_refused_and_the_decoder_lives_on(served: Served) -> None:
+    def of_size(width: int, height: int) -> str:
+        return "data:image/png;base64," + base64.b64encode(png(width, height)).decode()
+
+    assert served.form("POST", PATH, chat(image=of_size(200, 200)))[1]["error"]["code"] == "too_large_pixels"
+    assert served.form("POST", PATH, chat(image=of_size(19_000, 19_000)))[1]["error"]["code"] == "too_large_pixels"
+    body = chat()
+    body["messages"][0]["content"] += body["messages"][0]["content"][1:] * 2
+    assert served.form("POST", PATH, body)[1]["error"]["code"] == "too_much"
+    assert served.form("POST", PATH, chat())[0] == 200
+
+
+def test_other_routes_methods_and_kinds_are_refused(served: Served) -> None:
+    assert served.form("GET", "/v1/nothing")[1]["error"]["code"] == "not_found"
+    assert served.form("GET", PATH)[1]["error"]["code"] == "method_not_allowed"
+    assert served.form("POST", PATH, b"{}", Content_Type="text/plain")[0] == 415
+    assert served.form("POST", PATH, b"x" * 200_001)[1]["error"]["code"] == "body_too_large"
+    assert served.form("POST", PATH, b"x", Content_Length="999999999")[0] == 413
+
+
+def test_pages_elsewhere_reach_nothing(served: Served) -> None:
+    assert served.form("GET", "/v1/models", Host="evil.example")[1]["error"]["code"] == "wrong_host"
+    assert served.form("POST", PATH, chat(), Origin="https://evil.example")[1]["error"]["code"] == "wrong_origin"
+    assert served.form("POST", PATH, chat(), Origin="null")[0] == 403
+    assert served.form("GET", "/v1/models", Origin=f"http://127.0.0.1:{served.port}")[0] == 200
+
+
+def test_the_key_is_asked_for_on_every_route(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    basic = "Basic " + base64.b64encode(f"me:{KEY}".encode()).decode()
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), key=KEY) as served:
+        routes = [("GET", path) for path in ("/", "/page.js", "/page.css", "/healthz", "/metrics", "/v1/models", "/no")]
+        for method, path in [*routes, ("POST", PATH)]:
+            body = chat() if method == "POST" else None
+            for given in (
+                {},
+                {"Authorization": "Bearer no"},
+                {"Authorization": f"Bearer {KEY}x"},
+                {"Authorization": KEY},
+            ):
+                reply = served.request(method, path, body, **given)
+                assert reply.status == 401, path
+                assert json.loads(reply.text)["error"]["type"] == "authentication_error"
+                assert str(reply.getheader("WWW-Authenticate")).startswith("Basic")
+            for given in (f"Bearer {KEY}", basic):
+                assert served.request(method, path, body, Authorization=given).status in (200, 404), path
+    assert KEY not in caplog.text
+    assert base64.b64encode(KEY.encode()).decode()[:12] not in caplog.text
+
+
+def test_no_key_no_start_elsewhere_than_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INSIGHTV_API_KEY", raising=False)
+    for host in ("0.0.0.0", "::", "192.0.2.7", "example.org"):
+        with pytest.raises(ConfigError, match="INSIGHTV_API_KEY"):
+            key_for(ServeSection(host=host))
+    assert [key_for(ServeSection(host=host)) for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8")] == [None] * 4
+    monkeypatch.setenv("INSIGHTV_API_KEY", KEY)
+    assert key_for(ServeSection(host="0.0.0.0")) == KEY
+    assert key_for(ServeSection()) == KEY
+
+
+def begin(served: Served, body: Any, **options: int) -> socket.socket:
+    """A connection that has sent a request, and takes `SO_RCVBUF` bytes of the reply."""
+    client, data = socket.socket(), json.dumps(body).encode()
+    for name, value in options.items():
+        client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+    client.connect(("127.0.0.1", served.port))
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return client
+
+
+def wait_for_work(served: Served, count: int) -> None:
+    wait_for(lambda: f"insightv_in_flight {count}\n" in served.request("GET", "/metrics").text)
+
+
+def test_beyond_its_concurrency_it_says_when_to_come_back() -> None:
+    with (
+        FakeServer(Settings(latency_s=600)) as fake,
+        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), concurrency=2) as served,
+    ):
+        with begin(served, chat()), begin(served, chat(stream=True)):
+            wait_for_work(served, 2)
+            for stream in (False, True):
+                reply = served.request("POST", PATH, chat(stream=stream))
+                assert (reply.status, json.loads(reply.text)["error"]["code"]) == (429, "busy")
+                assert int(str(reply.getheader("Retry-After"))) >= 1
+        wait_for_work(served, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_ends_its_work(stream: bool) -> None:
+    settings = Settings(piece_s=0.05) if stream else Settings(latency_s=600)
+    with FakeServer(settings) as fake, Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        with begin(served, chat("Long. [truth=7] [steps=200]", stream=stream)) as client:
+            wait_for(lambda: len(fake.log()) == 1)
+            if stream:
+                assert b"200 OK" in client.recv(1000)
+        wait_for(lambda: fake.log()[0]["gone"])
+        wait_for_work(served, 0)
+
+
+def test_a_client_that_takes_nothing_is_left() -> None:
+    long = "word " * 400_000
+    thoughts = f"<thoughts>\n### Look\n{long}\n### End\nB.\n</thoughts>"
+    with (
+        Served(lambda: Reasoner.of(ScriptedModel([thoughts, "B"])), send_s=0.5) as served,
+        begin(served, chat(stream=True), SO_RCVBUF=2048),
+    ):
+        wait_for_work(served, 1)
+        wait_for_work(served, 0)
+
+
+def test_a_body_that_never_ends_is_given_up(fake: FakeServer) -> None:
+    with (
+        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), body_s=0.3) as served,
+        socket.create_connection(("127.0.0.1", served.port)) as client,
+    ):
+        client.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n".encode())
+        client.sendall(b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        client.settimeout(20)
+        assert client.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "QUIET_S", 0.05)
+    with (
+        FakeServer(Settings(latency_s=0.4)) as fake,
+        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served,
+    ):
+        text = served.request("POST", PATH, chat(stream=True)).text
+    assert ": waiting\n\n" in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        (ModelError("timeout", "http://10.0.0.7:8000 key sk-secret-0123456789 did not answer"), 504, "timeout"),
+        (ModelError("too_long", "too long at http://10.0.0.7"), 400, "too_long"),
+        (ModelError("connection", "http://10.0.0.7 is down"), 502, "connection"),
+        (ModelError("oom", "no room"), 503, "oom"),
+        (KeyRefused("http://10.0.0.7 refused sk-secret-0123456789"), 503, "engine_unavailable"),
+        (RuntimeError("object at 0x7f3a"), 500, "internal_error"),
+    ],
+)
+def test_faults_of_the_engine_have_codes_and_name_nothing(
+    fault: Exception, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(messages: Any, _: Any) -> Any:
+        return fault if "REASONING" in str(messages[-1].content) else "no path"
+
+    with Served(lambda: Reasoner.of(ScriptedModel(script))) as served:
+        got, form = served.form("POST", PATH, chat())
+        streamed = served.request("POST", PATH, chat(stream=True)).text
+        metrics = served.request("GET", "/metrics").text
+    assert (got, form["error"]["code"]) == (status, code)
+    assert f'"code":"{code}"' in streamed
+    assert streamed.endswith("data: [DONE]\n\n")
+    for text in (json.dumps(form), streamed):
+        assert not any(word in text for word in ("10.0.0.7", "sk-secret", "0x7f3a"))
+    assert f'insightv_errors_total{{code="{code}"}} 2' in metrics
+    assert "sk-secret" not in caplog.text
+
+
+def test_health_fails_with_the_engine_and_comes_back(fake: FakeServer) -> None:
+    with FakeServer() as engine, Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url)) as served:
+        assert served.form("GET", "/healthz") == (200, {"status": "ok"})
+        engine.down()
+        wait_for(lambda: served.request("GET", "/healthz").status == 503)
+        status, form = served.form("GET", "/healthz")
+        assert (status, form["status"]) == (503, "failing")
+        assert str(engine.port) not in json.dumps(form)
+        engine.up()
+        wait_for(lambda: served.request("GET", "/healthz").status == 200)
+
+
+def test_metrics_tell_what_happened(fake: FakeServer) -> None:
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        for stream in (False, True):
+            assert served.request("POST", PATH, chat(stream=stream)).status == 200
+        served.request("POST", PATH, b"{")
+        text = served.request("GET", "/metrics").text
+    for line in (
+        'insightv_requests_total{route="/v1/chat/completions",status="200"} 2',
+        'insightv_requests_total{route="/v1/chat/completions",status="400"} 1',
+        'insightv_answers_total{path="followed"} 2',
+        'insightv_paths_total{status="ok"} 2',
+        'insightv_errors_total{code="invalid_json"} 1',
+        "insightv_answer_seconds_count 2",
+        "insightv_first_step_seconds_count 1",
+        'insightv_answer_seconds_bucket{le="+Inf"} 2',
+    ):
+        assert line + "\n" in text
+
+
+def test_the_access_log_has_no_contents(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        served.request("POST", PATH + "?token=hidden-word", chat("What hidden-word is this? [truth=hidden-word]"))
+        served.request("GET", "/hidden-word")
+    lines = [record.getMessage() for record in caplog.records if record.name == "insightv.access"]
+    assert [line.split()[2:5] for line in lines] == [["POST", PATH, "200"], ["GET", "other", "404"]]
+    assert "hidden-word" not in caplog.text
+    assert sample_picture().data_url[30:60] not in caplog.text
+
+
+def test_idle_clients_do_not_stop_a_good_one(fake: FakeServer) -> None:
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(100)]
+        for number, client in enumerate(idle):
+            client.sendall(
+                [b"", b"POST /v1/chat", f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode()][number % 3]
+            )
+        began = time.monotonic()
+        assert served.request("POST", PATH, chat()).status == 200
+        assert time.monotonic() - began < 20
+        for client in idle:
+            client.close()
