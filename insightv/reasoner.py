@@ -268,6 +268,8 @@ class Reasoner:
         self, asked: Question, seed: int, options: AskOptions, paths: int, deadline: Deadline
     ) -> list[ReasoningPath]:
         agent = self.reasoning_agent.within(for_path(options, paths))
+        if paths == 1:
+            return [await one_path(agent, asked, seed, deadline, options.max_steps)]
         seeds = [seed, *(seed_of(seed, asked.id, "path", index) for index in range(1, paths))]
         found = await all_of([one_path(agent, asked, each, deadline, options.max_steps) for each in seeds])
         return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]

@@ -133,8 +133,8 @@ def test_the_key_is_asked_for_on_every_route(fake: FakeServer, caplog: pytest.Lo
                 assert reply.status == 401, path
                 assert json.loads(reply.text)["error"]["type"] == "authentication_error"
                 assert str(reply.getheader("WWW-Authenticate")).startswith("Basic")
-            for given in (f"Bearer {KEY}", basic):
-                assert served.request(method, path, body, Authorization=given).status in (200, 404), path
+            for right in (f"Bearer {KEY}", basic):
+                assert served.request(method, path, body, Authorization=right).status in (200, 404), path
     assert KEY not in caplog.text
     assert base64.b64encode(KEY.encode()).decode()[:12] not in caplog.text
 

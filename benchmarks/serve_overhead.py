@@ -1,0 +1,246 @@
+"""What `Reasoner` and the server add to the two calls that they make.
+
+    python benchmarks/serve_overhead.py --out benchmarks/results/serve_overhead.json
+
+A fake model server in a process of its own answers each call after a fixed time. Three ways answer the same questions
+about a picture, in turn, `concurrency` at once:
+
+- bare: the two calls of the `openai` backend, with the same messages, the picture opened and encoded once;
+- reasoner: `Reasoner.aanswer`, which opens the picture anew for each question;
+- server: `insightv serve` in a process of its own, asked over HTTP, the picture as a data URL in each request.
+
+Then: the time to the first streamed step, bare and through the server, in turn; and the answers to one client while a
+thousand others hold connections that say nothing or never finish their request. Fake server, server and client share
+the processor, and all of them are counted, so on a busy machine the ratios say more than the seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from insightv.agents.reasoning import ThoughtsReasoner, reasoning_messages
+from insightv.agents.summary import summary_messages
+from insightv.backends.openai import OpenAIModel, openai
+from insightv.events import StepStarted
+from insightv.reasoner import Reasoner, opened_question
+from insightv.records import Picture, Question, ReasoningPath, Sampling
+from insightv.step_reader import StepReader
+from insightv.testing import sample_picture
+from insightv.transcript import from_text
+
+ROOT = Path(__file__).parents[1]
+THOUGHT, SAID = Sampling(temperature=0.2, max_tokens=4096), Sampling(temperature=0.2, max_tokens=1024)
+Way = Callable[[int], Awaitable[None]]
+
+
+def text(number: int) -> str:
+    """A question of which the fake server knows the answer."""
+    return f"What is {number} + 1? [truth={number + 1}] [steps=5]"
+
+
+class Work:
+    """The three ways to answer a question."""
+
+    def __init__(self, backend: str, server: str, session: aiohttp.ClientSession) -> None:
+        self.model: OpenAIModel = openai("fake", base_url=backend)
+        self.reasoner = Reasoner.of(self.model)
+        self.picture: Picture = sample_picture()
+        self._session, self._server = session, server
+
+    async def bare(self, number: int) -> None:
+        """Two calls."""
+        question = Question(id="asked", question=text(number), images=(self.picture,))
+        [thought] = await self.model.chat(reasoning_messages(question), THOUGHT)
+        steps, _ = from_text(thought.text)
+        path = ReasoningPath(question_id="asked", index=0, status="ok", steps=steps)
+        [said] = await self.model.chat(summary_messages(question, path), SAID)
+        assert str(number + 1) in said.text
+
+    async def reason(self, number: int) -> None:
+        """The reasoner."""
+        answer = await self.reasoner.aanswer(self.picture.data, text(number))
+        assert str(number + 1) in answer.text
+
+    async def serve(self, number: int) -> None:
+        """The server."""
+        async with self._session.post(f"{self._server}/v1/chat/completions", json=self.body(number)) as reply:
+            form = await reply.json()
+        assert str(number + 1) in form["choices"][0]["message"]["content"], form
+
+    def body(self, number: int, **fields: Any) -> dict[str, Any]:
+        """A request."""
+        parts = [
+            {"type": "text", "text": text(number)},
+            {"type": "image_url", "image_url": {"url": self.picture.data_url}},
+        ]
+        return {"model": "insightv", "messages": [{"role": "user", "content": parts}], **fields}
+
+    async def bare_first_step(self, number: int) -> float:
+        """Seconds to the first step of the backend's stream."""
+        began, reader = time.perf_counter(), StepReader()
+        question = await opened_question([self.picture], text(number))
+        async for piece in ThoughtsReasoner(self.model).stream_reason(question):
+            if isinstance(piece, str) and any(isinstance(e, StepStarted) for e in reader.feed(piece)):
+                return time.perf_counter() - began
+        raise AssertionError("no step came")
+
+    async def served_first_step(self, number: int) -> float:
+        """Seconds to the first step of the server's stream."""
+        began = time.perf_counter()
+        body = self.body(number, stream=True)
+        async with self._session.post(f"{self._server}/v1/chat/completions", json=body) as reply:
+            async for line in reply.content:
+                if b'"reasoning_content"' in line:
+                    return time.perf_counter() - began
+        raise AssertionError("no step came")
+
+
+async def together(way: Way, questions: int, concurrency: int) -> float:
+    """Seconds for all questions, `concurrency` at once."""
+    numbers = iter(range(questions))
+
+    async def work() -> None:
+        for number in numbers:
+            await way(number)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(concurrency)))
+    return time.perf_counter() - began
+
+
+async def overhead(work: Work, concurrency: int, rounds: int, repeats: int) -> dict[str, Any]:
+    """The three ways in turn; ratios are medians over the repeats of the ratio within a repeat."""
+    ways: dict[str, Way] = {"bare": work.bare, "reasoner": work.reason, "server": work.serve}
+    questions = concurrency * rounds
+    for way in ways.values():
+        await together(way, concurrency, concurrency)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(await together(way, questions, concurrency))
+    ratios = {name: [a / b for a, b in zip(times[name], times["bare"], strict=True)] for name in ("reasoner", "server")}
+    return {
+        "concurrency": concurrency,
+        "questions": questions,
+        "seconds": {name: statistics.median(taken) for name, taken in times.items()},
+        "ratio_to_bare": {name: statistics.median(found) for name, found in ratios.items()},
+        "ratios": ratios,
+    }
+
+
+async def first_step(work: Work, repeats: int) -> dict[str, Any]:
+    """Milliseconds to the first step, one question at a time."""
+    bare, served = [], []
+    for number in range(repeats + 2):
+        bare.append(await work.bare_first_step(number))
+        served.append(await work.served_first_step(number))
+    added = [1000 * (b - a) for a, b in zip(bare, served, strict=True)][2:]
+    return {
+        "repeats": repeats,
+        "bare_ms": 1000 * statistics.median(bare[2:]),
+        "server_ms": 1000 * statistics.median(served[2:]),
+        "added_ms": {"median": statistics.median(added), "least": min(added), "most": max(added)},
+    }
+
+
+async def crowded(work: Work, server: str, clients: int, questions: int) -> dict[str, Any]:
+    """One good client's seconds per question, without and with others that say nothing or never end."""
+    host, port = server.removeprefix("http://").split(":")
+    alone = [await together(work.serve, 1, 1) for _ in range(questions)]
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    starts = (b"", b"POST /v1/ch", f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+    readers, writers = [], []
+    for number in range(clients):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(starts[number % len(starts)])
+        readers.append(reader)
+        writers.append(writer)
+    among = [await together(work.serve, 1, 1) for _ in range(questions)]
+    still = sum(not reader.at_eof() for reader in readers)
+    for writer in writers:
+        writer.close()
+    return {
+        "other_clients": clients,
+        "still_connected_at_the_end": still,
+        "questions": questions,
+        "seconds_alone": statistics.median(alone),
+        "seconds_among_them": statistics.median(among),
+        "most_seconds_among_them": max(among),
+    }
+
+
+async def measure(options: argparse.Namespace, backend: str, server: str) -> dict[str, Any]:
+    """Everything, one after the other."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        work = Work(backend, server, session)
+        try:
+            return {
+                "latency_s": options.latency,
+                "machine": {"cpus": os.cpu_count(), "own_cpus": len(os.sched_getaffinity(0)), "load": os.getloadavg()},
+                "overhead": [
+                    await overhead(work, concurrency, rounds, options.repeats)
+                    for concurrency, rounds in ((1, 8), (16, 3), (128, 1))
+                ],
+                "first_step": await first_step(work, options.steps),
+                "crowded": await crowded(work, server, options.clients, 9),
+            }
+        finally:
+            await work.model.aclose()
+
+
+def started(*command: str) -> tuple[subprocess.Popen[str], str]:
+    """A process, and the first line that it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline()
+
+
+def main() -> None:
+    """Measure, print and, with `--out`, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--latency", type=float, default=0.25, help="seconds that the fake server takes for a reply")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="repeats of the first step")
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    settings = json.dumps({"latency_s": options.latency})
+    fake, port = started("-m", "tests.servers.fake_openai", "--settings", settings)
+    backend = f"http://127.0.0.1:{int(port)}/v1"
+    limits = ("--set", "serve.concurrency=256")
+    arguments = ("serve", "--model", "openai/fake", "--base-url", backend, "--port", "0", "--json", *limits)
+    server, line = started("-m", "insightv.cli", *arguments)
+    try:
+        result = asyncio.run(measure(options, backend, json.loads(line)["url"]))
+    finally:
+        server.terminate()
+        server.wait(60)
+        fake.kill()
+    print(json.dumps(result, indent=2))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
