@@ -85,21 +85,32 @@ def demo(
     run: Run = Path("runs/demo"),
     questions: Annotated[int, typer.Option(help="How many chart questions.", min=4, max=2000)] = 60,
     paths: Annotated[int, typer.Option(help="Paths per question.", min=1, max=64)] = 4,
+    heldout: Annotated[int, typer.Option(help="How many held-out questions.", min=4, max=2000)] = 100,
+    train: Annotated[bool, typer.Option(help="Train both agents too, which takes minutes.")] = False,
 ) -> None:
-    """Build a run of chart questions with the embedded model, and show what came out."""
-    from insightv.demo import demo_settings, show_run, write_demo_questions
+    """Build a run of chart questions with the embedded model, train both agents on it, and show what came out."""
+    from insightv.demo import SEED, ask_both_agents, demo_settings, describe_training, show_run, write_demo_questions
     from insightv.pipeline import Pipeline
-    from insightv.progress import ProgressDisplay
+    from insightv.progress import EvaluationDisplay, ProgressDisplay
+    from insightv.status_table import told
 
-    for package, extra in (("transformers", "hf"), ("datasets", "data")):
+    for package, extra in (("transformers", "hf"), ("datasets", "data"), *((("trl", "train"),) if train else ())):
         require(package, extra)
     out(f"Drawing {questions} chart questions; the embedded model writes {paths} paths of reasoning for each.")
     file = write_demo_questions(run.with_name(run.name + "-questions"), questions)
-    pipeline = Pipeline(run=run, settings=demo_settings(paths))
+    held = write_demo_questions(run.with_name(run.name + "-heldout"), heldout, SEED + 1) if train else None
+    pipeline = Pipeline(run=run, settings=demo_settings(paths, held))
     with ProgressDisplay(err) as display:
         found = interruptible(
             pipeline.abuild(file, watch=display.show), pipeline.interrupt, f"insightv build --run {run}"
         )
     out("\n== The funnel ==\n" + status_lines(found))
     show_run(run, out)
+    if train:
+        out("\n== Training both agents from the weaker model: supervised, one round of DPO, the summary agent last ==")
+        with EvaluationDisplay(err) as display:
+            work = pipeline.atrain(watch=display.show, tell=lambda event, stage: say(told(event, stage)))
+            trained = interruptible(work, pipeline.interrupt, f"insightv train --run {run}")
+        out("\n== Held-out accuracy before and after ==\n" + describe_training(trained))
+        out("\n== The same question answered by the trained agents ==\n" + ask_both_agents(run))
     out(f"\nMore: insightv status --run {run}; insightv export --run {run} --what paths --out paths.jsonl")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ def train(
     """Train the agents of a run, or go on with it: supervised, rounds of DPO, the summary agent last."""
     from insightv.pipeline import Pipeline
     from insightv.progress import EvaluationDisplay
-    from insightv.status_table import stage_lines
+    from insightv.status_table import told
 
     pipeline = Pipeline(run=run, settings=train_settings(run, config, changes or [], recipe, base, heldout, external))
     if pipeline.settings.train.heldout is None:
@@ -43,11 +42,10 @@ def train(
             "rolled back"
         )
 
-    def tell(event: str, facts: Mapping[str, Any]) -> None:
-        say(f"{facts['stage']}: begins" if event == "begin" else "\n".join(stage_lines(facts)))
-
     with EvaluationDisplay(err) as display:
-        work = pipeline.atrain(allow_change=allow_change, watch=display.show, tell=tell)
+        work = pipeline.atrain(
+            allow_change=allow_change, watch=display.show, tell=lambda event, stage: say(told(event, stage))
+        )
         found = interruptible(work, pipeline.interrupt, f"insightv train --run {run}")
     if as_json:
         out(json.dumps(found))

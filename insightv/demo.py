@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.config import Settings, check_settings
@@ -11,13 +12,33 @@ from insightv.reasoner import Reasoner
 from insightv.records import Answer
 from insightv.run import DATASETS, load_run
 from insightv.selection import SETS
+from insightv.status_table import accuracy
 
 SEED = 7
+TRAIN = {
+    "base": "tiny/base",
+    "recipe": "dpo",
+    "child": False,
+    "device": "cpu",
+    "method": "full",
+    "epochs": 4.0,
+    "batch_size": 8,
+    "accumulation": 1,
+    "learning_rate": 1e-4,
+    "log_steps": 1,
+    "save_dtype": "float32",
+    "engine_options": {"threads": 1},
+    "summary_paths": 2,
+    "generation": {"questions": 60, "paths": 4},
+    "summary": {"epochs": 2.0},
+    "preference": {"epochs": 2.0, "learning_rate": 5e-5},
+}
+"""A short training of small models in this process: each process of its own costs the imports once more."""
 Say = Callable[[str], None]
 
 
-def demo_settings(paths: int) -> Settings:
-    """The demo's settings: embedded model, answers by rule, steps checked against the drawn chart."""
+def demo_settings(paths: int, heldout: Path | None = None) -> Settings:
+    """The demo's settings: embedded models, answers by rule, steps checked against the chart; a short training."""
     return check_settings(
         {
             "seed": SEED,
@@ -26,16 +47,17 @@ def demo_settings(paths: int) -> Settings:
             "reasoning_agent": {"max_tokens": 256},
             "summary_agent": {"max_tokens": 32},
             "run": {"concurrency": 64},
-            "datasets": {"licence": "Apache-2.0", "source": "insightv chart world"},
+            "datasets": {"licence": "Apache-2.0", "source": "insightv chart world", "best_per_question": 2},
+            "train": TRAIN | ({"heldout": str(heldout.absolute())} if heldout else {}),
         }
     )
 
 
-def write_demo_questions(folder: Path, count: int) -> Path:
-    """Draw the questions, held-out charts only, and return their file."""
+def write_demo_questions(folder: Path, count: int, seed: int = SEED) -> Path:
+    """Draw questions about charts that the embedded models were not trained on, and return their file."""
     from insightv.tiny.world import write_questions
 
-    return write_questions(folder, count, seed=SEED, split="heldout")
+    return write_questions(folder, count, seed=seed, split="heldout")
 
 
 def best_path(run: Path) -> tuple[AssessedQuestion, AssessedPath] | None:
@@ -96,6 +118,25 @@ def show_run(run: Path, say: Say) -> None:
         say(describe(*shown))
     say("\n== One question answered by the two agents ==")
     say(ask_both_agents(run))
+
+
+def describe_training(found: Mapping[str, Any]) -> str:
+    """Held-out accuracy before and after each stage of a training."""
+    lines = []
+    for stage in found["stages"]:
+        before, after = stage["before"], stage["after"]
+        if before is None or after is None:
+            continue
+        name = _STAGES.get(stage["stage"], f"DPO, {stage['stage']}")
+        verdict = "; rolled back" if stage.get("rolled_back") else ""
+        lines.append(f"{name:<36} {accuracy(before)} -> {accuracy(after)} of {after['total']} questions{verdict}")
+    return "\n".join(lines)
+
+
+_STAGES = {
+    "reasoning": "reasoning agent, supervised",
+    "summary": "both agents, against the base as both",
+}
 
 
 def _rows(run: Path, name: str) -> int:

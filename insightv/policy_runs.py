@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from insightv.agents.adapters import AgentGenerator
 from insightv.builder import RunBuilder
-from insightv.config import ReasoningTable, RoleTable, Settings, check_settings
+from insightv.config import RoleTable, Settings, check_settings
 from insightv.errors import Interrupted, RunChanged
 from insightv.evaluate import Evaluation
 from insightv.interfaces import Generator, ReasoningAgent
@@ -27,6 +27,7 @@ from insightv.seeds import seed_of
 from insightv.session import Watch
 from insightv.systems import concluded
 from insightv.train.files import remove
+from insightv.trained import trained_table
 from insightv.weights import weights_digest
 from insightv.wiring import Assembly, Workshop
 
@@ -72,13 +73,9 @@ class PolicyRuns:
 
     def table(self, table: RoleTable, policy: str, **options: Any) -> RoleTable:
         """An agent's table with the checkpoint (or hub id) as its model."""
-        if table.use == "steps":  # what is trained writes its whole path in one reply
-            kept = {name: value for name, value in table.options.items() if name == "tags"}
-            table = ReasoningTable.model_validate(kept)
         train = self.settings.train
-        place = {"model": f"{train.engine}/{policy}", "backend": train.engine_options}
-        own = table.model_dump(exclude_unset=True, exclude={"base_url", "api_key_env", "structured"})
-        return type(table).model_validate(own | place | options)
+        asked = trained_table(table, policy, train.engine, train.engine_options)
+        return type(table).model_validate(asked.model_dump(exclude_unset=True) | options)
 
     async def paths(self, policy: str, out: Path, name: str, n: int) -> dict[str, Any]:
         """Write and assess `n` paths for questions of the run, drawn by `name`, in the run `out`; returns its status.
@@ -109,8 +106,12 @@ class PolicyRuns:
         remove(out)
         return await self._asked(builder, builder.abuild(questions, datasets=False, watch=self.watch))
 
-    async def accuracy(self, system: str, reasoning: str | None = None, summary: str | None = None) -> Result | None:
+    async def accuracy(
+        self, system: str, reasoning: str | None = None, summary: str | None = None, alone: str | None = None
+    ) -> Result | None:
         """The held-out result of a system whose agents are these checkpoints; None without held-out questions.
+
+        A model `alone` takes the generator's place, as systems of one model have it.
 
         Raises:
             StopRun: stopped and resumable.
@@ -123,6 +124,8 @@ class PolicyRuns:
             agents["reasoning_agent"] = self.table(settings.reasoning_agent, reasoning)
         if summary is not None:
             agents["summary_agent"] = self.table(settings.summary_agent, summary)
+        if alone is not None:
+            agents["generator"] = self.table(settings.generator, alone)
         evaluation = Evaluation(
             self.folder,
             settings.train.heldout,

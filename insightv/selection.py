@@ -6,7 +6,7 @@ Knows how a run, its settings and its agents' prompts come together in a set; wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -149,8 +149,10 @@ def _shown(table: RoleTable) -> dict[str, Any]:
     return {"system_prompt": options.get("system_prompt"), "tags": tuple(options.get("tags", TAGS))}
 
 
-def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] = lambda: None) -> dict[str, Exported]:
-    """Write every set of a run into its `datasets/`; each replaces its old one when it is whole.
+def write_datasets(
+    folder: Path, settings: Settings, go_on: Callable[[], None] = lambda: None, names: Sequence[str] = SETS
+) -> dict[str, Exported]:
+    """Write sets of a run into its `datasets/`; each replaces its old one when it is whole.
 
     `go_on` is called for every question; what it raises ends the writing.
 
@@ -160,10 +162,11 @@ def write_datasets(folder: Path, settings: Settings, go_on: Callable[[], None] =
     """
     with RunReader(folder) as run:
         selection = Selection(run, settings, go_on)
-        origin = selection.origin()
         return {
-            name: build_set(selection.row_set(name), selection.assessed, folder / DATASETS / name, origin)
-            for name in SETS
+            name: build_set(
+                selection.row_set(name), selection.assessed, folder / DATASETS / name, selection.origin(name)
+            )
+            for name in names
         }
 
 
@@ -190,13 +193,6 @@ def write_summary_set(
         if isinstance(rows, SummarySet):
             rows = replace(rows, open=opened)
         return build_set(rows, assessed, out, selections[0].origin())
-
-
-def row_count(folder: Path) -> int:
-    """The number of rows of a set as `write_datasets` writes it."""
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
 
 
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:

@@ -36,13 +36,22 @@ def stage_lines(stage: Mapping[str, Any]) -> list[str]:
         ends = [f"{name} {_signed(drift[f'log_ratio_{name}']['last'])}" for name in ("chosen", "rejected")]
         lines.append(f"log-ratio to the reference at the end: {', '.join(ends)} nats")
     if stage.get("after"):
-        lines.append(f"held-out accuracy {_accuracy(stage['before'])} -> {_accuracy(stage['after'])}{_compared(stage)}")
+        lines.append(f"held-out accuracy {accuracy(stage['before'])} -> {accuracy(stage['after'])}{_compared(stage)}")
     if stage.get("rolled_back"):
         lines.append(f"rolled back: the round did harm beyond noise; {stage['result']} goes on")
     return [lines[0], *(f"           {line}" for line in lines[1:])]
 
 
-def _accuracy(found: Mapping[str, Any]) -> str:
+def told(event: str, stage: Mapping[str, Any]) -> str:
+    """What a training tells while it goes on (see `insightv.training.Tell`), for people."""
+    if event == "begin":
+        return f"{stage['stage']:<10} begins"
+    lines = stage_lines(stage)
+    return "\n".join([lines[0] + " already", *lines[1:]] if event == "kept" else lines)
+
+
+def accuracy(found: Mapping[str, Any]) -> str:
+    """A held-out accuracy with its interval (see `insightv.rounds.accuracy_of`)."""
     if found["accuracy"] is None:
         return "none"
     low, high = found["interval"]

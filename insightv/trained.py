@@ -83,7 +83,7 @@ def with_trained(
 
 
 def trained_table(
-    table: RoleTable, folder: Path, backend: str = "hf", options: Mapping[str, Any] | None = None
+    table: RoleTable, folder: str | Path, backend: str = "hf", options: Mapping[str, Any] | None = None
 ) -> RoleTable:
     """An agent's table with the checkpoint as its model."""
     model, given = f"{backend}/{folder}", dict(options or {})

@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,20 @@ from insightv.policy_runs import PolicyRuns
 from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
 from insightv.run import DATASETS, settings_differences
-from insightv.selection import row_count, write_datasets, write_summary_set
+from insightv.selection import write_datasets, write_summary_set
 from insightv.train.checkpoints import identity_of, is_complete
-from insightv.train.child import run_job
+from insightv.train.child import run_here, run_job
 from insightv.train.files import copy_folder, remove
-from insightv.train.fit import train, what_is_trained
 from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.settings import Job, Stage
+from insightv.trained import CHECKPOINTS
 from insightv.training_plan import TrainingPlan
 from insightv.wiring import Workshop
 
 log = logging.getLogger("insightv")
-CHECKPOINTS, ROUNDS = "checkpoints", "rounds"
+ROUNDS = "rounds"
+ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
+"""The system that asks a model trained alone."""
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Is told what happens: an event ("begin", "done", "kept") and the stage with its facts."""
 
@@ -93,18 +96,15 @@ class Training:
             copy_folder(reasoning, place)
 
     async def _reasoning(self, identity: dict[str, Any]) -> dict[str, Any]:
-        data = self._folder / DATASETS / "reason"
-        if not data.is_dir():
-            await asyncio.to_thread(write_datasets, self._folder, self._plan.settings, self._runs.go_on)
-        job = self._job("reasoning", data, self._folder / ROUNDS / "0" / "policy")
+        job = self._job("reasoning", self._folder / DATASETS / "reason", self._folder / ROUNDS / "0" / "policy")
 
         async def work() -> dict[str, Any]:
-            facts = await self._supervised(job)
+            facts = await self._supervised(job, await self._written("reason"))
             before = await self._runs.accuracy("reasoning-only", reasoning=self._plan.base)
             after = await self._runs.accuracy("reasoning-only", reasoning=str(job.out))
             return facts | evidence(before, after)
 
-        return await self._stage("reasoning", identity | {"rows": what_is_trained(job)["rows"]}, work)
+        return await self._stage("reasoning", identity, work)
 
     async def _round(self, name: str, identity: dict[str, Any], policy: Path) -> dict[str, Any]:
         number = int(name.removeprefix("round "))
@@ -128,8 +128,8 @@ class Training:
                 status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
                 facts = {name: status[name] for name in ("paths", "bands")}
             settings, go_on = self._plan.settings, self._runs.go_on
-            await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, go_on)
-            facts |= await self._supervised(job)
+            made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, go_on)
+            facts |= await self._supervised(job, made.rows)
             base, summary = self._plan.base, str(job.out)
             if reasoning is None:
                 before = await self._runs.accuracy("summary-only", summary=base)
@@ -142,7 +142,20 @@ class Training:
         return await self._stage("summary", identity | known, work)
 
     async def _alone(self, name: str, identity: dict[str, Any]) -> dict[str, Any]:
-        raise InputError(f"the recipe {name!r} cannot be trained yet")
+        job = self._job(name, self._folder / DATASETS / name, self._checkpoint(name))
+        system = ALONE[name]
+
+        async def work() -> dict[str, Any]:
+            facts = await self._supervised(job, await self._written(name))
+            before = await self._runs.accuracy(system, alone=self._plan.base)
+            return facts | evidence(before, await self._runs.accuracy(system, alone=str(job.out)))
+
+        return await self._stage(name, identity, work)
+
+    async def _written(self, name: str) -> int:
+        """The number of rows of a set of the run, written anew: the same run gives the same bytes."""
+        write = partial(write_datasets, self._folder, self._plan.settings, self._runs.go_on, (name,))
+        return (await asyncio.to_thread(write))[name].rows
 
     async def _stage(
         self, name: str, identity: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
@@ -192,8 +205,7 @@ class Training:
         if found and not self._runs.allow_change:
             raise _changed(found)
 
-    async def _supervised(self, job: Job) -> dict[str, Any]:
-        rows = row_count(job.data)
+    async def _supervised(self, job: Job, rows: int) -> dict[str, Any]:
         if not rows:
             raise InputError(
                 f"the set in {str(job.data)!r} has no rows: no path is good enough; generate more paths, or lower the "
@@ -201,7 +213,7 @@ class Training:
             )
 
         def work() -> Path:
-            return run_job(job, self._runs.go_on) if self._train.child else train(job)
+            return run_job(job, self._runs.go_on) if self._train.child else run_here(job)
 
         await self._allowed(lambda: asyncio.to_thread(work), job.work)
         report = orjson.loads((job.out / "report.json").read_bytes())

@@ -66,6 +66,12 @@ class TrainingPlan:
             )
         return {name: json.loads(json.dumps(identity, default=str)) for name, identity in stages.items()}
 
+    def _datasets(self) -> dict[str, Any]:
+        chosen = self.settings.datasets
+        found = chosen.model_dump(mode="json", exclude={"licence", "source"})
+        general = Path(chosen.general) if chosen.general else None
+        return found | ({"general": _digest(general)} if general and general.is_file() else {})
+
     def _pairs(self) -> dict[str, Any]:
         return self.settings.train.pairs.model_dump()
 
@@ -74,6 +80,7 @@ class TrainingPlan:
             "seed": self.settings.seed,
             "base": self.base_identity,
             "run": self.run_identity,
+            "datasets": self._datasets(),
             "heldout": self.heldout.digest if self.heldout else None,
             "settings": agent_settings(self.settings, agent).identity(),
         }
@@ -151,4 +158,4 @@ def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"train.external = {str(file)!r} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"the data in {str(file)!r} cannot be read: {error.strerror or error}") from error

@@ -206,3 +206,27 @@ def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, t
     with pytest.raises(InputError, match="insightv build"):
         Pipeline(run=tmp_path / "none", settings=settings()).train()
     assert not (run / "rounds").exists()
+
+
+@pytest.mark.parametrize(("recipe", "system"), [("direct", "direct-cot"), ("multi-turn", "multi-turn")])
+def test_a_model_alone_is_trained_beside_the_agents(
+    trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path, recipe: str, system: str
+) -> None:
+    from insightv.evaluate import Evaluation
+
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    assert again(run, heldout, recipe=recipe) == [("begin", recipe), ("done", recipe)]
+    assert is_complete(run / "checkpoints" / recipe)
+    assert again(run, heldout)[-1] == ("kept", "summary")  # the two agents are as they were
+    [one] = [stage for stage in load_run(run).training() if stage["stage"] == recipe]
+    assert one["after"]["evaluation"].startswith(system)
+    assert Evaluation(run, heldout, system=system).run().models
+
+
+def test_the_summary_agent_alone(trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    with pytest.raises(RunChanged, match="summary: rounds: 1 -> 0"):
+        again(run, heldout, recipe="summary-only")
+    assert again(run, heldout, recipe="summary-only", allow_change=True) == [("begin", "summary"), ("done", "summary")]

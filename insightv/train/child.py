@@ -14,8 +14,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import orjson
@@ -28,6 +31,7 @@ from insightv.train.settings import Job
 
 LOG, JOB, FAILED = "log.txt", "job.json", "error.json"
 
+_WATCHED = "INSIGHTV_ENDS_WITH_ITS_PARENT"
 _GRACE_S = 20.0
 _TAIL = 2000
 
@@ -47,10 +51,10 @@ def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
     with (job.work / LOG).open("ab") as log:
         child = subprocess.Popen(
             [*launcher(job), "-m", "insightv.train.child", str(file)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: its end tells the child that this process is gone
             stdout=log,
             stderr=log,
-            env=_environment(),
+            env=_environment() | {_WATCHED: "1"},
             start_new_session=True,  # its own group: a signal to the group ends accelerate's workers too
         )
         try:
@@ -59,8 +63,28 @@ def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
                 time.sleep(0.05)
         finally:
             _end(child)
+            if child.stdin is not None:
+                child.stdin.close()
     _raise_failure(failed, child.returncode, job.work / LOG)
     return job.out
+
+
+def run_here(job: Job) -> Path:
+    """Train in this process; what trainers print goes to the log, as in a process of its own. Returns `job.out`.
+
+    Nothing stops it between two checkpoints but the end of this process. Raises as `insightv.train.fit.train`.
+    """
+    from datasets import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    from insightv.train.fit import train
+
+    disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    job.work.mkdir(parents=True, exist_ok=True)
+    with (job.work / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what trl still uses
+        return train(job)
 
 
 def launcher(job: Job) -> list[str]:
@@ -171,12 +195,24 @@ def read_job(file: Path) -> Job:
         raise ConfigError(f"the job {str(file)!r} is wrong: {error}") from error
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, so that the training can be resumed at once."""
+
+    def wait() -> None:
+        os.read(0, 1)  # returns at the end of the pipe
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
 def main(arguments: list[str]) -> int:
     """Do the job of a file; an error of insightv's is also written beside the log, for the parent."""
     if len(arguments) != 1:
         print("usage: python -m insightv.train.child JOB.json", file=sys.stderr)
         return 2
     file = Path(arguments[0])
+    if os.environ.get(_WATCHED):
+        _end_with_parent()
     try:
         job = read_job(file)
         from insightv.train.fit import train

@@ -19,8 +19,8 @@ from insightv.records import PreferencePair
 from insightv.replies import Json
 from insightv.train.card import Origin, card
 from insightv.train.checkpoints import Checkpoint
+from insightv.train.child import run_here, run_job
 from insightv.train.files import CARD, new_folder
-from insightv.train.fit import train
 from insightv.train.funnel import Funnel
 from insightv.train.layouts import write_trl
 from insightv.train.models import load_model, lora_config, own_base
@@ -66,11 +66,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         data = out.with_name(f"{out.name}.pairs")
         write_pairs(pairs, data, self.tags)
         job = Job(stage="preference", policy=str(policy), data=data, out=out, settings=self.settings)
-        if not self.child:
-            return train(job)
-        from insightv.train.child import run_job
-
-        return run_job(job, self.go_on)
+        return run_job(job, self.go_on) if self.child else run_here(job)
 
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
