@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check slow chaos tiny clean
+.PHONY: venv demo test check slow chaos mutants tiny clean
 
 venv: .venv/.complete
 
@@ -29,6 +29,9 @@ slow: venv
 
 chaos: venv
 	$(BIN)/pytest -m chaos tests/chaos
+
+mutants: venv
+	$(BIN)/python -m tests.chaos.mutants
 
 tiny: venv
 	$(BIN)/python -m insightv.tiny.recipe reading teacher --out build/tiny

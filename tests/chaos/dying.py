@@ -14,12 +14,11 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from insightv import cli, pipeline, progress, wiring  # noqa: F401  # loaded once, for all children
-from insightv.backends import openai  # noqa: F401
+from tests.chaos.forking import code_of, in_fork
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"}
 
@@ -72,30 +71,14 @@ def arm(boundary: str, n: int, folder: str) -> None:
     sqlite3.connect = lambda *args, **options: connect(*args, **options, factory=_Watched)  # type: ignore[assignment]
 
 
-def child(args: Sequence[str], before: Callable[[], None]) -> int:
-    """The exit code of the command in a fork; negative where a signal ended it."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        before()
-        sys.argv = ["insightv", *args]
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
-        cli.main()
-    except SystemExit as leaving:
-        os._exit(leaving.code if isinstance(leaving.code, int) else 1)
-    finally:
-        os._exit(97)
-
-
 def main(boundary: str, folder: str, *args: str) -> None:
     n = 0
     while True:
         n += 1
         run = os.path.join(folder, str(n))
         command = [arg.replace("{run}", run) for arg in args]
-        died = child(command, partial(arm, boundary, n, run))
-        again = child(command, lambda: None)
+        died = code_of(in_fork(command, partial(arm, boundary, n, run)))
+        again = code_of(in_fork(command, lambda: None))
         print(n, died, again, flush=True)
         sys.stdin.readline()
         if died != -signal.SIGKILL:
