@@ -98,7 +98,7 @@ def test_a_third_of_2000_calls_disturbed_and_every_row_is_as_undisturbed(
     monkeypatch.setattr(tries, "FIRST_BACKOFF_S", 0.05)
     kinds = ["500", "502", "503", "reset", "cut", "html", "bad_utf8", "empty_choices", "null_content", "error200"]
     with FakeServer(Settings(wrong=0.3)) as server:
-        questions = write_questions(tmp_path, 140, steps=2)
+        questions = write_questions(tmp_path, 210, steps=2)
         build(tmp_path / "whole", server, questions)
         undisturbed = len(server.log())
         server.model.forget()
