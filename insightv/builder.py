@@ -189,8 +189,6 @@ class RunBuilder:
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
             session.begin(await session.database.do(prepare))
-            if session.tally.total == 0:
-                raise InputError(f"{self.folder} has no questions yet; give a questions file")
             write_settings(self.settings, self.folder / CONFIG)
             yield session
 
@@ -293,4 +291,7 @@ def _prepare(
         ingest.keep_bad_rows(connection, intake.bad_rows)
     if retry:
         ingest.retry_failed(connection)
-    return read_status(connection)
+    status = read_status(connection)
+    if status["questions"]["total"] == 0:  # said before the commit: nothing of the run is begun
+        raise InputError("the run has no questions yet; give a questions file")
+    return status

