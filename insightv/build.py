@@ -58,16 +58,23 @@ class Build:
 
     async def run(self) -> None:
         """Work until every question is done or the switch is thrown."""
+        feeding = asyncio.create_task(self._feed())
+        stopped = asyncio.create_task(self._switch.thrown.wait())
         try:
-            await self._feed()
-        except StopRun as error:
-            self._switch.stop(error)
-        if self._switch.error is None and self._tasks:
-            await asyncio.wait(self._tasks)
+            # What is waited for (a parked server, a free place) may be hours away; a stop is heard at once.
+            await asyncio.wait({feeding, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            feeding.cancel()
+            stopped.cancel()
+            [fed, _] = await asyncio.gather(feeding, stopped, return_exceptions=True)
+        if isinstance(fed, StopRun):
+            self._switch.stop(fed)
+        elif isinstance(fed, Exception):
+            raise fed
         await self.wind_up()
 
     async def _feed(self) -> None:
-        """Open questions in order, each when a slot is free that no open question waits for."""
+        """Open questions in order, each when a slot is free that no open question waits for; wait for all to end."""
         after = 0
         while rows := await self._database.do(partial(pending, after=after, limit=_CHUNK, among=self._among)):
             for stored in rows:
@@ -77,6 +84,8 @@ class Build:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             after = rows[-1].seq
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def wind_up(self) -> None:
         """Wait for what is under way, at most `run.grace_s` seconds, and cancel the rest."""

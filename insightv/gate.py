@@ -64,6 +64,7 @@ class StopSwitch:
 
     def __init__(self, gate: Gate) -> None:
         self.error: BaseException | None = None
+        self.thrown = asyncio.Event()
         self._gate = gate
         self._loop = asyncio.get_running_loop()
 
@@ -75,3 +76,4 @@ class StopSwitch:
         if self.error is None:
             self.error = error
             self._gate.close(error)
+            self.thrown.set()
