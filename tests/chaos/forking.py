@@ -67,7 +67,7 @@ def race(rounds: int, starters: int, args: Sequence[str]) -> None:
             os.write(go, b"x" * starters)
             for _ in range(starters):
                 pid, status, usage = os.wait3(0)
-                line = {"round": number, "pid": pid, "code": os.waitstatus_to_exitcode(status)}
+                line: dict[str, Any] = {"round": number, "pid": pid, "code": os.waitstatus_to_exitcode(status)}
                 line |= {
                     "cpu_s": usage.ru_utime + usage.ru_stime,
                     "stderr": Path(said[pid]).read_text(encoding="utf-8"),

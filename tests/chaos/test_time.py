@@ -103,15 +103,15 @@ def test_told_to_stop_while_questions_are_read_nothing_has_begun(tmp_path: Path)
 
 @pytest.mark.timeout(300)
 def test_stopped_and_continued_it_asks_again_what_it_had_waited_for(tmp_path: Path) -> None:
-    """SIGSTOP for 8 s with a deadline of 2 s (a minute in the fault model): no path fails by its own standing still."""
+    """SIGSTOP for 12 s with a deadline of 4 s (a minute in the fault model): no path fails by its own standing still."""
     with FakeServer(Settings(latency_s=0.5)) as server:
         questions, settings = write_questions(tmp_path, 12, steps=2), write_settings(tmp_path, server.base_url)
         folder = tmp_path / "run"
-        args = command(*build_args(questions, settings, folder), "--set", "run.deadline_s=2")
+        args = command(*build_args(questions, settings, folder), "--set", "run.deadline_s=4")
         building = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
         wait_for(lambda: len(server.log()) > 40, 60)
         building.send_signal(signal.SIGSTOP)
-        time.sleep(8)
+        time.sleep(12)
         building.send_signal(signal.SIGCONT)
         errors = building.communicate(timeout=200)[1]
         check_output(errors, building.returncode)
