@@ -103,7 +103,7 @@ def test_told_to_stop_while_questions_are_read_nothing_has_begun(tmp_path: Path)
 
 @pytest.mark.timeout(300)
 def test_stopped_and_continued_it_asks_again_what_it_had_waited_for(tmp_path: Path) -> None:
-    """SIGSTOP for 12 s with a deadline of 4 s (a minute in the fault model): no path fails by its own standing still."""
+    """SIGSTOP for 12 s with a deadline of 4 s (a minute in the fault model): no path fails by that."""
     with FakeServer(Settings(latency_s=0.5)) as server:
         questions, settings = write_questions(tmp_path, 12, steps=2), write_settings(tmp_path, server.base_url)
         folder = tmp_path / "run"
