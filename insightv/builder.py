@@ -237,7 +237,7 @@ class RunBuilder:
         lock = RunLock(self.folder)
         lock.acquire()
         try:
-            session = Session(self.settings, self._registry, self._objects)
+            session = Session(self.settings, self._registry, self._objects, self.folder)
             self._switch = session.switch
             try:
                 with run_log(self.folder / LOG):
@@ -247,7 +247,8 @@ class RunBuilder:
                 await session.aclose()
         finally:
             lock.release()
-            if made and not (self.folder / DATABASE).exists():
+            # The log of a model server that did not start says why; the error names it.
+            if made and not (self.folder / DATABASE).exists() and not list(self.folder.glob("*.log")):
                 shutil.rmtree(self.folder)
 
     def _identity(self, session: Session) -> dict[str, Any]:

@@ -10,6 +10,7 @@ def register_backends(register: Register) -> None:
     """Model input and output."""
     register("openai", "insightv.backends.openai:openai")
     register("hf", "insightv.backends.hf:HFModel")
+    register("vllm", "insightv.backends.vllm:vllm")
     register("tiny", "insightv.backends.tiny:tiny")
     register("replay", "insightv.backends.replay:replay")
 

@@ -112,7 +112,8 @@ class Reasoner:
         settings = load_settings(path if path.is_file() else None)
         if folders:
             settings = with_trained(settings, folders, backend, options)
-        workshop = Workshop(registry or default_registry(), settings)
+        folder = Path(source) if path.is_file() else None
+        workshop = Workshop(registry or default_registry(), settings, folder=folder)
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
         reasoner.trained = bool(folders)
         return reasoner

@@ -68,7 +68,7 @@ Watch = Callable[[Snapshot], None]
 class Session:
     """A build's parts. Making one builds the roles and touches no disk; `open` opens the run's database.
 
-    `objects` are roles given as objects, by their place in the settings.
+    `objects` are roles given as objects, by their place in the settings. `folder` is the run's.
 
     Raises:
         ConfigError, PluginError, MissingExtra: a role cannot be built.
@@ -79,13 +79,15 @@ class Session:
     journal: Journal
     opener: QuestionOpener
 
-    def __init__(self, settings: Settings, registry: Registry, objects: Mapping[str, object]) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, objects: Mapping[str, object], folder: Path | None = None
+    ) -> None:
         self._settings = settings
         self._objects = objects
         self._wrapped: list[JournaledModel] = []
         self._gate = Gate(settings.run.concurrency)
         self.switch = StopSwitch(self._gate)
-        self.workshop = Workshop(registry, settings, self._journaled)
+        self.workshop = Workshop(registry, settings, self._journaled, folder)
         self.generator: Part[Generator] = self._part("generator", settings.generator.use, self.workshop.generator)
         self.scorers: list[Part[Scorer]] = [
             self._part(f"scorers.{i}", table.use, partial(self.workshop.scorer, table))

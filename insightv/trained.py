@@ -13,6 +13,7 @@ from typing import Any
 from insightv.config import RoleTable, Settings
 from insightv.errors import InputError
 from insightv.train.checkpoints import MARKER, is_complete, read_marker
+from insightv.train.models import own_base
 
 CHECKPOINTS = "checkpoints"
 FOLDERS: Mapping[str, str] = {
@@ -85,8 +86,15 @@ def with_trained(
 def trained_table(
     table: RoleTable, folder: str | Path, backend: str = "hf", options: Mapping[str, Any] | None = None
 ) -> RoleTable:
-    """An agent's table with the checkpoint as its model."""
-    model, given = f"{backend}/{folder}", dict(options or {})
+    """An agent's table with the checkpoint as its model.
+
+    To vllm a checkpoint that was trained as an adapter goes as that, so that both agents share one server.
+    """
+    given = dict(options or {})
+    adapted = own_base(folder) if backend == "vllm" else None
+    if adapted is not None:
+        folder, given["base"] = adapted[0], str(adapted[1])
+    model = f"{backend}/{folder}"
     if table.use == "steps":  # an untrained model's way to reason; a trained one writes its path as text
         kept = {name: table.options[name] for name in ("tags",) if name in table.options}
         return type(table).model_validate({**kept, "use": "thoughts", "model": model, "backend": given})

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from insightv.config import RoleTable, ScorerTable, Settings
@@ -48,12 +49,22 @@ class Assembly(Generic[T]):
 
 
 class Workshop:
-    """Builds roles for one run. `wrap` is applied to each model before a role gets it."""
+    """Builds roles for one run. `wrap` is applied to each model before a role gets it.
 
-    def __init__(self, registry: Registry, settings: Settings, wrap: Wrap = lambda model, _: model) -> None:
+    `folder` is the run's, for backends that keep a log of their own (those that take `log_folder`).
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        wrap: Wrap = lambda model, _: model,
+        folder: Path | None = None,
+    ) -> None:
         self._registry = registry
         self._settings = settings
         self._wrap = wrap
+        self._folder = folder
         self._models: dict[str, ChatModel] = {}
 
     @property
@@ -78,6 +89,8 @@ class Workshop:
             deadline_s = self._settings.run.deadline_s
             if known is not None and "deadline_s" in known:
                 given.setdefault("deadline_s", deadline_s)
+            if known is not None and "log_folder" in known and self._folder is not None:
+                given.setdefault("log_folder", str(self._folder))
             model = _built(factory, given, f"backend {provider!r}", entry.source, ChatModel)
             model.name = model.name or name
             self._models[key] = self._wrap(model, None if own_deadline else deadline_s)

@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from insightv.errors import InputError
 from insightv.train.checkpoints import is_complete
-from insightv.train.served import for_vllm, served_name
+from insightv.train.served import for_vllm
+from insightv.vllm_names import needs_renaming, served_name
 
 from .small import moved
 
@@ -31,6 +32,8 @@ def test_the_vision_tower_is_renamed_and_nothing_is_lost(base: Path, tmp_path: P
     assert all("vision_tower.vision_model." in name for name in tower)
     assert len(names(out)) == len(names(base))
     assert is_complete(out)
+    assert needs_renaming(base)
+    assert not needs_renaming(out)
     assert not moved(base, out)
     assert {path.name for path in base.iterdir()} <= {path.name for path in out.iterdir()}
 
