@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check slow chaos mutants tiny clean
+.PHONY: venv demo test check slow chaos mutants vllm vllm-env tiny clean
 
 venv: .venv/.complete
 
@@ -33,9 +33,16 @@ chaos: venv
 mutants: venv
 	$(BIN)/python -m tests.chaos.mutants
 
+vllm-env:
+	$(PYTHON) benchmarks/vllm_env.py .venv-vllm
+
+vllm: venv
+	$(PYTHON) benchmarks/vllm_env.py .venv-vllm || echo "the tests of a real vLLM are skipped"
+	$(BIN)/pytest -m vllm -rs tests/backends
+
 tiny: venv
 	$(BIN)/python -m insightv.tiny.recipe reading teacher --out build/tiny
 	@echo "the model is in build/tiny/teacher; to ship it, copy it to insightv/tiny/weights/teacher without state.pt"
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
