@@ -23,7 +23,7 @@ from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
 from insightv.cli_train import train
 from insightv.errors import InputError, InsightvError
-from insightv.terminal import err, say
+from insightv.terminal import err, say, show_log
 
 app = typer.Typer(
     name="insightv",
@@ -39,6 +39,7 @@ for command in (demo, build, train, answer, serve, status, report, export, evalu
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    show_log("insightv.vllm")  # a server of our own takes minutes to start
     try:
         code = app(standalone_mode=False)
     except click.ClickException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for progra
 def say(text: str) -> None:
     """A line for people, on stderr."""
     err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def show_log(name: str) -> None:
+    """Show what a logger says, from INFO up, as lines for people."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
 
 
 def out(text: str) -> None:

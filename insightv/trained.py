@@ -91,7 +91,7 @@ def trained_table(
     To vllm a checkpoint that was trained as an adapter goes as that, so that both agents share one server.
     """
     given = dict(options or {})
-    adapted = own_base(folder) if backend == "vllm" else None
+    adapted = own_base(Path(folder)) if backend == "vllm" else None
     if adapted is not None:
         folder, given["base"] = adapted[0], str(adapted[1])
     model = f"{backend}/{folder}"

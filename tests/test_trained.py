@@ -14,8 +14,8 @@ from insightv.config import check_settings
 from insightv.errors import ConfigError, InputError
 from insightv.tiny import weights
 from insightv.tiny.world import write_questions
-from insightv.train.checkpoints import MARKER, mark
-from insightv.trained import trained_folders, with_trained
+from insightv.train.checkpoints import MARKER, identity_of, mark
+from insightv.trained import trained_folders, trained_table, with_trained
 
 SETTINGS = """
 [generator]
@@ -118,3 +118,21 @@ def test_the_agents_keep_their_options_and_lose_where_they_were_reached(tmp_path
     assert (summary.use, summary.model, summary.base_url) == ("summary", "hf//s", None)
     assert summary.options == {"max_tokens": 9}
     assert summary.backend_options == {"threads": 1}
+
+
+def test_vllm_is_given_the_adapter_of_a_checkpoint_where_there_is_one(tmp_path: Path) -> None:
+    base = checkpoints(tmp_path, "base") / "base"
+    trained = checkpoints(tmp_path / "made", "reasoning") / "reasoning"
+    table = check_settings({}).reasoning_agent
+
+    def asked(backend: str) -> tuple[str | None, object]:
+        found = trained_table(table, trained, backend, {"start_s": 9})
+        return found.model, found.backend
+
+    assert asked("vllm") == (f"vllm/{trained}", {"start_s": 9})
+    (trained / "adapter").mkdir()
+    mark(trained, base=str(base), base_identity=identity_of(base))
+    assert asked("vllm") == (f"vllm/{trained}/adapter", {"start_s": 9, "base": str(base)})
+    assert asked("hf") == (f"hf/{trained}", {"start_s": 9})
+    mark(trained, base=str(base), base_identity="of other weights")
+    assert asked("vllm") == (f"vllm/{trained}", {"start_s": 9})
