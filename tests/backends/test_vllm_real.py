@@ -45,12 +45,16 @@ pytestmark = [
 
 GREEDY = Sampling(temperature=0, max_tokens=60)
 SYSTEM = 'Reply in JSON: {"title": ..., "content": ..., "action": "continue" or "summary"}.'
-PERSON = Schema(
+SHORT = Schema(
     name="reasoning_step",
     definition={
         "type": "object",
-        "properties": {"title": {"type": "string", "maxLength": 9}, "action": {"enum": ["stay"]}},
-        "required": ["title", "action"],
+        "properties": {
+            "title": {"type": "string", "maxLength": 9},
+            "content": {"type": "string", "maxLength": 9},
+            "action": {"enum": ["stay"]},
+        },
+        "required": ["title", "content", "action"],
         "additionalProperties": False,
     },
 )
@@ -148,13 +152,16 @@ def test_a_build_shares_what_it_can(served: dict[str, VllmModel], tmp_path: Path
 
 
 def test_a_schema_is_kept_to_and_n_replies_come(served: dict[str, VllmModel]) -> None:
-    replies = blocking(served["base"].chat(conversations()[0], Sampling(seed=3, max_tokens=60), n=4, schema=PERSON))
+    replies = blocking(served["base"].chat(conversations()[0], Sampling(seed=3, max_tokens=60), n=4, schema=SHORT))
     assert len(replies) == 4
     for reply in replies:
-        form = json.loads(reply.text)
-        assert set(form) == {"title", "action"}
-        assert len(form["title"]) <= 9
-        assert form["action"] == "stay"
+        assert reply.text.startswith('{"title"')
+        if reply.finish == "stop":  # a grammar allows blanks without end, and so does a small model
+            form = json.loads(reply.text)
+            assert set(form) == {"title", "content", "action"}
+            assert max(len(form["title"]), len(form["content"])) <= 9
+            assert form["action"] == "stay"
+    assert any(reply.finish == "stop" for reply in replies)
     assert replies[0].usage.prompt_tokens > 40
 
 
