@@ -45,19 +45,16 @@ pytestmark = [
 
 GREEDY = Sampling(temperature=0, max_tokens=60)
 SYSTEM = 'Reply in JSON: {"title": ..., "content": ..., "action": "continue" or "summary"}.'
-SHORT = Schema(
+ENDED = Schema(
     name="reasoning_step",
     definition={
         "type": "object",
-        "properties": {
-            "title": {"type": "string", "maxLength": 9},
-            "content": {"type": "string", "maxLength": 9},
-            "action": {"enum": ["stay"]},
-        },
+        "properties": {"title": {"type": "string"}, "content": {"type": "string"}, "action": {"enum": ["summary"]}},
         "required": ["title", "content", "action"],
         "additionalProperties": False,
     },
 )
+"""A step that must be the last one; by itself the model goes on after its first."""
 
 
 def make_adapter(folder: Path, seed: int, *, projector: bool = False) -> Path:
@@ -152,16 +149,12 @@ def test_a_build_shares_what_it_can(served: dict[str, VllmModel], tmp_path: Path
 
 
 def test_a_schema_is_kept_to_and_n_replies_come(served: dict[str, VllmModel]) -> None:
-    replies = blocking(served["base"].chat(conversations()[0], Sampling(seed=3, max_tokens=60), n=4, schema=SHORT))
+    asked, sampling = conversations()[0], Sampling(temperature=0.5, seed=3, max_tokens=160)
+    free = blocking(served["base"].chat(asked, sampling))
+    assert json.loads(free[0].text)["action"] == "continue"
+    replies = blocking(served["base"].chat(asked, sampling, n=4, schema=ENDED))
     assert len(replies) == 4
-    for reply in replies:
-        assert reply.text.startswith('{"title"')
-        if reply.finish == "stop":  # a grammar allows blanks without end, and so does a small model
-            form = json.loads(reply.text)
-            assert set(form) == {"title", "content", "action"}
-            assert max(len(form["title"]), len(form["content"])) <= 9
-            assert form["action"] == "stay"
-    assert any(reply.finish == "stop" for reply in replies)
+    assert {json.loads(reply.text)["action"] for reply in replies} == {"summary"}
     assert replies[0].usage.prompt_tokens > 40
 
 
