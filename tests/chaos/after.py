@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +28,24 @@ def run(*args: object, timeout: float = 120, **options: Any) -> subprocess.Compl
     )
     check_output(done.stdout + done.stderr, done.returncode)
     return done
+
+
+def measured(*args: object) -> tuple[int, str, float]:
+    """As `run`: exit code, what was said on stderr, and the peak of memory in MB.
+
+    The peak is the kernel's VmHWM, looked at all the time: what wait4 says also counts the memory of this process.
+    """
+    peak = 0
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(command(*args), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=said) as child:
+            while child.poll() is None:
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
+                peak = int(found[1]) if found else peak
+                time.sleep(0.01)
+        said.seek(0)
+        text = said.read()
+    check_output(text, child.returncode)
+    return child.returncode, text, peak / 1024
 
 
 def check_output(text: str, code: int) -> None:

@@ -6,10 +6,8 @@ Rows, images and addresses stand in tests/inputs/{defects,hostile,test_fetch}.py
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.chaos.after import ENVIRONMENT, check_output, check_run, run
+from tests.chaos.after import check_run, measured, run
 from tests.inputs import defects, hostile
 from tests.inputs.test_fetch import NEVER
 from tests.servers.fake_openai import FakeServer
-from tests.world import build_args, command, write_settings
+from tests.world import build_args, write_settings
 
 pytestmark = pytest.mark.chaos
 DEFECTS = list(defects.rows())
@@ -66,19 +64,6 @@ def good(number: int, **changes: Any) -> bytes:
     return json.dumps({**values, "answer": "7", **changes}).encode()
 
 
-def measured(args: list[object]) -> tuple[int, str, float]:
-    """Exit code, what was said, and the peak of memory in MB."""
-    with subprocess.Popen(
-        command(*args), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stderr is not None
-        said = child.stderr.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    check_output(said, child.returncode)
-    return child.returncode, said, usage.ru_maxrss / 1024
-
-
 @pytest.mark.timeout(300)
 def test_ten_thousand_rows_with_every_defect_are_refused_before_anything_is_paid(tmp_path: Path) -> None:
     """Every fault with its line, id, field and code, under 200 MB; 0 calls, and nothing of a run is left."""
@@ -92,7 +77,7 @@ def test_ten_thousand_rows_with_every_defect_are_refused_before_anything_is_paid
     questions.write_bytes(b"".join(line + b"\n" for line in lines))
     with FakeServer() as server:
         settings = write_settings(tmp_path, server.base_url)
-        code, said, peak = measured(build_args(questions, settings, tmp_path / "run"))
+        code, said, peak = measured(*build_args(questions, settings, tmp_path / "run"))
         assert server.log() == []
     assert code == 2
     assert peak < 200, f"{peak:.0f} MB"
@@ -117,7 +102,7 @@ def test_skipping_bad_rows_and_images_the_good_ones_are_built_and_nothing_else_i
         questions.write_bytes(b"".join(line + b"\n" for line in [*bad, *kept]))
         settings = write_settings(tmp_path, server.base_url, paths=1)
         folder = tmp_path / "run"
-        code, _, peak = measured([*build_args(questions, settings, folder), "--bad-rows", "skip"])
+        code, _, peak = measured(*build_args(questions, settings, folder), "--bad-rows", "skip")
         assert canary.calls == 0
     assert code == 0
     assert peak < 1000, f"{peak:.0f} MB"

@@ -6,7 +6,6 @@ Each form of each fault is proven at the backend (tests/backends/test_openai_*.p
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import subprocess
 import threading
@@ -23,7 +22,7 @@ from insightv.backends import tries
 from insightv.backends.http import AiohttpTransport, TransportFailure
 from insightv.config import check_settings
 from insightv.errors import BudgetSpent, KeyRefused, ModelUnknown, QuotaExhausted
-from tests.chaos.after import ENVIRONMENT, check_output, check_run, run
+from tests.chaos.after import ENVIRONMENT, check_output, check_run, measured, run
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import build_args, command, path_rows, wait_for, write_questions, write_settings
 
@@ -184,13 +183,9 @@ def test_bombs_among_the_replies_cost_no_memory(tmp_path: Path) -> None:
     bombs = ("gzip_bomb=1000", "huge=500", "long_line", "nested", "gzip_cut", "array", "surrogate", "nan", "not_json")
 
     def peak_mb(folder: Path) -> float:
-        child = subprocess.Popen(
-            command(*build_args(questions, settings, folder)), env=ENVIRONMENT, stdout=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        assert child.returncode == 0
-        return usage.ru_maxrss / 1024
+        code, _, peak = measured(*build_args(questions, settings, folder))
+        assert code == 0
+        return peak
 
     with FakeServer() as server:
         questions = write_questions(tmp_path, 6, steps=2)
