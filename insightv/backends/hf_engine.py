@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -55,6 +56,7 @@ class Engine:
         self._threads = threads
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"hf {source.model}", daemon=True)
         self._thread.start()
 
@@ -64,13 +66,13 @@ class Engine:
             request.fail("connection", "the model has been closed")
             return
         self._inbox.put(request)
-        if not self.alive:  # it ended before it could take the request
+        if self._ended:  # perhaps before it could take the request, and after it looked for the last time
             self._end(())
 
     @property
     def alive(self) -> bool:
         """Whether the thread takes requests."""
-        return self._thread.is_alive()
+        return not self._ended
 
     def close(self) -> None:
         """Stop the thread and wait for it; requests that are not done fail. The model's memory is given back."""
@@ -99,10 +101,12 @@ class Engine:
 
     def _end(self, rows: Iterable[Row]) -> None:
         """Fail what is not done, and what still waits to be taken."""
+        self._ended = True
         requests = {row.request for row in rows}
-        while not self._inbox.empty():
-            request = self._inbox.get()
-            requests |= {request} if request is not None else set()
+        with suppress(queue.Empty):
+            while True:
+                request = self._inbox.get_nowait()
+                requests |= {request} if request is not None else set()
         for request in requests:
             request.fail("connection", "the model has been closed" if self._closed else "the engine has ended")
 

@@ -45,12 +45,17 @@ _PAGE = {
 }
 
 
+ARRIVING = 8
+"""Bodies of the largest size that may be arriving at once, all together."""
+
+
 class Routes:
     """The handlers, one method each."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._started = int(time.time())
+        self._arriving = 0
 
     async def chat(self, request: Request) -> ASGIApp:
         """POST /v1/chat/completions."""
@@ -96,11 +101,17 @@ class Routes:
             async with asyncio.timeout(limits.body_s):
                 async for chunk in request.stream():
                     body += chunk
+                    self._arriving += len(chunk)
                     if len(body) > limits.max_body_bytes:
                         raise too_large
+                    if self._arriving > ARRIVING * limits.max_body_bytes:
+                        text = "too many large requests are arriving; come back later"
+                        raise ApiError(429, "busy", text, headers={"Retry-After": "5"})
         except TimeoutError:
             text = f"the body did not arrive within {limits.body_s:g} s"
             raise ApiError(408, "body_too_slow", text, headers={"Connection": "close"}) from None
+        finally:
+            self._arriving -= len(body)
         return bytes(body)
 
     async def _whole(self, asked: Asked, began: float) -> dict[str, Any]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 access = logging.getLogger("insightv.access")
 ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", "/v1/models", "/v1/chat/completions")
+CLIENT_GONE = 499
+"""Stands in log and metrics for a client that went away before it was answered, as in nginx."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -89,6 +91,7 @@ class Guard:
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         route = path if path in ROUTES else "other"
+        status = status or CLIENT_GONE
         self._metrics.count("requests", route=route, status=str(status))
         client = (scope.get("client") or ("-",))[0]
         access.info("%s %s %s %s %d %.1f ms", request_id, client, scope["method"], route, status, seconds * 1000)

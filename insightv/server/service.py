@@ -99,7 +99,11 @@ class Service:
 
         Raises:
             ImageError: a picture cannot be used.
+            ApiError: 400, the best of several paths is asked for and nothing here can tell which it is.
         """
+        if asked.show == "best" and asked.paths > 1 and self._reasoner.scorer is None:
+            text = 'there is no scorer here to choose the best path; ask for "show": "all"'
+            raise ApiError(400, "no_scorer", text, param="insightv.show")
         return Question(id="asked", question=asked.text, images=await self.pictures.open_all(asked.images))
 
     def answered(self, model: str, answer: Answer, seconds: float) -> None:

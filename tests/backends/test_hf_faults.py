@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from insightv.backends.hf import HFModel
+from insightv.backends.hf_engine import Engine
 from insightv.backends.hf_slab import Slab
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Sampling
@@ -270,3 +271,23 @@ def test_importing_the_backend_loads_nothing_heavy() -> None:
         "print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_has_ended_says_so_and_lets_nobody_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bool:
+        raise RuntimeError("the engine breaks")
+
+    async def main() -> None:
+        model = HFModel(str(folder), batch=31)
+        await model.check()
+        monkeypatch.setattr(Engine, "_take", broken)
+        with pytest.raises(ModelError, match="ended"):
+            await model.chat(ask("Still there?"), GREEDY)
+        with pytest.raises(ModelError, match="ended"):
+            await model.chat(ask("And now?"), GREEDY)
+        with pytest.raises(ConfigError, match="ended"):
+            await model.check()
+        await model.aclose()
+
+    asyncio.run(main())

@@ -93,6 +93,18 @@ def _is_closed(url: str) -> bool:
         return True
 
 
+def test_the_embedded_model_is_served() -> None:
+    with serving("--model", "tiny") as (_, url):
+        form = json.loads(post(url))
+        streamed = post(url, stream=True)
+    message = form["choices"][0]["message"]
+    assert message["content"]
+    assert message["reasoning_content"].startswith("### ")
+    assert form["usage"]["completion_tokens"] > form["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+    assert streamed.count('"reasoning_content":') > form["insightv"]["path"]["steps"] > 0
+    assert streamed.endswith("data: [DONE]\n\n")
+
+
 def test_what_cannot_be_served_ends_with_2_and_says_the_cure(tmp_path: Path) -> None:
     missing = insightv("serve", "--run", tmp_path / "none")
     assert (missing.returncode, missing.stdout) == (2, "")

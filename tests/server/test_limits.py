@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ def served(fake: FakeServer) -> Iterator[Served]:
         (chat(max_tokens=0), 400, "invalid_value"),
         (chat(insightv={"pahts": 2}), 400, "invalid_value"),
         (chat(insightv={"paths": 50}), 400, "too_much"),
+        (chat(insightv={"paths": 2, "show": "best"}), 400, "no_scorer"),
         (chat("x" * 501), 400, "too_much"),
         (chat(image="/etc/hostname"), 400, "unsupported_scheme"),
         (chat(image="file:///etc/hostname"), 400, "unsupported_scheme"),
@@ -99,6 +101,19 @@ def test_pictures_beyond_the_limits_are_refused_and_the_decoder_lives_on(served:
     body["messages"][0]["content"] += body["messages"][0]["content"][1:] * 2
     assert served.form("POST", PATH, body)[1]["error"]["code"] == "too_much"
     assert served.form("POST", PATH, chat())[0] == 200
+
+
+def test_allowed_hosts_are_fetched_from_but_never_private_addresses() -> None:
+    with Served(lambda: Reasoner.of(ScriptedModel([])), image_hosts=("127.0.0.1", "localhost")) as served:
+        for image, code in (
+            ("http://127.0.0.1/x.png", "remote_refused"),
+            ("http://localhost/x.png", "remote_refused"),
+            ("http://elsewhere.example/x.png", "remote_not_allowed"),
+            ("http://127.0.0.1:8080/x.png", "remote_refused"),
+            ("ftp://127.0.0.1/x.png", "unsupported_scheme"),
+        ):
+            status, form = served.form("POST", PATH, chat(image=image))
+            assert (status, form["error"]["code"]) == (400, code), image
 
 
 def test_other_routes_methods_and_kinds_are_refused(served: Served) -> None:
@@ -202,6 +217,23 @@ def test_a_client_that_takes_nothing_is_left() -> None:
         wait_for_work(served, 0)
 
 
+def test_large_bodies_that_arrive_at_once_are_bounded_together(fake: FakeServer) -> None:
+    size = 100_000
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    )
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), max_body_bytes=size) as served:
+        clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(12)]
+        for client in clients:
+            client.sendall(head.encode() + b"x" * (size - 1))
+        wait_for(lambda: select.select(clients, [], [], 0)[0])
+        first = select.select(clients, [], [], 0)[0][0]
+        assert first.recv(12) == b"HTTP/1.1 429"
+        for client in clients:
+            client.close()
+        wait_for(lambda: served.request("POST", PATH, chat()).status == 200)
+
+
 def test_a_body_that_never_ends_is_given_up(fake: FakeServer) -> None:
     with (
         Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), body_s=0.3) as served,
@@ -264,6 +296,16 @@ def test_health_fails_with_the_engine_and_comes_back(fake: FakeServer) -> None:
         assert str(engine.port) not in json.dumps(form)
         engine.up()
         wait_for(lambda: served.request("GET", "/healthz").status == 200)
+
+
+def test_health_fails_where_the_engine_refuses_the_key() -> None:
+    with (
+        FakeServer(Settings(faults={"401": 1.0})) as engine,
+        Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url)) as served,
+    ):
+        assert served.form("GET", "/healthz")[0] == 200
+        assert served.form("POST", PATH, chat())[1]["error"]["code"] == "engine_unavailable"
+        wait_for(lambda: served.request("GET", "/healthz").status == 503)
 
 
 def test_metrics_tell_what_happened(fake: FakeServer) -> None:
