@@ -46,6 +46,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     out = tmp_path / "paths.jsonl"
     export_paths(run_of(5), "jsonl", out)
     before = content(tmp_path)
+    assert set(before) == {out.name}
     with pytest.raises(RuntimeError, match="the store broke"):
         export_paths(breaking, "jsonl", out)
     assert content(tmp_path) == before
