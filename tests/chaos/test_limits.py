@@ -30,9 +30,11 @@ pytestmark = pytest.mark.chaos
 REFUSALS = {"401": KeyRefused, "403": KeyRefused, "402": QuotaExhausted, "quota": QuotaExhausted, "404": ModelUnknown}
 
 
-def build(folder: Path, server: FakeServer, questions: Path | None, *, paths: int = 4, **limits: Any) -> dict[str, Any]:
-    """A build in this process: generator and both scorers at the server."""
-    at = {"model": "openai/fake", "base_url": server.base_url}
+def build(
+    folder: Path, server: FakeServer | str, questions: Path | None, *, paths: int = 4, **limits: Any
+) -> dict[str, Any]:
+    """A build in this process: generator and both scorers at the server, or at its URL."""
+    at = {"model": "openai/fake", "base_url": server if isinstance(server, str) else server.base_url}
     table = {
         "seed": 3,
         "generator": {**at, "paths": paths},

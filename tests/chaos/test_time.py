@@ -129,14 +129,15 @@ def test_a_clock_that_jumps_by_days_changes_no_wait(tmp_path: Path, monkeypatch:
     play = {"script": ["ok"] * 10 + ["429=2"] * 8 + ["ok"] * 5 + ["429={date+3}"] * 8, "latency_s": 0.1}
     with subprocess.Popen([*serving, "--settings", json.dumps(play)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        server = FakeServer(port=int(process.stdout.readline()))
+        address = f"http://127.0.0.1:{int(process.stdout.readline())}"
         questions = write_questions(tmp_path, 10, steps=2)
         monkeypatch.setattr(time, "time", lambda: real() + chance.choice([-86_400, 0, 86_400]))
         began = time.monotonic()
-        status = build(tmp_path / "run", server, questions, concurrency=8)
+        status = build(tmp_path / "run", f"{address}/v1", questions, concurrency=8)
         took = time.monotonic() - began
         monkeypatch.undo()
-        log = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{server.port}/log").read())
+        with urllib.request.urlopen(f"{address}/log") as reply:
+            log = json.loads(reply.read())
         process.terminate()
     assert status["paths"]["failed"] == 0
     assert took < 120, "a retry that never ends"
