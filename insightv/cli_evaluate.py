@@ -15,6 +15,7 @@ from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, 
 
 if TYPE_CHECKING:
     from insightv.evaluate import Evaluation
+    from insightv.results import Result
 
 
 def evaluate(
@@ -26,6 +27,9 @@ def evaluate(
         typer.Option("--system", help="reasoner, reasoning-only, summary-only, direct, direct-cot or multi-turn"),
     ] = "reasoner",
     compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json.")] = False,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Compare with this result too: a folder's name here, or a path.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="provider/model, in place of the run's models.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Where --model is served.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="The run's models before training.")] = False,
@@ -62,14 +66,27 @@ def evaluate(
         name=name,
         family=family,
     )
-    finish(evaluation, bad_rows, retry_failed, as_json)
+    finish(evaluation, against and other_result(run, against), bad_rows, retry_failed, as_json)
 
 
-def finish(evaluation: Evaluation, bad_rows: str, retry_failed: bool, as_json: bool) -> None:
+def other_result(run: Path, against: Path) -> Result:
+    """The result that `--against` names: an evaluation of the run by its folder's name, or any by its path.
+
+    Raises:
+        InputError: there is none.
+    """
+    from insightv.evaluate import EVALUATIONS
+    from insightv.results import read_result
+
+    own = run / EVALUATIONS / against
+    return read_result(own if own.is_dir() else against)
+
+
+def finish(evaluation: Evaluation, other: Result | None, bad_rows: str, retry_failed: bool, as_json: bool) -> None:
     """Carry an evaluation out, print it, and leave with 4 where a model or the grader was not reached."""
     from insightv.progress import EvaluationDisplay
-    from insightv.results import RESULT
-    from insightv.results_table import result_tables
+    from insightv.results import RESULT, compare
+    from insightv.results_table import comparison_tables, result_tables
 
     with EvaluationDisplay(err) as display:
         work = evaluation.arun(
@@ -79,10 +96,12 @@ def finish(evaluation: Evaluation, bad_rows: str, retry_failed: bool, as_json: b
         )
         result = interruptible(work, evaluation.interrupt, shlex.join(["insightv", *sys.argv[1:]]))
     if as_json:
-        out(json.dumps(result.as_json()))
+        out(json.dumps(result.as_json() | ({} if other is None else {"against": compare(other, result)})))
     else:
         out(result_tables(result).rstrip())
         out(f"result: {evaluation.folder / RESULT}")
+        if other is not None:
+            out(comparison_tables(compare(other, result)).rstrip())
     status = evaluation.status()
     if status["questions"]["bad_rows"]:
         say(f"{status['questions']['bad_rows']} faults in rows that were left out")

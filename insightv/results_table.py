@@ -110,7 +110,10 @@ def _cost(found: Mapping[str, Any]) -> str:
         f"{each['prompt']:,.0f} prompt and {each['completion']:,.0f} completion tokens, {each['requests']:.2f} requests"
     )
     if seconds["measured"]:
-        text += f", {seconds['median']:.2f} s median, {seconds['p90']:.2f} s p90 ({seconds['measured']} measured)"
+        text += (
+            f"; {seconds['median']:.2f} s median and {seconds['p90']:.2f} s p90 to an answer, with others in flight "
+            f"({seconds['measured']} measured)"
+        )
     return text
 
 

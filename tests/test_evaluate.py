@@ -123,9 +123,16 @@ def test_every_system_can_be_evaluated_and_two_compared(tmp_path: Path) -> None:
             found = json.loads(done.stdout)
             assert found["reasoning"] is None
             assert calls is None or len(server.log()) == calls
+        server.model.forget()
+        first = json.loads(files["direct"].read_text(encoding="utf-8"))["name"]
+        against = insightv(
+            *arguments(tmp_path / "run", data, settings, "--system", "reasoning-only", "--against", first)
+        )
+        assert server.log() == []  # both were done
     compared = insightv("evaluate", "--compare", files["direct"], files["reasoning-only"], "--json")
     assert compared.returncode == 0, compared.stderr
     found = json.loads(compared.stdout)
+    assert json.loads(against.stdout)["against"] == found
     rights = [
         {row["id"]: row["outcome"] == "right" for row in json.loads(files[name].read_text(encoding="utf-8"))["rows"]}
         for name in ("direct", "reasoning-only")
@@ -214,6 +221,7 @@ def test_failed_calls_are_no_wrong_answers_and_can_be_tried_again(tmp_path: Path
         (["--set", "scorers.0.tolerence=1"], "tolerance"),
         (["--model", "opnai/x"], "openai"),
         (["--compare"], "--compare A.json B.json"),
+        (["--against", "nowhere"], "nowhere"),
     ],
 )
 def test_wrong_arguments_end_with_2_and_the_cure(tmp_path: Path, args: list[str], said: str) -> None:

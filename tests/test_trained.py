@@ -12,6 +12,7 @@ from insightv import Reasoner
 from insightv.cli_answer import answer
 from insightv.config import check_settings
 from insightv.errors import ConfigError, InputError
+from insightv.evaluate import Evaluation
 from insightv.tiny import weights
 from insightv.tiny.world import write_questions
 from insightv.train.checkpoints import MARKER, identity_of, mark
@@ -71,6 +72,29 @@ def test_the_command_says_whom_it_asks(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert str(folder / "reasoning") in said.err
     assert json.loads(said.out)["path"]["model"] == f"hf/{folder / 'reasoning'}"
+
+
+def test_before_and_after_training_are_two_evaluations_of_one_run(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    data = write_questions(tmp_path / "charts", 2, seed=3, split="heldout")
+    before = Evaluation(run, data, system="reasoning-only")
+    assert before.run().models == {"reasoning_agent": "tiny"}
+    checkpoints(run / "checkpoints", "reasoning")
+    after = Evaluation(run, data, system="reasoning-only")
+    assert after.run().models == {"reasoning_agent": f"hf/{run / 'checkpoints' / 'reasoning'}"}
+    assert Evaluation(run, data, system="reasoning-only", trained=False).name == before.name
+    weights_file = run / "checkpoints" / "reasoning" / "model.safetensors"
+    trained = weights_file.read_bytes()
+    weights_file.write_bytes(trained[:-1] + bytes([trained[-1] ^ 1]))
+    with pytest.raises(InputError, match="not whole"):
+        Evaluation(run, data, system="reasoning-only")
+    mark(run / "checkpoints" / "reasoning")
+    assert len({before.name, after.name, Evaluation(run, data, system="reasoning-only").name}) == 3
+    with pytest.raises(InputError, match="summary"):
+        Evaluation(run, data, system="reasoner")
+    with pytest.raises(InputError, match="multi-turn"):
+        Evaluation(run, data, system="multi-turn", trained=True)
+    assert Evaluation(run, data, system="direct").name.startswith("direct-")
 
 
 def test_half_a_save_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The tokenizer, the processor and the chat format, as built and as saved beside the weights."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_every_call_of_a_chain_extends_the_one_before(processor: Any) -> None:
         assert then.startswith(first + reply + "<eos>")
         replied = processor.tokenizer(reply + "<eos>", add_special_tokens=False)["input_ids"]
         assert list(more[: len(few) + len(replied)]) == [*few, *replied]
+
+
+def test_a_model_alone_is_shown_its_question_and_its_own_path(processor: Any) -> None:
+    from insightv.agents.alone import answer_turn, direct_cot_messages, multi_turn_messages
+    from insightv.records import Message, Question
+    from insightv.train.rows import trl_messages
+
+    def rendered(messages: Sequence[Message]) -> str:
+        return render(processor, trl_messages(messages))  # type: ignore[arg-type]  # cells are as JSON
+
+    asked = Question(id="q", question="What is A?")
+    opening = multi_turn_messages(asked)
+    path = "<thoughts>\n### Read\nA 5.\n</thoughts>"
+    assert rendered(direct_cot_messages(asked)) == rendered(opening) == "<reason>What is A?<bot>"
+    assert rendered(answer_turn(opening, path)) == f"<reason>What is A?<bot>{path}<eos><next><bot>"
 
 
 def test_training_texts_are_the_chat_format(processor: Any) -> None:
