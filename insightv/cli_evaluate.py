@@ -66,7 +66,8 @@ def evaluate(
         name=name,
         family=family,
     )
-    finish(evaluation, against and other_result(run, against), bad_rows, retry_failed, as_json)
+    other = None if against is None else other_result(run, against)
+    finish(evaluation, other, bad_rows, retry_failed, as_json)
 
 
 def other_result(run: Path, against: Path) -> Result:
