@@ -83,7 +83,7 @@ def test_a_model_alone_is_shown_its_question_and_its_own_path(processor: Any) ->
     from insightv.train.rows import trl_messages
 
     def rendered(messages: Sequence[Message]) -> str:
-        return render(processor, trl_messages(messages))  # type: ignore[arg-type]  # cells are as JSON
+        return render(processor, trl_messages(messages))
 
     asked = Question(id="q", question="What is A?")
     opening = multi_turn_messages(asked)
