@@ -76,8 +76,8 @@ def other_result(run: Path, against: Path) -> Result:
     Raises:
         InputError: there is none.
     """
-    from insightv.evaluate import EVALUATIONS
     from insightv.results import read_result
+    from insightv.run import EVALUATIONS
 
     own = run / EVALUATIONS / against
     return read_result(own if own.is_dir() else against)
