@@ -146,7 +146,7 @@ class Build:
         try:
             async with book.never_idle(idle_s):
                 made = await generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
-            paths = _checked_paths(made, question, n)
+            paths = _checked_paths(made, question, n, generator.reasons)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), told(error, kind=False))
         # A generator may be a stranger's: whatever it raises costs this question's paths, not the run.
@@ -217,7 +217,7 @@ def _unscored(scorer: str, n: int, code: str, reason: str) -> list[Score]:
     return [Score(scorer=scorer, reason=reason[:2000], details={"failed": code})] * n
 
 
-def _checked_paths(paths: object, question: Question, n: int) -> list[ReasoningPath]:
+def _checked_paths(paths: object, question: Question, n: int, reasons: bool) -> list[ReasoningPath]:
     if not isinstance(paths, list) or not all(isinstance(path, ReasoningPath) for path in paths):
         raise TypeError(f"generate() must return a list of ReasoningPath, got {type(paths).__name__}")
     found = [(path.question_id, path.index) for path in paths]
@@ -227,7 +227,7 @@ def _checked_paths(paths: object, question: Question, n: int) -> list[ReasoningP
         _revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
-        if path.status == "ok" and not (path.steps and path.answer):
+        if path.status == "ok" and not (path.answer and (path.steps or not reasons)):
             raise ValueError(f"path {path.index} is ok and lacks its steps or its answer")
     return paths
 

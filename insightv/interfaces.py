@@ -69,6 +69,9 @@ class ChatModel(ABC):
 class Generator(ABC):
     """Writes paths of reasoning for building data."""
 
+    reasons: bool = True
+    """Whether every path that is ok has steps; a system under evaluation may answer without any."""
+
     @abstractmethod
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
         """Exactly `n` paths with indices 0..n-1 in order; those that did not work out are rejected or failed."""

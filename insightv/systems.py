@@ -138,6 +138,8 @@ def _assembled(workshop: Workshop, name: str, tables: Mapping[str, RoleTable]) -
 class SystemGenerator(Generator):
     """Answers each question once with the agents that it has."""
 
+    reasons = False
+
     def __init__(self, reasoning: ReasoningAgent | None, answering: SummaryAgent | None) -> None:
         self._reasoning = reasoning
         self._answering = answering
