@@ -162,7 +162,7 @@ class RunBuilder:
             log.info("pilot done")
             watch(session.snapshot("done"))
             sampled = await session.database.do(partial(read_sampled, seqs=seqs))
-            return report_on(self.settings, session.budget, sampled, audit)
+            return report_on(self.settings, session, sampled, audit)
 
     @asynccontextmanager
     async def _begun(

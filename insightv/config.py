@@ -27,7 +27,8 @@ _SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "aut
 class RoleTable(BaseModel):
     """A role by name: `use` the part, `model` as provider/model, and options.
 
-    `backend` holds options of the model's backend beyond base_url, api_key_env and structured.
+    `mode` says how calls go out: each on its own, or together as jobs of a Batch API. `backend` holds options of the
+    model's backend beyond base_url, api_key_env, structured and mode.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -37,6 +38,7 @@ class RoleTable(BaseModel):
     base_url: str | tuple[str, ...] | None = None
     api_key_env: str | None = None
     structured: Literal["schema", "json", "prompt"] | None = None
+    mode: Literal["chat", "batch"] | None = None
     backend: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -47,7 +49,8 @@ class RoleTable(BaseModel):
     @property
     def backend_options(self) -> dict[str, Any]:
         """The options of the model's backend."""
-        own = {"base_url": self.base_url, "api_key_env": self.api_key_env, "structured": self.structured}
+        names = ("base_url", "api_key_env", "structured", "mode")
+        own = {name: getattr(self, name) for name in names}
         return {key: value for key, value in own.items() if value is not None} | self.backend
 
 

@@ -19,6 +19,7 @@ from insightv.database import Database
 from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, StopRun
 from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
+from insightv.jobs import JobModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.store import Spent, call_statements, fault_statements
 from insightv.strangers import code_of, cost_of, is_ours, stored, told
@@ -98,7 +99,14 @@ class JournaledModel(ChatModel):
         self.model = model
         self.name = model.name or type(model).__name__
         self.journal: Journal | None = None
-        self._deadline_s = deadline_s
+        # The calls of a job wait together, for hours if need be: they take no slots, and cost a share of the price.
+        self.jobs = model if isinstance(model, JobModel) else None
+        self._deadline_s = None if self.jobs else deadline_s
+
+    @property
+    def price_share(self) -> float:
+        """The part of the listed price that a call costs."""
+        return self.jobs.price_share if self.jobs else 1.0
 
     @property
     def _journal(self) -> Journal:
@@ -137,26 +145,36 @@ class JournaledModel(ChatModel):
     async def _ask(
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
-        if book.ticket:
-            book.ticket = False
-        else:
-            await self._journal.gate.acquire(book.seq)
-        # The slot is held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
-        began = time.monotonic()
-        try:
+        async with self._slot(book):
+            began = time.monotonic()
             replies = await self._paid(book, key, messages, sampling, n, schema)
             spent = self._spent(sum((reply.usage for reply in replies), Usage()), began)
             kind = book.purpose + (schema.name if schema else "text")
             await self._journal.database.write(
                 call_statements(book.seq, key, self.name, kind, sampling.seed, replies, spent)
             )
-        finally:
-            self._journal.gate.release()
         book.calls[key] = [reply.model_copy(update={"call": key.hex()}) for reply in replies]
         return book.calls[key]
 
+    @asynccontextmanager
+    async def _slot(self, book: Book) -> AsyncIterator[None]:
+        """A slot, held until the reply is recorded, so that a kill costs at most `concurrency` calls again."""
+        gate = self._journal.gate
+        if book.ticket:
+            book.ticket = False
+            if self.jobs:
+                gate.release()
+        elif not self.jobs:
+            await gate.acquire(book.seq)
+        try:
+            yield
+        finally:
+            if not self.jobs:
+                gate.release()
+
     def _spent(self, usage: Usage, began: float) -> Spent:
-        return Spent(usage, self._journal.budget.cost(self.name, usage), time.monotonic() - began)
+        usd = self.price_share * self._journal.budget.cost(self.name, usage)
+        return Spent(usage, usd, 0.0 if self.jobs else time.monotonic() - began)
 
     async def _paid(
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None

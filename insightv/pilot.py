@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from insightv.budget import Budget
 from insightv.config import Settings
 from insightv.records import Band, Usage
 from insightv.seeds import seed_of
+from insightv.session import Session
 from insightv.statistics import Estimate, percentiles, resampled_means
 from insightv.store import AUDIT, Progress, questions_of, read_progress, read_totals, unpack_replies
 
@@ -112,11 +113,24 @@ def _calls(connection: sqlite3.Connection, seq: int) -> list[Call]:
 
 
 class Projection:
-    """What the whole of a run will take, told from a sample of its questions."""
+    """What the whole of a run will take, told from a sample of its questions.
 
-    def __init__(self, settings: Settings, budget: Budget, sampled: Sampled) -> None:
+    `shares` are the parts of the listed prices that models cost. Without `timed` no time is told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        budget: Budget,
+        sampled: Sampled,
+        shares: Mapping[str, float] | None = None,
+        *,
+        timed: bool = True,
+    ) -> None:
         self._settings = settings
         self._budget = budget
+        self._shares = shares or {}
+        self._timed = timed
         self._sampled = sampled
         own = [[call for call in calls if not call.audit] for calls in sampled.calls]
         self._rows = [self._amounts(calls) for calls in own]
@@ -143,6 +157,8 @@ class Projection:
         notes = [f"money cannot be told: run.prices has no price for {', '.join(self._unpriced)}"] * bool(
             self._unpriced
         )
+        if not self._timed:
+            notes.append("time cannot be told: some calls go out as batch jobs, each of which may take up to a day")
         if len(self._rows) < 2:
             notes.append("one question tells no interval; take more for the pilot")
         return notes + self._beyond()
@@ -163,7 +179,7 @@ class Projection:
 
     def _amounts(self, calls: Sequence[Call]) -> list[float]:
         usage = sum((call.usage for call in calls), Usage())
-        usd = math.fsum(self._budget.cost(call.model, call.usage) for call in calls)
+        usd = math.fsum(self._shares.get(call.model, 1.0) * self._budget.cost(call.model, call.usage) for call in calls)
         counts = (usage.requests, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
         return [*map(float, counts), usd, math.fsum(call.seconds for call in calls)]
 
@@ -189,14 +205,15 @@ class Projection:
     def _by_the_clock(self, busy: Estimate | None) -> Estimate | None:
         """Seconds of all slots together as seconds of the clock, with every slot in use."""
         slots = min(self._settings.run.concurrency, self._sampled.total * self._settings.generator.paths)
-        if busy is None:
+        if busy is None or not self._timed:
             return None
         return Estimate(*(None if value is None else value / slots for value in (busy.value, busy.low, busy.high)))  # type: ignore[arg-type]
 
 
-def report_on(settings: Settings, budget: Budget, sampled: Sampled, audit: JudgeAudit) -> PilotReport:
+def report_on(settings: Settings, session: Session, sampled: Sampled, audit: JudgeAudit) -> PilotReport:
     """What a pilot comes to once its sample is done and its judges are audited."""
-    projection = Projection(settings, budget, sampled)
+    shares, timed = session.price_shares, not session.sends_jobs
+    projection = Projection(settings, session.budget, sampled, shares, timed=timed)
     counts = AuditCounts(audit.findings, settings.bands, settings.seed)
     no_model = {"absent": "no model judge is configured: answers are judged by rules alone"}
     no_paths = {"absent": "no path scorer is configured: there is nothing to ask again"}

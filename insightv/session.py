@@ -18,6 +18,7 @@ from insightv.errors import ConfigError
 from insightv.gate import Gate, StopSwitch
 from insightv.image_store import ImageStore
 from insightv.interfaces import ChatModel, Generator, Scorer
+from insightv.job_ledger import RunJobLedger
 from insightv.journal import Journal, JournaledModel
 from insightv.opening import QuestionOpener
 from insightv.plugins import Registry
@@ -115,6 +116,8 @@ class Session:
         self.journal = Journal(self.database, self._gate, self.budget, self.switch)
         for model in self._wrapped:
             model.journal = self.journal
+            if model.jobs is not None:
+                model.jobs.ledger = RunJobLedger(self.database, self.switch)
         self.opener = QuestionOpener(self.database, ImageStore(folder / IMAGES), self._settings.images)
         self._elapsed_before = totals["elapsed_s"]
         self._began = self._kept = time.monotonic()
@@ -124,6 +127,19 @@ class Session:
         self.tally.total, self.tally.done = status["questions"]["total"], status["questions"]["done"]
         self.tally.paths = {name: status["paths"][name] for name in self.tally.paths}
         self.tally.bands = dict(status["bands"])
+
+    @property
+    def price_shares(self) -> dict[str, float]:
+        """The part of the listed price that calls of each model cost; the larger where it is asked in two ways."""
+        shares: dict[str, float] = {}
+        for model in self._wrapped:
+            shares[model.name] = max(model.price_share, shares.get(model.name, 0.0))
+        return shares
+
+    @property
+    def sends_jobs(self) -> bool:
+        """Whether some calls go out as jobs, whose time nobody can foresee."""
+        return any(model.jobs is not None for model in self._wrapped)
 
     def _journaled(self, model: ChatModel, deadline_s: float | None) -> ChatModel:
         wrapped = JournaledModel(model, deadline_s)

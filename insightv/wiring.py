@@ -24,7 +24,7 @@ T = TypeVar("T")
 Wrap = Callable[[ChatModel, float | None], ChatModel]
 """Puts a model into the journal; the number is the deadline in seconds of a backend that does not keep its own."""
 
-FREE_KEYS = {"base_url", "api_key_env", "backend"}
+FREE_KEYS = {"base_url", "api_key_env", "backend", "mode"}
 """Keys of a role's table that say where a model is reached, not what it answers."""
 
 

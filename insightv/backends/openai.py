@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from insightv.backends.address import Address, addresses_of, key_from, reach_any
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
@@ -262,7 +262,10 @@ def openai(
     connections: int = 1024,
     max_reply_bytes: int = MAX_REPLY_BYTES,
     client: AsyncOpenAI | None = None,
-) -> OpenAIModel:
+    mode: Literal["chat", "batch"] = "chat",
+    gather_s: float = 2.0,
+    poll_s: float = 30.0,
+) -> ChatModel:
     """A model of a chat completions server.
 
     `base_url`: one or several servers of the same model; by default OPENAI_BASE_URL, or the public API. The key is
@@ -270,16 +273,33 @@ def openai(
     is asked for ("json" and "prompt" are for servers without json_schema; the prompts say the format in words too).
     `deadline_s` bounds one call with its tries and waits. `connections` is the most requests at one moment; it should
     not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url.
+    `mode` "batch" sends calls as jobs of the Batch API: one when no call has come for `gather_s`, polled each `poll_s`.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
     amounts = {"deadline_s": deadline_s, "connections": connections, "max_reply_bytes": max_reply_bytes}
+    amounts |= {"gather_s": gather_s, "poll_s": poll_s}
     _check(model, structured, amounts)
+    if mode not in ("chat", "batch"):
+        raise ConfigError(f'mode is {mode!r}; it is "chat" or "batch"')
+    if client is not None and base_url is not None:
+        raise ConfigError("both a client and a base_url are given; the client has its own base_url, leave one out")
+    if mode == "batch":
+        from insightv.backends.batch import batch_model
+
+        return batch_model(
+            model,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            client=client,
+            structured=structured,
+            deadline_s=deadline_s,
+            gather_s=gather_s,
+            poll_s=poll_s,
+        )
     transport: Transport
     if client is not None:
-        if base_url is not None:
-            raise ConfigError("both a client and a base_url are given; the client has its own base_url, leave one out")
         from insightv.backends.sdk import SdkTransport, address_of
 
         addresses = [address_of(client)]

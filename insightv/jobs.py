@@ -1,0 +1,54 @@
+"""Models that send their calls out as jobs, which may take a day, and where such a job is kept meanwhile."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from insightv.interfaces import ChatModel
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """The job that a call was last sent with: our tag, when it was planned (Unix time), and the service's id.
+
+    `job` is None where the process ended between planning the job and keeping its id. `tries` counts how often the call
+    was sent, this job included.
+    """
+
+    tag: str
+    planned_at: float
+    job: str | None
+    tries: int
+
+
+class JobLedger(ABC):
+    """Keeps which call went out with which job; what it has returned from survives the process."""
+
+    @abstractmethod
+    async def plan(self, tag: str, calls: Mapping[bytes, int]) -> None:
+        """Keep that the calls (by key, with the number of their try) are about to be sent as the job `tag`.
+
+        Raises:
+            StopRun: nothing more may be sent.
+        """
+
+    @abstractmethod
+    async def sent(self, tag: str, job: str) -> None:
+        """Keep the service's id of a job."""
+
+    @abstractmethod
+    async def entry(self, key: bytes) -> JobEntry | None:
+        """The job that a call was last planned with."""
+
+
+class JobModel(ChatModel):
+    """A ChatModel that gathers the calls under way into jobs.
+
+    Its calls take no slot of a run, since they wait together, and cost `price_share` of the listed price. In a run,
+    `ledger` is the run's own; a call that is asked again finds its job there.
+    """
+
+    price_share: float = 0.5
+    ledger: JobLedger
