@@ -9,14 +9,14 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx2
 import openai
 
 from insightv.backends.http import Reply
 from insightv.backends.verdicts import Halt, Refused, Setback, of_reply
-from insightv.errors import ModelError
+from insightv.errors import ConfigError, ModelError
 from insightv.redact import Redactor
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 TAG = "insightv"
 """The key of a job's metadata under which it carries our tag."""
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _CLOCKS_APART_S = 3600.0
 
@@ -44,9 +44,13 @@ class BatchService:
         self._deadline_s = deadline_s
 
     async def upload(self, lines: bytes) -> str:
-        """Upload an input file; returns its id."""
+        """Upload an input file; returns its id. Raises ConfigError where the server has no Batch API."""
         file = ("insightv.jsonl", lines, "application/jsonl")
-        return (await self._tried(lambda: self._client.files.create(file=file, purpose="batch"))).id
+        try:
+            return (await self._tried(lambda: self._client.files.create(file=file, purpose="batch"))).id
+        except NoSuchJob:
+            url = self._redactor.clean(str(self._client.base_url))
+            raise ConfigError(f'{url} has no Batch API (404 for its files); leave mode = "batch" out') from None
 
     async def create(self, file: str, tag: str) -> Batch:
         """Create a job; where a try may have gone through without an answer, it is looked for before another."""

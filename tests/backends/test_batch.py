@@ -14,19 +14,19 @@ from insightv.errors import ConfigError, KeyRefused, ModelError, QuotaExhausted
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, question
 from tests.servers.fake_batches import FakeBatchServer, Jobs
-from tests.servers.fake_openai import Settings
+from tests.servers.fake_openai import FakeServer, Settings
 
 Result = TypeVar("Result")
 
 
-def batch_at(server: FakeBatchServer, **options: Any) -> BatchModel:
+def batch_at(server: FakeServer, **options: Any) -> BatchModel:
     quick: dict[str, Any] = {"gather_s": 0.05, "poll_s": 0.01} | options
     model = openai("fake", base_url=server.base_url, mode="batch", **quick)
     assert isinstance(model, BatchModel)
     return model
 
 
-def with_batch(server: FakeBatchServer, work: Callable[[BatchModel], Awaitable[Result]], **options: Any) -> Result:
+def with_batch(server: FakeServer, work: Callable[[BatchModel], Awaitable[Result]], **options: Any) -> Result:
     async def whole() -> Result:
         model = batch_at(server, **options)
         try:
@@ -158,6 +158,8 @@ def test_a_model_that_starts_anew_polls_the_job_that_is_out(forgets: str) -> Non
 def test_what_batches_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="works with one base_url, and 2 are given"):
         openai("fake", base_url=["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"], mode="batch")
+    with FakeServer() as server, pytest.raises(ConfigError, match="has no Batch API"):
+        with_batch(server, lambda model: model.chat(question(), Sampling()))
     with pytest.raises(ConfigError, match="poll_s is 0"):
         openai("fake", base_url="http://127.0.0.1:1/v1", mode="batch", poll_s=0)
     with pytest.raises(ConfigError, match="mode is 'bulk'"):
