@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, overload
 
 from insightv.backends.address import Address, addresses_of, key_from, reach_any
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
@@ -30,6 +30,8 @@ from insightv.redact import Redactor
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+    from insightv.backends.batch import BatchModel
 
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 Result = TypeVar("Result")
@@ -252,7 +254,11 @@ class OpenAIModel(ChatModel):
         return self._slots
 
 
-def openai(
+@overload
+def openai(model: str, *, mode: Literal["chat"] = "chat", **options: Any) -> OpenAIModel: ...
+@overload
+def openai(model: str, *, mode: Literal["batch"], **options: Any) -> BatchModel: ...
+def openai(  # type: ignore[misc]  # the options are those named here
     model: str,
     *,
     base_url: str | list[str] | None = None,
@@ -265,7 +271,7 @@ def openai(
     mode: Literal["chat", "batch"] = "chat",
     gather_s: float = 2.0,
     poll_s: float = 30.0,
-) -> ChatModel:
+) -> OpenAIModel | BatchModel:
     """A model of a chat completions server.
 
     `base_url`: one or several servers of the same model; by default OPENAI_BASE_URL, or the public API. The key is

@@ -21,9 +21,7 @@ Result = TypeVar("Result")
 
 def batch_at(server: FakeServer, **options: Any) -> BatchModel:
     quick: dict[str, Any] = {"gather_s": 0.05, "poll_s": 0.01} | options
-    model = openai("fake", base_url=server.base_url, mode="batch", **quick)
-    assert isinstance(model, BatchModel)
-    return model
+    return openai("fake", base_url=server.base_url, mode="batch", **quick)
 
 
 def with_batch(server: FakeServer, work: Callable[[BatchModel], Awaitable[Result]], **options: Any) -> Result:
@@ -163,4 +161,4 @@ def test_what_batches_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="poll_s is 0"):
         openai("fake", base_url="http://127.0.0.1:1/v1", mode="batch", poll_s=0)
     with pytest.raises(ConfigError, match="mode is 'bulk'"):
-        openai("fake", base_url="http://127.0.0.1:1/v1", mode="bulk")  # type: ignore[arg-type]
+        openai("fake", base_url="http://127.0.0.1:1/v1", mode="bulk")  # type: ignore[call-overload]
