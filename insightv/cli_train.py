@@ -53,7 +53,7 @@ def train(
         for name, folder in found["checkpoints"].items():
             out(f"{name + ' agent':<16} {folder}")
     if found["failed"]:
-        say(f"{found['failed']} paths failed, since their model was not reached; see: insightv status --run {run}")
+        say(f"{found['failed']} paths or held-out questions failed; see: insightv status --run {run} --json")
         raise typer.Exit(4)
 
 

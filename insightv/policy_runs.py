@@ -111,7 +111,7 @@ class PolicyRuns:
     ) -> Result | None:
         """The held-out result of a system whose agents are these checkpoints; None without held-out questions.
 
-        A model `alone` takes the generator's place, as systems of one model have it.
+        A model `alone` takes the generator's place, as systems of one model have it. What failed is tried again.
 
         Raises:
             StopRun: stopped and resumable.
@@ -134,8 +134,10 @@ class PolicyRuns:
             registry=self.registry,
         )
         if (evaluation.folder / RESULT).is_file():  # written last; its name says what it is of
-            return read_result(evaluation.folder)
-        return await self._asked(evaluation, evaluation.arun(watch=self.watch))
+            found = read_result(evaluation.folder)
+            if not any(row.outcome == "failed" for row in found.rows):
+                return found
+        return await self._asked(evaluation, evaluation.arun(retry_failed=True, watch=self.watch))
 
     async def _asked(self, stoppable: _Stoppable, work: Coroutine[Any, Any, T]) -> T:
         self._current = stoppable

@@ -144,7 +144,7 @@ def accuracy_of(result: Result | None) -> dict[str, Any] | None:
     if result is None:
         return None
     found = summary(result.rows)["questions"]
-    names = ("total", "right", "graded", "accuracy", "interval")
+    names = ("total", "right", "graded", "failed", "accuracy", "interval")
     return {**{name: found[name] for name in names}, "evaluation": result.name}
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,7 @@ def _changed(differences: list[str]) -> RunChanged:
     )
 
 
-def _failed(stages: Any) -> int:
+def _failed(stages: Iterable[Mapping[str, Any]]) -> int:
     """Paths whose model was not reached, and held-out questions likewise."""
-    return sum((facts.get("paths") or {}).get("failed", 0) for facts in stages)
+    parts = [facts.get(name) or {} for facts in stages for name in ("paths", "before", "after")]
+    return sum(part.get("failed", 0) for part in parts)

@@ -93,6 +93,7 @@ def test_every_stage_is_done_and_measured(trained: tuple[Path, dict[str, Any]]) 
     for stage in found["stages"]:
         assert stage["before"]["total"] == stage["after"]["total"] == 8
         assert stage["after"]["interval"]
+        assert stage["before"]["failed"] == stage["after"]["failed"] == 0
         assert stage["compared"]["pairs"] == 8
     assert found["failed"] == 0
     for agent in ("reasoning", "summary"):
