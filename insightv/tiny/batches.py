@@ -28,7 +28,8 @@ IMAGE_TOKENS = 78
 ROOM = 270
 """Tokens of conversations behind one picture at most; a conversation that does not fit any more is left out."""
 DESCRIBE = "Describe the chart."
-DRILL = "Work with the chart."
+NO_REASONING = "(There is no reasoning. Answer from the image.)"
+"""What the summary agent is shown in place of a path that has no step."""
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
@@ -39,7 +40,7 @@ class Batch:
 
     `pixels` (b, 3, 84, 84) float32, normalised as the processor does, or None for texts without pictures; `ids`,
     `positions` (b, t) int64; `mask` (b, 1, t, t) bool, true where the row's token sees the column's; `labels` (b, t)
-    int64: the token itself where it is part of a reply, else -100.
+    int64: the token itself where it is part of a reply, else -100; `weights` (b, t) float32: of each label in the loss.
     """
 
     pixels: NDArray[np.float32] | None
@@ -47,6 +48,7 @@ class Batch:
     positions: NDArray[np.int64]
     mask: NDArray[np.bool_]
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
 
 def pixels_of(image: Image.Image) -> NDArray[np.float32]:
@@ -80,20 +82,52 @@ def spoil(chart: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
     return {**chart, "values": values if chart["kind"] == "table" else values[0]}
 
 
-def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
-    """One conversation about `chart` from after the picture; `mode` is "describe", "drill" or a mode token's name."""
+def slip(steps: Sequence[tuple[str, str]], answer: str, rng: random.Random) -> list[tuple[str, str]]:
+    """The steps with another result at the end of the working; as they are where the answer is no number."""
+    if not answer.isdigit():
+        return list(steps)
+    wrong = rng.choice([near for near in range(int(answer) - 2, int(answer) + 3) if near >= 0 and near != int(answer)])
+    ends = ("= ", "That is ", "The answer is ")
+
+    def change(text: str) -> str:
+        for end in ends:
+            text = text.replace(f"{end}{answer}.", f"{end}{wrong}.")
+        return text
+
+    return [(title, change(text)) for title, text in steps]
+
+
+def judged(
+    chart: Mapping[str, Any], kind: str, ask: Mapping[str, Any], rng: random.Random, *, seen: bool
+) -> list[tuple[str, str]]:
+    """The steps of a path to be judged: right, misread (only where the picture is `seen`), or wrong in the working."""
+    roll = rng.random()
+    if roll < 0.4:
+        return tell.steps(chart, kind, ask, rng)
+    if roll < 0.6 and seen:
+        return tell.steps(spoil(chart, rng), kind, ask, rng)
+    if roll < 0.8:
+        return tell.steps(chart, kind, ask, rng, taken=spoil(chart, rng))
+    return slip(tell.steps(chart, kind, ask, rng), asking.answer(chart, kind, ask), rng)
+
+
+def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random, *, seen: bool = True) -> str:
+    """One conversation about `chart` from after the picture; `mode` is "describe", "perceive" or a mode token's name.
+
+    "perceive" is "direct" with questions of perception only.
+
+    Not `seen`: there is no picture, and what is asked has to follow from the text.
+    """
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
-    if mode == "drill":
-        asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.4 else "reasoning", rng) for _ in range(8)]
-        return f"<direct>{DRILL}<bot>{tell.drill(chart, asks, rng)}<eos>"
+    if mode == "perceive":
+        mode, family = "direct", "perception"
     kind, ask = world.make_ask(dict(chart), family, rng)
     question, answer = asking.text(chart, kind, ask, rng), asking.answer(chart, kind, ask)
     if mode == "direct":
         return f"<direct>{question}<bot>{answer}<eos>"
     if mode == "judge":
-        seen = spoil(chart, rng) if rng.random() < 0.5 else chart
-        path = thoughts(tell.steps(seen, kind, ask, rng))
+        path = thoughts(judged(chart, kind, ask, rng, seen=seen)) if not seen or rng.random() < 0.9 else NO_REASONING
         return f"<judge>QUESTION: {question}\n\nREASONING:\n{path}<bot>{answer}<eos>"
     path_steps = tell.steps(chart, kind, ask, rng)
     if mode == "reason":
@@ -120,22 +154,20 @@ def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: r
 
 
 def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Random) -> Batch:
-    """A batch of conversations without pictures ("drill", "steps" or "reason"; several times cheaper than with them).
+    """A batch of conversations without pictures (several times cheaper than with them).
+
+    `modes` are of "steps", "reason" and "judge".
 
     What only the picture could tell, the description at the start, is given; what follows from it is to be learned.
     """
     given, rows = [], []
     for _ in range(size):
         chart, mode = world.chart_of("train", rng), rng.choice(modes)
-        if mode == "drill":
-            asks = [world.make_ask(chart, "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
-            start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
-            text = f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
-        else:
-            family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
-            text = conversation(chart, mode, family, rng)
-            mark, count = ("<eos>", 1) if mode == "steps" else ("### ", 2)
-            start = "".join(part + mark for part in text.split(mark)[:count])
+        family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
+        text = conversation(chart, mode, family, rng, seen=False)
+        read = 1 + any(title in text for title in tell.MORE)
+        mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1), "judge": ("<bot>", 1)}[mode]
+        start = "".join(part + mark for part in text.split(mark)[:count])
         given.append(len(tokenizer(start, add_special_tokens=False)["input_ids"]))
         rows.append([tokenizer(text, add_special_tokens=False)["input_ids"]])
     batch = pack(tokenizer, None, rows)
@@ -147,7 +179,8 @@ def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Rand
 def pack(tokenizer: Any, pixels: NDArray[np.float32] | None, rows: Sequence[Sequence[Sequence[int]]]) -> Batch:
     """Put each row's conversations (token ids, without the picture's) behind the picture's placeholders.
 
-    Without pictures the positions are those that the texts would have behind one.
+    Without pictures the positions are those that the texts would have behind one. A label weighs one over the root of
+    its reply's length: alike, the one token of a direct answer would be lost among the hundred of a path.
     """
     room = 0 if pixels is None else IMAGE_TOKENS
     image, bot, eos = (tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "<bot>", "<eos>"))
@@ -169,4 +202,7 @@ def pack(tokenizer: Any, pixels: NDArray[np.float32] | None, rows: Sequence[Sequ
     mask = shared & np.tril(np.ones((length, length), dtype=bool))
     opened = np.cumsum(ids == bot, axis=1) - (np.cumsum(ids == eos, axis=1) - (ids == eos))
     labels = np.where((opened > 0) & (ids != bot) & (part > 0), ids, -100)
-    return Batch(pixels, ids, positions, mask[:, None], labels)
+    replies = np.cumsum(ids == bot, axis=1) + np.arange(count)[:, None] * (length + 1)
+    lengths = np.bincount(replies[labels != -100], minlength=count * (length + 1))
+    weights = (1 / np.sqrt(np.maximum(lengths[replies], 1))).astype(np.float32)
+    return Batch(pixels, ids, positions, mask[:, None], labels, weights)

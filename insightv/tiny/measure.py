@@ -21,7 +21,7 @@ from insightv.tiny import ask as asking
 from insightv.tiny import batches, claims, draw, model, tell, world
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -207,16 +207,19 @@ def reasoned(player: Player, items: Sequence[world.Item], temperature: float, se
     return {"well formed": _share(formed), "right": _share(right), "right in every step": _share(sound)}
 
 
-def judged(player: Player, items: Sequence[world.Item], wrong: bool) -> float:
-    """Share of right answers of the summary mode behind right (or wrong) paths."""
+def judged(player: Player, items: Sequence[world.Item], fault: str | None = None) -> float:
+    """Share of right answers of the summary mode behind paths that are right, or wrong by `fault`.
+
+    "misread": the path read other values; "slip": it read right and worked with other values.
+    """
     rng, prompts, kept = random.Random(SEED), [], []
     for item in items:
         chart, kind, ask = item.meta["chart"], item.meta["kind"], item.meta["ask"]
-        seen: Mapping[str, Any] = batches.spoil(chart, rng) if wrong else chart
-        if wrong and asking.answer(seen, kind, ask) == item.answer:
+        other = batches.spoil(chart, rng)
+        if fault and asking.answer(other, kind, ask) == item.answer:
             continue
-        path = batches.thoughts(tell.steps(seen, kind, ask, rng))
-        prompts.append(f"<judge>QUESTION: {item.question}\n\nREASONING:\n{path}")
+        steps = tell.steps(other if fault == "misread" else chart, kind, ask, rng, taken=other if fault else None)
+        prompts.append(f"<judge>QUESTION: {item.question}\n\nREASONING:\n{batches.thoughts(steps)}")
         kept.append(item)
     replies = player.play(prompts, _pixels(kept), limit=8)
     return _share([bool(reply) and reply[0] == item.answer for reply, item in zip(replies, kept, strict=True)])
@@ -238,8 +241,9 @@ def measure(folder: Path, n: int = 256) -> dict[str, Any]:
     for temperature in (0.7, 1.0):
         result[f"steps, temperature {temperature}"] = chains(player, items, temperature, 1)
     result["reason, temperature 0.7"] = reasoned(player, items, 0.7, 1)
-    result["judge, right paths"] = judged(player, items, wrong=False)
-    result["judge, wrong paths"] = judged(player, items, wrong=True)
+    result["judge, right paths"] = judged(player, items)
+    for fault in ("misread", "slip"):
+        result[f"judge, wrong paths: {fault}"] = judged(player, items, fault)
     result["parameters"] = sum(value.numel() for value in player.net.parameters())
     result["seconds"] = round(time.monotonic() - started, 1)
     return result

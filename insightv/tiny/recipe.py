@@ -1,8 +1,8 @@
 """Training the embedded models from nothing: `python -m insightv.tiny.recipe` (`make tiny`).
 
-First the model learns to write down every value of a chart and nothing else, until it reads; then everything is mixed.
-Mixed from the start it learns the formats and never the picture. Drills (`tell.drill`), with the picture and then as
-text alone, teach it to find a value in what it has written; mixed steps at the end put the two together.
+First the model learns to write down every value of a chart and nothing else, until it reads; mixed from the start it
+learns the formats and never the picture. Then it looks single values up, and works and judges on text alone, which is
+cheap; mixed steps at the end put all together.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STATE, LOG = "state.pt", "training.jsonl"
+_ASKED = ("perceive", "perceive", "direct", "direct")
 MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "describe": (("describe",),),
+    "look": (("describe", "perceive", "perceive", "perceive", *_ASKED),),
     "mixed": (
-        ("steps", "steps", "direct", "direct", "direct"),
-        ("steps", "reason", "judge", "describe", "direct"),
-        ("steps", "reason", "direct", "direct", "judge"),
+        ("steps", "steps", *_ASKED),
+        ("steps", "judge", *_ASKED),
+        ("steps", "reason", *_ASKED),
+        ("reason", "judge", "describe", *_ASKED),
     ),
-    "drill": (("drill",),),
     "light": (
-        ("direct", "direct", "direct", "describe"),
-        ("direct", "direct", "steps", "describe"),
-        ("direct", "reason", "judge", "describe"),
+        ("describe", *_ASKED),
+        ("steps", *_ASKED),
+        ("reason", "judge", *_ASKED),
     ),
 }
 """Which conversations share a picture, by the mix of a stage."""
-TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("steps", "steps", "reason")}
+TEXTS: dict[str, tuple[str, ...]] = {"text": ("steps", "steps", "reason", "judge")}
 """Mixes of conversations without a picture (`batches.make_texts`)."""
 
 
@@ -72,7 +74,7 @@ def _pictures(inner: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def forward(net: Any, batch: batches.Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss over the reply tokens, and the share of them that came first."""
+    """Weighted mean loss over the reply tokens, and the share of them that came first."""
     inner = net.model
     ids = torch.from_numpy(batch.ids)
     if batch.pixels is None:
@@ -91,7 +93,9 @@ def forward(net: Any, batch: batches.Batch) -> tuple[torch.Tensor, torch.Tensor]
     told = labels != -100
     scores = net.lm_head(states[:, :-1][told]).float()
     right = (scores.argmax(-1) == labels[told]).float().mean()
-    return functional.cross_entropy(scores, labels[told]), right
+    weights = torch.from_numpy(batch.weights)[:, 1:][told]
+    losses = functional.cross_entropy(scores, labels[told], reduction="none")
+    return (losses * weights).sum() / weights.sum(), right
 
 
 @dataclass
@@ -200,21 +204,13 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "reading": (READING,),
     "teacher": (
         READING,
-        Stage("mixed", 855, 8e-4, 5e-5),
-        Stage("drill", 425, 8e-4, 3e-4),
-        Stage("text drill", 475, 8e-4, 2.4e-4),
-        Stage("mixed", 150, 6e-4, 2e-5),
-        Stage("text steps", 240, 1e-3, 3e-4, batch=40),
-        Stage("mixed", 130, 6e-4, 1e-5),
+        Stage("look", 250, 8e-4, 4e-4),
+        Stage("text", 450, 1e-3, 4e-4, batch=40),
+        Stage("mixed", 850, 8e-4, 1e-5),
     ),
-    "base": (READING, Stage("light", 150, 5e-4, 5e-5)),
+    "base": (READING, Stage("light", 200, 6e-4, 2e-5)),
 }
-"""The stages of each model. The embedded two begin with the same reading, which is learned once.
-
-The teacher in the repository was made by these stages with some breaks and changes on the way, which the notes in its
-`training.jsonl` name. The main one: its heads that look back (`model._look_back`) were set before the "text drill",
-where they are set at the start now, and until then the texts had "A is 5" beside "A 5".
-"""
+"""The stages of each model. The embedded two begin with the same reading, which is learned once."""
 
 
 def make(name: str, out: Path, seed: int = 0) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Steps = list[tuple[str, str]]
 
 _READ = ("Read the values", "Look at the chart", "What the picture shows")
-_MORE = ("Read on", "Look at the rest", "The other values")
+MORE = ("Read on", "Look at the rest", "The other values")
 _WORK = ("Work it out", "Use the values", "Think")
 _CHECK = ("Check", "Look again", "Make sure")
 _END = ("Conclusion", "Answer", "Sum up")
@@ -43,9 +43,13 @@ def _list(pairs: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in pairs) + "."
 
 
-def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -> Steps:
-    """Title and content of each step, 2 to 6 of them; the last one states the answer."""
+def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random, *, taken: Chart | None = None) -> Steps:
+    """Title and content of each step, 2 to 6 of them; the last one states the answer.
+
+    `taken` is what the working takes for the chart, where that differs from what was read (a faulty path).
+    """
     path = _opening(chart, rng)
+    chart = taken or chart
     work, check = _working(chart, kind, ask, rng)
     if len(work) > 1 and rng.random() < 0.5:
         path += [(title, text) for title, text in zip(rng.sample(_WORK, len(work)), work, strict=True)]
@@ -61,20 +65,6 @@ def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -
     return path
 
 
-def drill(
-    chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: random.Random, *, described: bool = True
-) -> str:
-    """The workings of many questions (kind and parameters) in a row, most often (if `described`) after the description.
-
-    It is training matter only: nearly every token is a value or name to be looked up, in the text or the picture.
-    """
-    sentences = [describe(chart)] if described and rng.random() < 0.7 else []
-    for kind, ask in asks:
-        work, check = _working(chart, kind, ask, rng)
-        sentences += [*work, check] if rng.random() < 0.3 else work
-    return " ".join(filter(None, sentences))
-
-
 def _opening(chart: Chart, rng: random.Random) -> Steps:
     sentences = _readings(chart)
     if rng.random() < 0.65:
@@ -83,7 +73,7 @@ def _opening(chart: Chart, rng: random.Random) -> Steps:
         pairs = list(asking.cells(chart).items())
         half = (len(pairs) + 1) // 2
         sentences = [_list(pairs[:half]), _list(pairs[half:])]
-    return [(rng.choice(_READ), sentences[0]), (rng.choice(_MORE), " ".join(sentences[1:]))]
+    return [(rng.choice(_READ), sentences[0]), (rng.choice(MORE), " ".join(sentences[1:]))]
 
 
 def _working(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random) -> tuple[list[str], str]:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from insightv.tiny import batches, model, recipe
+from insightv.agents.summary import summary_messages
+from insightv.records import Question, ReasoningPath
+from insightv.tiny import ask as asking
+from insightv.tiny import batches, model, recipe, tell, world
 
 SMALL = model.Shape(64, 2, 64, 2, 128, 32)
 
@@ -33,9 +36,7 @@ def test_only_replies_are_learned(tokenizer: Any) -> None:
         assert set(json.loads(step)) == {"title", "content", "action"}
 
 
-@pytest.mark.parametrize(
-    ("mode", "given"), [("steps", '{"title": "'), ("reason", "<thoughts>\n### "), ("drill", "")], ids=str
-)
+@pytest.mark.parametrize(("mode", "given"), [("steps", '{"title": "'), ("reason", "<thoughts>\n### ")], ids=str)
 def test_texts_are_given_what_only_a_picture_tells(tokenizer: Any, mode: str, given: str) -> None:
     batch = batches.make_texts(tokenizer, [mode], 6, random.Random(1))
     assert batch.pixels is None
@@ -45,6 +46,34 @@ def test_texts_are_given_what_only_a_picture_tells(tokenizer: Any, mode: str, gi
         assert reply.startswith(given)
         assert not text.startswith(reply[: len(given) + 8])
         assert text[-20:] == whole.replace("<final><bot>", "")[-20:]
+
+
+def test_a_short_reply_weighs_more_than_its_length(tokenizer: Any) -> None:
+    rows = [
+        [tokenizer("<direct>A?<bot>5<eos>")["input_ids"], tokenizer("<direct>B?<bot>7 7 7 7 7 7 7<eos>")["input_ids"]]
+    ]
+    batch = batches.pack(tokenizer, None, rows)
+    assert sorted(batch.weights[batch.labels != -100].tolist()) == pytest.approx([8**-0.5] * 8 + [2**-0.5] * 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_slip_is_a_path_that_read_right_and_ends_wrong(seed: int) -> None:
+    rng = random.Random(seed)
+    chart = world.chart_of("train", rng)
+    kind, ask = "sum", asking.pick(chart, "sum", rng)
+    assert ask is not None
+    truth = asking.answer(chart, kind, ask)
+    steps = tell.steps(chart, kind, ask, rng)
+    slipped = batches.slip(steps, truth, rng)
+    assert slipped[0] == steps[0]
+    assert f"The answer is {truth}." in steps[-1][1]
+    assert f"The answer is {truth}." not in slipped[-1][1]
+
+
+def test_the_judge_learns_what_the_summary_agent_is_shown_without_a_path() -> None:
+    question = Question(id="q", question="A?", images=())
+    path = ReasoningPath(question_id="q", index=0, steps=(), status="failed", code="timeout")
+    assert batches.NO_REASONING in str(summary_messages(question, path)[1].content)
 
 
 def test_conversations_of_one_chart_do_not_see_each_other(tokenizer: Any) -> None:
@@ -58,12 +87,12 @@ def test_conversations_of_one_chart_do_not_see_each_other(tokenizer: Any) -> Non
 
 
 def test_a_stopped_training_goes_on(tokenizer: Any, tmp_path: Path) -> None:
-    stages = [recipe.Stage("describe", 2, 1e-3, 1e-4, batch=2), recipe.Stage("text steps", 2, 1e-3, 1e-4, batch=2)]
+    stages = [recipe.Stage("describe", 2, 1e-3, 1e-4, batch=2), recipe.Stage("text", 2, 1e-3, 1e-4, batch=2)]
     processor = model.build_processor(tokenizer)
     recipe.train(model.build_model(tokenizer, SMALL), processor, stages[:1], tmp_path, seed=0)
     recipe.train(model.build_model(tokenizer, SMALL, seed=1), processor, stages, tmp_path, seed=0)
     log = [json.loads(line) for line in (tmp_path / recipe.LOG).read_text("utf-8").splitlines()]
-    assert [row["mix"] for row in log if "mix" in row] == ["describe", "text steps"]
+    assert [row["mix"] for row in log if "mix" in row] == ["describe", "text"]
     assert [(row["stage"], row["step"]) for row in log if "step" in row] == [(1, 2), (2, 2)]
     assert (tmp_path / "model.safetensors").is_file()
 
