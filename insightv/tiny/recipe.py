@@ -213,11 +213,11 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
 """The stages of each model. The embedded two begin with the same reading, which is learned once."""
 
 
-def make(name: str, out: Path, seed: int = 0) -> None:
+def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
     """Make the model `name` in the folder `out / name`, from nothing or from where an earlier call was stopped.
 
-    `teacher` and `base` go on from `out / "reading"`, which has to be there. Their held-out figures are written into
-    `measured.json` beside the log.
+    `teacher` and `base` go on from `out / "reading"`, which has to be there. Their held-out figures, on so many
+    `questions` of each sort, are written into `measured.json` beside the log.
     """
     folder, reading = out / name, out / "reading"
     if name != "reading" and not (folder / STATE).exists():
@@ -231,7 +231,7 @@ def make(name: str, out: Path, seed: int = 0) -> None:
     train(net, processor, RECIPES[name], folder, seed)
     if name != "reading":
         (folder / STATE).unlink()
-        figures = json.dumps(measure.measure(folder), indent=2)
+        figures = json.dumps(measure.measure(folder, questions), indent=2)
         (folder / "measured.json").write_text(figures + "\n", "utf-8")
         print(figures, flush=True)
 
@@ -241,6 +241,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", default=list(RECIPES), help=f"which, in order: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model directories")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=256, help="held-out questions of each sort, to measure")
     options = parser.parse_args()
     for wanted in options.names:
-        make(wanted, options.out, options.seed)
+        make(wanted, options.out, options.seed, options.questions)
