@@ -41,8 +41,8 @@ vllm: venv
 	$(BIN)/pytest -m vllm -rs tests/backends
 
 tiny: venv
-	$(BIN)/python -m insightv.tiny.recipe reading teacher --out build/tiny
-	@echo "the model is in build/tiny/teacher; to ship it, copy it to insightv/tiny/weights/teacher without state.pt"
+	$(BIN)/python -m insightv.tiny.recipe shared teacher base --out build/tiny
+	@echo "the models are in build/tiny/teacher and build/tiny/base; to ship them, copy them to insightv/tiny/weights"
 
 clean:
 	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -37,11 +37,6 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("steps", "reason", *_ASKED),
         ("reason", "judge", "describe", *_ASKED),
     ),
-    "light": (
-        ("describe", *_ASKED),
-        ("steps", *_ASKED),
-        ("reason", "judge", *_ASKED),
-    ),
 }
 """Which conversations share a picture, by the mix of a stage."""
 TEXTS: dict[str, tuple[str, ...]] = {"text": ("steps", "steps", "reason", "judge")}
@@ -199,37 +194,37 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
     return float(loss.detach()), float(right)
 
 
-READING = Stage("describe", 1400, 1e-3, 2e-4)
+SHARED = (
+    Stage("describe", 1400, 1e-3, 2e-4),
+    Stage("look", 250, 8e-4, 4e-4),
+    Stage("text", 450, 1e-3, 4e-4, batch=40),
+    Stage("mixed", 250, 8e-4, 5e-4),
+)
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "reading": (READING,),
-    "teacher": (
-        READING,
-        Stage("look", 250, 8e-4, 4e-4),
-        Stage("text", 450, 1e-3, 4e-4, batch=40),
-        Stage("mixed", 850, 8e-4, 1e-5),
-    ),
-    "base": (READING, Stage("light", 200, 6e-4, 2e-5)),
+    "shared": SHARED,
+    "teacher": (*SHARED, Stage("mixed", 600, 5e-4, 1e-5)),
+    "base": (*SHARED, Stage("mixed", 80, 5e-4, 1e-5)),
 }
-"""The stages of each model. The embedded two begin with the same reading, which is learned once."""
+"""The stages of each model. The two begin with the same ones, which are done once; the base stops early."""
 
 
 def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
     """Make the model `name` in the folder `out / name`, from nothing or from where an earlier call was stopped.
 
-    `teacher` and `base` go on from `out / "reading"`, which has to be there. Their held-out figures, on so many
+    `teacher` and `base` go on from `out / "shared"`, which has to be there. Their held-out figures, on so many
     `questions` of each sort, are written into `measured.json` beside the log.
     """
-    folder, reading = out / name, out / "reading"
-    if name != "reading" and not (folder / STATE).exists():
+    folder, shared = out / name, out / "shared"
+    if name != "shared" and not (folder / STATE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         for kept in (STATE, LOG):
-            shutil.copyfile(reading / kept, folder / kept)
+            shutil.copyfile(shared / kept, folder / kept)
     tokenizer = model.build_tokenizer()
     processor, net = model.build_processor(tokenizer), model.build_model(tokenizer, seed=seed)
     # For the short sequences of the vision tower plain matrix products are faster on a CPU than the fused attention.
     net.model.vision_tower.set_attn_implementation("eager")
     train(net, processor, RECIPES[name], folder, seed)
-    if name != "reading":
+    if name != "shared":
         (folder / STATE).unlink()
         figures = json.dumps(measure.measure(folder, questions), indent=2)
         (folder / "measured.json").write_text(figures + "\n", "utf-8")

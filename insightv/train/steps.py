@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from insightv.errors import InsightvError
@@ -41,7 +42,8 @@ def options(job: Job) -> dict[str, Any]:
         "save_total_limit": None,  # the recorder removes old checkpoints, once the new one is marked
         "seed": s.seed,
         "data_seed": s.seed,
-        "use_cpu": s.device == "cpu",
+        # Without an accelerator transformers refuses bf16 unless it is told that the CPU is meant.
+        "use_cpu": s.device == "cpu" or not torch.accelerator.is_available(),
         "max_length": None,  # TRL's default would cut every row at 1024 tokens; the preflight has checked the lengths
         "report_to": "none",
         "disable_tqdm": True,

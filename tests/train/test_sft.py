@@ -153,6 +153,12 @@ def test_a_place_that_is_not_ours_is_told_before_training(base: Path, reason: Pa
         train_agent(base, reason, base, settings=quick())
 
 
+def test_bfloat16_trains_where_there_is_no_accelerator(base: Path, reason: Path, tmp_path: Path) -> None:
+    """As the paper's preset asks for it, on whatever device there is."""
+    out = train_agent(base, reason, tmp_path / "agent", settings=quick(bf16=True, device="auto", max_steps=1, warmup=0))
+    assert moved(base, out)
+
+
 def test_a_learning_rate_that_moves_nothing_is_told(base: Path, reason: Path, tmp_path: Path) -> None:
     with pytest.raises(InsightvError, match="changed no weight"):
         train_agent(base, reason, tmp_path / "a", settings=quick(method="full", learning_rate=1e-60))
