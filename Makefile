@@ -41,7 +41,7 @@ vllm: venv
 	$(BIN)/pytest -m vllm -rs tests/backends
 
 tiny: venv
-	$(BIN)/python -m insightv.tiny.recipe shared teacher base --out build/tiny
+	$(BIN)/python -m insightv.tiny.recipe reading teacher base --out build/tiny
 	@echo "the models are in build/tiny/teacher and build/tiny/base; to ship them, copy them to insightv/tiny/weights"
 
 clean:
