@@ -35,7 +35,7 @@ from insightv.transcript import to_text
 
 ROWS: dict[str, tuple[str, str]] = {
     "Baseline": ("", "direct"),
-    "Vanilla direct SFT": ("direct", "direct-sft"),
+    "Vanilla direct SFT": ("direct", "direct-cot"),
     "Multi-turn supervised": ("multi-turn", "multi-turn"),
     "Summary agent only": ("summary-only", "summary-only"),
     "Multi-Agent": ("multi-agent", "reasoner"),
@@ -53,11 +53,11 @@ class Size:
     `round_questions` of them are asked again in each round of DPO; `paths` is the number per question everywhere.
     """
 
-    scaling: tuple[int, ...] = (50, 100, 200, 400)
+    scaling: tuple[int, ...] = (30, 60, 120, 240)
     paths: int = 4
-    round_questions: int = 150
-    general: int = 200
-    validation: int = 120
+    round_questions: int = 120
+    general: int = 150
+    validation: int = 100
     heldout: int = 300
 
 
@@ -72,6 +72,7 @@ TRAIN: dict[str, Any] = {
     "learning_rate": 5e-4,
     "batch_size": 16,
     "accumulation": 1,
+    "warmup": 0.0,
     "epochs": 3,
     "preference": {"learning_rate": 2e-5, "epochs": 1, "batch_size": 16},
     "summary": {"epochs": 2},
@@ -205,7 +206,7 @@ def main() -> None:
     began, size, folder = time.monotonic(), SMALL if options.small else Size(), options.out
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # the seeds share the cores
     draw_data(folder, size)
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         pool.submit(teacher_runs, folder, size).result()
         tables = {seed: pool.submit(table_of, folder, size, seed) for seed in options.seeds}
         curves = {seed: pool.submit(curve_of, folder, size, seed) for seed in options.seeds}
