@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check slow chaos mutants vllm vllm-env tiny clean
+.PHONY: venv demo test check slow chaos mutants vllm vllm-env tiny clean paper
 
 venv: .venv/.complete
 
@@ -41,8 +41,11 @@ vllm: venv
 	$(BIN)/pytest -m vllm -rs tests/backends
 
 tiny: venv
-	$(BIN)/python -m insightv.tiny.recipe reading teacher base --out build/tiny
+	$(BIN)/python -m insightv.tiny.recipe shared teacher base --out build/tiny
 	@echo "the models are in build/tiny/teacher and build/tiny/base; to ship them, copy them to insightv/tiny/weights"
+
+paper: venv
+	$(BIN)/python benchmarks/paper.py --out build/paper
 
 clean:
 	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -28,6 +28,7 @@ IMAGE_TOKENS = 78
 ROOM = 270
 """Tokens of conversations behind one picture at most; a conversation that does not fit any more is left out."""
 DESCRIBE = "Describe the chart."
+DRILL = "Work with the chart."
 NO_REASONING = "(There is no reasoning. Answer from the image.)"
 """What the summary agent is shown in place of a path that has no step."""
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -112,14 +113,17 @@ def judged(
 
 
 def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random, *, seen: bool = True) -> str:
-    """One conversation about `chart` from after the picture; `mode` is "describe", "perceive" or a mode token's name.
+    """One conversation about `chart` from after the picture.
 
-    "perceive" is "direct" with questions of perception only.
+    `mode` is "describe", "drill", "perceive" ("direct" with questions of perception only) or a mode token's name.
 
     Not `seen`: there is no picture, and what is asked has to follow from the text.
     """
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
+    if mode == "drill":
+        asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.4 else "reasoning", rng) for _ in range(8)]
+        return f"<direct>{DRILL}<bot>{tell.drill(chart, asks, rng)}<eos>"
     if mode == "perceive":
         mode, family = "direct", "perception"
     kind, ask = world.make_ask(dict(chart), family, rng)
@@ -156,24 +160,33 @@ def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: r
 def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Random) -> Batch:
     """A batch of conversations without pictures (several times cheaper than with them).
 
-    `modes` are of "steps", "reason" and "judge".
+    `modes` are of "drill", "steps", "reason" and "judge".
 
     What only the picture could tell, the description at the start, is given; what follows from it is to be learned.
     """
     given, rows = [], []
     for _ in range(size):
         chart, mode = world.chart_of("train", rng), rng.choice(modes)
-        family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
-        text = conversation(chart, mode, family, rng, seen=False)
-        read = 1 + any(title in text for title in tell.MORE)
-        mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1), "judge": ("<bot>", 1)}[mode]
-        start = "".join(part + mark for part in text.split(mark)[:count])
+        start, text = _begun(chart, mode, rng)
         given.append(len(tokenizer(start, add_special_tokens=False)["input_ids"]))
         rows.append([tokenizer(text, add_special_tokens=False)["input_ids"]])
     batch = pack(tokenizer, None, rows)
     for labels, count in zip(batch.labels, given, strict=True):
         labels[:count] = -100
     return batch
+
+
+def _begun(chart: Mapping[str, Any], mode: str, rng: random.Random) -> tuple[str, str]:
+    """The part of a conversation without a picture that is given, and the whole."""
+    if mode == "drill":
+        asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
+        start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
+        return start, f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
+    family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
+    text = conversation(chart, mode, family, rng, seen=False)
+    read = 1 + any(title in text for title in tell.MORE)
+    mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1), "judge": ("<bot>", 1)}[mode]
+    return "".join(part + mark for part in text.split(mark)[:count]), text
 
 
 def pack(tokenizer: Any, pixels: NDArray[np.float32] | None, rows: Sequence[Sequence[Sequence[int]]]) -> Batch:

@@ -1,8 +1,9 @@
 """Training the embedded models from nothing: `python -m insightv.tiny.recipe` (`make tiny`).
 
 First the model learns to write down every value of a chart and nothing else, until it reads; mixed from the start it
-learns the formats and never the picture. Then it looks single values up, and works and judges on text alone, which is
-cheap; mixed steps at the end put all together.
+learns the formats and never the picture. Drills (`tell.drill`), with the picture and then as text alone, teach it to
+find a value in what it has written; mixed steps put the two together. Last, replies of all lengths are weighed alike:
+the teacher learns to answer and judge at once, too, and the base to describe and answer only.
 """
 
 from __future__ import annotations
@@ -30,34 +31,38 @@ STATE, LOG = "state.pt", "training.jsonl"
 _ASKED = ("perceive", "perceive", "direct", "direct")
 MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "describe": (("describe",),),
-    "look": (("describe", "perceive", "perceive", "perceive", *_ASKED),),
     "mixed": (
+        ("steps", "steps", "direct", "direct", "direct"),
+        ("steps", "reason", "judge", "describe", "direct"),
+        ("steps", "reason", "direct", "direct", "judge"),
+    ),
+    "drill": (("drill",),),
+    "asked": (
         ("steps", "steps", *_ASKED),
         ("steps", "judge", *_ASKED),
         ("steps", "reason", *_ASKED),
         ("reason", "judge", "describe", *_ASKED),
     ),
-    "light": (
-        ("describe", *_ASKED),
-        ("describe", *_ASKED),
-        ("steps", "judge", "perceive", "direct"),
-        ("reason", "judge", "perceive", "direct"),
-    ),
+    "described": (("describe", *_ASKED),),
 }
 """Which conversations share a picture, by the mix of a stage."""
-TEXTS: dict[str, tuple[str, ...]] = {"text": ("steps", "steps", "reason", "judge")}
+TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("steps", "steps", "reason")}
 """Mixes of conversations without a picture (`batches.make_texts`)."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: `steps` batches of `batch` charts, the learning rate falling from `high` to `low`."""
+    """A stretch of training: `steps` batches of `batch` charts, the learning rate falling from `high` to `low`.
+
+    `alike`: every reply weighs by the root of its length; else every token weighs the same.
+    """
 
     mix: str
     steps: int
     high: float
     low: float
     batch: int = 32
+    alike: bool = False
 
 
 def _pictures(inner: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -74,8 +79,8 @@ def _pictures(inner: Any, pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat([patches, tile], dim=1)
 
 
-def forward(net: Any, batch: batches.Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted mean loss over the reply tokens, and the share of them that came first."""
+def forward(net: Any, batch: batches.Batch, alike: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss over the reply tokens (weighed as `Stage.alike` says), and the share of them that came first."""
     inner = net.model
     ids = torch.from_numpy(batch.ids)
     if batch.pixels is None:
@@ -94,8 +99,8 @@ def forward(net: Any, batch: batches.Batch) -> tuple[torch.Tensor, torch.Tensor]
     told = labels != -100
     scores = net.lm_head(states[:, :-1][told]).float()
     right = (scores.argmax(-1) == labels[told]).float().mean()
-    weights = torch.from_numpy(batch.weights)[:, 1:][told]
     losses = functional.cross_entropy(scores, labels[told], reduction="none")
+    weights = torch.from_numpy(batch.weights)[:, 1:][told] if alike else torch.ones_like(losses)
     return (losses * weights).sum() / weights.sum(), right
 
 
@@ -171,7 +176,7 @@ def _stage(
         rate = stage.low + (stage.high - stage.low) * (1 + math.cos(math.pi * step / stage.steps)) / 2
         for group in progress.optimizer.param_groups:
             group["lr"] = rate * min(1.0, step / 50)
-        loss, right = update(progress.net, progress.optimizer, batch)
+        loss, right = update(progress.net, progress.optimizer, batch, stage.alike)
         progress.step, progress.seconds = step, before + time.monotonic() - began
         if step % 25 == 0 or step == stage.steps:
             row = {"stage": number, "step": step, "loss": round(loss, 4), "right": round(right, 4)}
@@ -189,10 +194,12 @@ def _write(log: TextIO, row: dict[str, Any]) -> None:
     print(line, flush=True)
 
 
-def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> tuple[float, float]:
+def update(
+    net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch, alike: bool = False
+) -> tuple[float, float]:
     """One step of the optimizer; the loss and the share of reply tokens that were right."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, right = forward(net, batch)
+        loss, right = forward(net, batch, alike)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -200,46 +207,47 @@ def update(net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch) -> 
     return float(loss.detach()), float(right)
 
 
-READING = Stage("describe", 1400, 1e-3, 2e-4)
+SHARED = (
+    Stage("describe", 1400, 1e-3, 2e-4),
+    Stage("mixed", 855, 8e-4, 5e-5),
+    Stage("drill", 425, 8e-4, 3e-4),
+    Stage("text drill", 475, 8e-4, 2.4e-4),
+    Stage("mixed", 150, 6e-4, 2e-5),
+    Stage("text steps", 240, 1e-3, 3e-4, batch=40),
+    Stage("mixed", 130, 6e-4, 1e-5),
+)
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "reading": (READING,),
-    "teacher": (
-        READING,
-        Stage("look", 250, 8e-4, 4e-4),
-        Stage("text", 450, 1e-3, 4e-4, batch=40),
-        Stage("mixed", 250, 8e-4, 5e-4),
-        Stage("mixed", 600, 5e-4, 1e-5),
-    ),
-    "base": (
-        READING,
-        Stage("describe", 800, 7e-4, 5e-5),
-        Stage("text", 200, 8e-4, 3e-4, batch=40),
-        Stage("light", 200, 5e-4, 1e-5),
-    ),
+    "shared": SHARED,
+    "teacher": (*SHARED, Stage("asked", 220, 5e-4, 1e-5, alike=True)),
+    "base": (*SHARED, Stage("described", 150, 6e-4, 1e-5, alike=True)),
 }
-"""The stages of each model. Both begin with the same reading, which is done once.
+"""The stages of each model. The two begin with the same ones, which are done once.
 
-The base goes on to read better and reasons little: it describes well and reasons badly, as the paper finds models to.
+The models in the repository were made by these stages with some breaks and changes on the way, which the notes in their
+`training.jsonl` name. The main one: the heads that look back (`model._look_back`) were set before the "text drill",
+where they are set at the start now, and until then the texts had "A is 5" beside "A 5". Heads that were set at the
+start and had nothing to look for through a long reading are of little use later; a recipe that reads first and works
+after wants them tested (docs/decisions.md).
 """
 
 
 def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
     """Make the model `name` in the folder `out / name`, from nothing or from where an earlier call was stopped.
 
-    `teacher` and `base` go on from `out / "reading"`, which has to be there. Their held-out figures, on so many
+    `teacher` and `base` go on from `out / "shared"`, which has to be there. Their held-out figures, on so many
     `questions` of each sort, are written into `measured.json` beside the log.
     """
-    folder, reading = out / name, out / "reading"
-    if name != "reading" and not (folder / STATE).exists():
+    folder, shared = out / name, out / "shared"
+    if name != "shared" and not (folder / STATE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         for kept in (STATE, LOG):
-            shutil.copyfile(reading / kept, folder / kept)
+            shutil.copyfile(shared / kept, folder / kept)
     tokenizer = model.build_tokenizer()
     processor, net = model.build_processor(tokenizer), model.build_model(tokenizer, seed=seed)
     # For the short sequences of the vision tower plain matrix products are faster on a CPU than the fused attention.
     net.model.vision_tower.set_attn_implementation("eager")
     train(net, processor, RECIPES[name], folder, seed)
-    if name != "reading":
+    if name != "shared":
         (folder / STATE).unlink()
         figures = json.dumps(measure.measure(folder, questions), indent=2)
         (folder / "measured.json").write_text(figures + "\n", "utf-8")

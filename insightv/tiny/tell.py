@@ -65,6 +65,20 @@ def steps(chart: Chart, kind: str, ask: Mapping[str, Any], rng: random.Random, *
     return path
 
 
+def drill(
+    chart: Chart, asks: Sequence[tuple[str, Mapping[str, Any]]], rng: random.Random, *, described: bool = True
+) -> str:
+    """The workings of many questions (kind and parameters) in a row, most often (if `described`) after the description.
+
+    It is training matter only: nearly every token is a value or name to be looked up, in the text or the picture.
+    """
+    sentences = [describe(chart)] if described and rng.random() < 0.7 else []
+    for kind, ask in asks:
+        work, check = _working(chart, kind, ask, rng)
+        sentences += [*work, check] if rng.random() < 0.3 else work
+    return " ".join(filter(None, sentences))
+
+
 def _opening(chart: Chart, rng: random.Random) -> Steps:
     sentences = _readings(chart)
     if rng.random() < 0.65:

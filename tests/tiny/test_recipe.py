@@ -36,7 +36,9 @@ def test_only_replies_are_learned(tokenizer: Any) -> None:
         assert set(json.loads(step)) == {"title", "content", "action"}
 
 
-@pytest.mark.parametrize(("mode", "given"), [("steps", '{"title": "'), ("reason", "<thoughts>\n### ")], ids=str)
+@pytest.mark.parametrize(
+    ("mode", "given"), [("steps", '{"title": "'), ("reason", "<thoughts>\n### "), ("drill", "")], ids=str
+)
 def test_texts_are_given_what_only_a_picture_tells(tokenizer: Any, mode: str, given: str) -> None:
     batch = batches.make_texts(tokenizer, [mode], 6, random.Random(1))
     assert batch.pixels is None
@@ -87,12 +89,12 @@ def test_conversations_of_one_chart_do_not_see_each_other(tokenizer: Any) -> Non
 
 
 def test_a_stopped_training_goes_on(tokenizer: Any, tmp_path: Path) -> None:
-    stages = [recipe.Stage("describe", 2, 1e-3, 1e-4, batch=2), recipe.Stage("text", 2, 1e-3, 1e-4, batch=2)]
+    stages = [recipe.Stage("describe", 2, 1e-3, 1e-4, batch=2), recipe.Stage("text steps", 2, 1e-3, 1e-4, batch=2)]
     processor = model.build_processor(tokenizer)
     recipe.train(model.build_model(tokenizer, SMALL), processor, stages[:1], tmp_path, seed=0)
     recipe.train(model.build_model(tokenizer, SMALL, seed=1), processor, stages, tmp_path, seed=0)
     log = [json.loads(line) for line in (tmp_path / recipe.LOG).read_text("utf-8").splitlines()]
-    assert [row["mix"] for row in log if "mix" in row] == ["describe", "text"]
+    assert [row["mix"] for row in log if "mix" in row] == ["describe", "text steps"]
     assert [(row["stage"], row["step"]) for row in log if "step" in row] == [(1, 2), (2, 2)]
     assert (tmp_path / "model.safetensors").is_file()
 
