@@ -179,10 +179,10 @@ def test_a_run_without_a_finished_question_says_so(browser: Browser, tmp_path: P
 @pytest.mark.timeout(600)
 def test_ten_thousand_paths_open_in_under_three_seconds(browser: Browser, tmp_path: Path) -> None:
     run = build(tmp_path / "run", questions(tmp_path / "images", 2500), size=320)
-    made = write_report(run)
+    made = write_report(run, most_bytes=60_000_000)
     assert made.shown_paths == 10_000
     assert made.shown_pictures == 2500
-    assert 10_000_000 < made.bytes < 21_000_000
+    assert 20_000_000 < made.bytes < 60_000_000
     page = opened(browser, run / "report.html")
     # The page's own clock, and the processor time that it took: other work on the machine is not the page's doing.
     waited, worked = page.run(f"Number({READY}) / 1000"), page.metrics()["ProcessTime"]
