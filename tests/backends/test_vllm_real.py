@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from insightv.backends.vllm_engine import Engine
 from insightv.doors import blocking
 from insightv.interfaces import ChatModel
 from insightv.reasoner import opened_question
-from insightv.records import Completion, Message, Question, Sampling, Schema
+from insightv.records import Completion, Message, Question, ReasoningPath, Sampling, Schema
 from insightv.tiny.world import make_questions
 from tests.backends import tiny_vlm
 from tests.servers.fake_vllm import ROOT, alive
@@ -199,22 +199,37 @@ def test_an_adapter_of_a_later_round_is_loaded_while_it_runs(served: dict[str, V
     blocking(model.aclose())
 
 
+class Killing(ChatModel):
+    """The model, whose engine's core is killed when the second reply has come: every chain has more to ask."""
+
+    def __init__(self, model: VllmModel, core: int) -> None:
+        self.name = model.name
+        self._model = model
+        self._core = core
+        self._replies = 0
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        found = await self._model.chat(messages, sampling, n=n, schema=schema)
+        self._replies += 1
+        if self._replies == 2:
+            os.kill(self._core, signal.SIGKILL)
+        return found
+
+
 def test_a_kill_of_the_engine_in_mid_chain_costs_no_path(served: dict[str, VllmModel]) -> None:
     engine = served["base"].engine
     before = processes(engine)
+    core = next(pid for pid, name in before.items() if "EngineCore" in name)
     image, question = opened()
-    generator = ProgressiveGenerator(served["base"], max_steps=6, max_tokens=96, temperature=0.8)
+    model = Killing(served["base"], core)
+    generator = ProgressiveGenerator(model, max_steps=6, max_tokens=96, temperature=0.8)
 
-    async def killed() -> Any:
-        asked = await opened_question(image, question)
-        work = asyncio.create_task(generator.generate(asked, 6))
-        await asyncio.sleep(1.0)
-        assert not work.done()
-        core = next(pid for pid, name in before.items() if "EngineCore" in name)
-        os.kill(core, signal.SIGKILL)
-        return await work
+    async def written() -> list[ReasoningPath]:
+        return await generator.generate(await opened_question(image, question), 6)
 
-    paths = blocking(killed())
+    paths = blocking(written())
     assert engine.deaths == 1
     assert [path.status for path in paths].count("ok") >= 4
     assert not any(path.status == "failed" for path in paths)
