@@ -35,7 +35,8 @@ import aiohttp
 
 from insightv.agents.reasoning import ThoughtsReasoner, reasoning_messages
 from insightv.agents.summary import summary_messages
-from insightv.backends.openai import OpenAIModel, openai
+from insightv.backends.chat_completions import OpenAIModel
+from insightv.backends.openai import openai
 from insightv.events import StepStarted
 from insightv.reasoner import Reasoner, opened_question
 from insightv.records import Picture, Question, ReasoningPath, Sampling

@@ -88,7 +88,7 @@ def demo(
     heldout: Annotated[int, typer.Option(help="How many held-out questions.", min=4, max=2000)] = 100,
     train: Annotated[bool, typer.Option(help="Train both agents too, which takes minutes.")] = False,
 ) -> None:
-    """Build a run of chart questions with the embedded model, train both agents on it, and show what came out."""
+    """Build a run of chart questions with the embedded model and show what came out; with --train, train on it too."""
     from insightv.demo import SEED, ask_both_agents, demo_settings, describe_training, show_run, write_demo_questions
     from insightv.pipeline import Pipeline
     from insightv.progress import EvaluationDisplay, ProgressDisplay

@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 
 def demo_settings(paths: int, heldout: Path | None = None) -> Settings:
-    """The demo's settings: embedded models, answers by rule, steps checked against the chart; a short training."""
+    """The demo's settings: embedded models, answers by rule, steps checked against the chart, a short training."""
     return check_settings(
         {
             "seed": SEED,

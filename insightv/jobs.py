@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,30 @@ class JobLedger(ABC):
     @abstractmethod
     async def entry(self, key: bytes) -> JobEntry | None:
         """The job that a call was last planned with."""
+
+
+class MemoryLedger(JobLedger):
+    """Keeps jobs as long as the process lives, for a model outside a run."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, tuple[float, str | None]] = {}
+        self._calls: dict[bytes, tuple[str, int]] = {}
+
+    async def plan(self, tag: str, calls: Mapping[bytes, int]) -> None:
+        """See `JobLedger.plan`."""
+        self._jobs[tag] = (time.time(), None)
+        self._calls |= {key: (tag, tries) for key, tries in calls.items()}
+
+    async def sent(self, tag: str, job: str) -> None:
+        """See `JobLedger.sent`."""
+        self._jobs[tag] = (self._jobs[tag][0], job)
+
+    async def entry(self, key: bytes) -> JobEntry | None:
+        """See `JobLedger.entry`."""
+        if key not in self._calls:
+            return None
+        tag, tries = self._calls[key]
+        return JobEntry(tag, *self._jobs[tag], tries)
 
 
 class JobModel(ChatModel):

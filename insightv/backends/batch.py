@@ -11,26 +11,23 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from insightv.backends.address import Address, addresses_of, key_from, reach_any
+from insightv.backends.address import Address, reach_any
+from insightv.backends.batch_outcome import Outcome, failures, rows_of, verdict_of
 from insightv.backends.batch_service import ENDPOINT, BatchService, NoSuchJob
-from insightv.backends.http import Reply
-from insightv.backends.verdicts import Answered, Halt, Refused, Setback, Verdict, of_reply
+from insightv.backends.verdicts import Answered, Halt, Refused, of_reply
 from insightv.backends.wire import Structured, request_body
 from insightv.callkey import call_key
-from insightv.errors import ConfigError, ModelError, ModelUnknown, QuotaExhausted, StopRun
-from insightv.jobs import JobEntry, JobLedger, JobModel
+from insightv.errors import ConfigError, ModelError, StopRun
+from insightv.jobs import JobEntry, JobModel, MemoryLedger
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.redact import Redactor
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types import Batch
 
 log = logging.getLogger("insightv.openai")
 
@@ -42,32 +39,6 @@ LONGEST_S = 30 * 3600.0
 """A job that is not over by then, six hours after its window of 24, is given up."""
 _LONGEST_GATHER = 15
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_ENQUEUED = frozenset({"token_limit_exceeded", "too_many_enqueued_requests"})
-
-
-class MemoryLedger(JobLedger):
-    """Keeps jobs as long as the process lives, for a model outside a run."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[str, tuple[float, str | None]] = {}
-        self._calls: dict[bytes, tuple[str, int]] = {}
-
-    async def plan(self, tag: str, calls: Mapping[bytes, int]) -> None:
-        """See `JobLedger.plan`."""
-        self._jobs[tag] = (time.time(), None)
-        self._calls |= {key: (tag, tries) for key, tries in calls.items()}
-
-    async def sent(self, tag: str, job: str) -> None:
-        """See `JobLedger.sent`."""
-        self._jobs[tag] = (self._jobs[tag][0], job)
-
-    async def entry(self, key: bytes) -> JobEntry | None:
-        """See `JobLedger.entry`."""
-        if key not in self._calls:
-            return None
-        tag, tries = self._calls[key]
-        return JobEntry(tag, *self._jobs[tag], tries)
 
 
 @dataclass(eq=False)
@@ -84,48 +55,42 @@ class _Call:
         return 200 + sum(map(len, self.body))
 
 
-@dataclass
-class _Outcome:
-    """A job that is over: its status, its rows by call, and what its validation found, by line where it says one."""
-
-    status: str
-    rows: dict[bytes, Reply] = field(default_factory=dict)
-    lines: dict[int, str] = field(default_factory=dict)
-    codes: frozenset[str] = frozenset()
-    text: str = ""
-    order: tuple[bytes, ...] = ()
-
-
 @dataclass(eq=False)
 class _Job:
     """A job that is out: its outcome to come, and how many calls wait for it."""
 
-    outcome: asyncio.Task[_Outcome]
+    outcome: asyncio.Task[Outcome]
     asking: int = 0
 
 
 class BatchModel(JobModel):
-    """A model of one Batch API. `gather_s` is the pause in arrivals that closes a job, `poll_s` that between polls."""
+    """A model of one Batch API. `gather_s` is the pause in arrivals that closes a job, `poll_s` that between polls.
+
+    Raises:
+        ConfigError: there is more than one address.
+    """
 
     def __init__(
         self,
         model: str,
         *,
-        address: Address,
+        addresses: Sequence[Address],
         client: AsyncOpenAI | None,
         structured: Structured,
         deadline_s: float,
         gather_s: float,
         poll_s: float,
     ) -> None:
+        if len(addresses) > 1:
+            raise ConfigError(f'mode = "batch" works with one base_url, and {len(addresses)} are given; leave one')
         self.name = f"openai/{model}"
         self.ledger = MemoryLedger()
         self._model = model
-        self._address = address
+        self._address = addresses[0]
         self._client = client
         self._structured: Structured = structured
         self._deadline_s, self._gather_s, self._poll_s = deadline_s, gather_s, poll_s
-        self._redactor = Redactor(address.secrets)
+        self._redactor = Redactor(self._address.secrets)
         self._made: BatchService | None = None
         self._waiting: list[_Call] = []
         self._gathering: asyncio.Task[None] | None = None
@@ -152,7 +117,7 @@ class BatchModel(JobModel):
         for _ in range(MOST_TRIES):
             usage += Usage(requests=1)
             outcome = await self._sent(_Call(key, body, usage.requests))
-            verdict = self._verdict(outcome, key, n)
+            verdict = verdict_of(outcome, key, n, self._redactor)
             if isinstance(verdict, Answered):
                 return _counted(verdict, usage)
             if isinstance(verdict, Halt):
@@ -179,7 +144,7 @@ class BatchModel(JobModel):
             await self._made.aclose()
         self._made = None
 
-    async def _sent(self, call: _Call) -> _Outcome:
+    async def _sent(self, call: _Call) -> Outcome:
         """Join the calls that wait, and wait for the job that they become."""
         self._waiting.append(call)
         if self._gathering is None or self._gathering.done():
@@ -220,13 +185,13 @@ class BatchModel(JobModel):
             if not call.job.done():
                 call.job.set_result(job)
 
-    def _out(self, tag: str, work: Coroutine[Any, Any, _Outcome]) -> _Job:
+    def _out(self, tag: str, work: Coroutine[Any, Any, Outcome]) -> _Job:
         self._jobs[tag] = job = _Job(asyncio.create_task(work))
         # Whoever asked may be gone by then; the error is seen anyway, for the job is asked for again on resume.
         job.outcome.add_done_callback(lambda task: task.cancelled() or task.exception())
         return job
 
-    async def _run(self, tag: str, calls: Sequence[_Call]) -> _Outcome:
+    async def _run(self, tag: str, calls: Sequence[_Call]) -> Outcome:
         await self.ledger.plan(tag, {call.key: call.tries for call in calls})
         lines = b"".join(piece for call in calls for piece in _line(call))
         job = (await self._service.create(await self._service.upload(lines), tag)).id
@@ -240,12 +205,12 @@ class BatchModel(JobModel):
         """A job that an earlier process has planned."""
         return self._jobs.get(entry.tag) or self._out(entry.tag, self._resumed(entry))
 
-    async def _resumed(self, entry: JobEntry) -> _Outcome:
+    async def _resumed(self, entry: JobEntry) -> Outcome:
         job = entry.job
         if job is None:
             found = await self._service.find(entry.tag, entry.planned_at)
             if found is None:
-                return _Outcome("unsent")
+                return Outcome("unsent")
             job = found.id
             await self.ledger.sent(entry.tag, job)
         log.info("batch job %s is polled again", job)
@@ -253,9 +218,9 @@ class BatchModel(JobModel):
             return await self._finished(job)
         except NoSuchJob:
             log.warning("the service does not know batch job %s any more: its calls are sent anew", job)
-            return _Outcome("gone")
+            return Outcome("gone")
 
-    async def _over(self, job: _Job) -> _Outcome:
+    async def _over(self, job: _Job) -> Outcome:
         """The outcome of a job; it is let go of when nobody asks any more."""
         job.asking += 1
         try:
@@ -267,7 +232,7 @@ class BatchModel(JobModel):
             if not job.asking and job.outcome.done():
                 self._jobs = {tag: other for tag, other in self._jobs.items() if other is not job}
 
-    async def _finished(self, job: str) -> _Outcome:
+    async def _finished(self, job: str) -> Outcome:
         while True:
             batch = await self._service.poll(job)
             if batch.status in _OVER:
@@ -276,29 +241,11 @@ class BatchModel(JobModel):
                 raise ModelError("timeout", f"batch job {job} is still {batch.status} after {LONGEST_S / 3600:g} hours")
             await asyncio.sleep(self._poll_s)
         log.info("batch job %s is %s: %s", job, batch.status, batch.request_counts)
-        outcome = _failures(batch)
+        outcome = failures(batch)
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
-                outcome.rows |= _rows(await self._service.download(file))
+                outcome.rows |= rows_of(await self._service.download(file))
         return outcome
-
-    def _verdict(self, outcome: _Outcome, key: bytes, n: int) -> Verdict:
-        """What a job says of one of its calls."""
-        if key in outcome.rows:
-            return of_reply(outcome.rows[key], n, self._redactor)
-        text = self._redactor.clean(outcome.text, 500)
-        if outcome.status == "cancelled":
-            return Refused("batch_cancelled", "the batch job was cancelled; to send its calls again: --retry-failed")
-        if outcome.status != "failed" or outcome.codes & _ENQUEUED:
-            return Setback(outcome.status, f"batch_{outcome.status}", f"the job is {outcome.status} {text}", "up")
-        if outcome.codes & _QUOTA:
-            return Halt(QuotaExhausted, text)
-        if "model_not_found" in outcome.codes:
-            return Halt(ModelUnknown, text)
-        place = outcome.order.index(key) + 1 if key in outcome.order else 0
-        if outcome.lines and place not in outcome.lines:
-            return Setback("failed", "batch_failed", f"other calls of the job were refused: {text}", "up")
-        return Refused("bad_request", f"the batch service refused the job: {outcome.lines.get(place) or text}")
 
     @property
     def _service(self) -> BatchService:
@@ -310,31 +257,6 @@ class BatchModel(JobModel):
 def _line(call: _Call) -> tuple[bytes, ...]:
     head = b'{"custom_id":"%s","method":"POST","url":"%s","body":' % (call.key.hex().encode(), ENDPOINT.encode())
     return (head, *call.body, b"}\n")
-
-
-def _rows(lines: bytes) -> dict[bytes, Reply]:
-    """The replies of an output or error file by call; a line that cannot be read is a call without a reply."""
-    rows: dict[bytes, Reply] = {}
-    for line in lines.splitlines():
-        try:
-            form = orjson.loads(line)
-            key, response = bytes.fromhex(form["custom_id"]), form.get("response")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-        if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-            rows[key] = Reply(response["status_code"], {}, orjson.dumps(response.get("body")))
-    return rows
-
-
-def _failures(batch: Batch) -> _Outcome:
-    """A job's outcome without its rows: what its validation found, by line where it says one."""
-    errors = (batch.errors.data or []) if batch.errors else []
-    return _Outcome(
-        batch.status,
-        lines={error.line: error.message or "" for error in errors if error.line is not None},
-        codes=frozenset(error.code for error in errors if error.code),
-        text="; ".join(f"{error.code}: {error.message}" for error in errors[:5]),
-    )
 
 
 def _counted(verdict: Answered, usage: Usage) -> list[Completion]:
@@ -354,34 +276,3 @@ def _client_for(address: Address) -> AsyncOpenAI:
     http = DefaultAsyncHttpxClient(follow_redirects=False, trust_env=False)
     key = "none"
     return AsyncOpenAI(base_url=address.url, api_key=key, default_headers=address.headers, http_client=http)
-
-
-def batch_model(
-    model: str,
-    *,
-    base_url: str | list[str] | None,
-    api_key_env: str,
-    client: AsyncOpenAI | None,
-    structured: Structured,
-    deadline_s: float,
-    gather_s: float,
-    poll_s: float,
-) -> BatchModel:
-    """See `insightv.backends.openai.openai`. Raises ConfigError."""
-    if client is not None:
-        from insightv.backends.sdk import address_of
-
-        addresses = [address_of(client)]
-    else:
-        addresses = addresses_of(base_url, key_from(api_key_env), api_key_env)
-    if len(addresses) > 1:
-        raise ConfigError(f'mode = "batch" works with one base_url, and {len(addresses)} are given; leave one')
-    return BatchModel(
-        model,
-        address=addresses[0],
-        client=client,
-        structured=structured,
-        deadline_s=deadline_s,
-        gather_s=gather_s,
-        poll_s=poll_s,
-    )

@@ -3,7 +3,7 @@
     reasoning, summary = vllm("checkpoints/reasoning/adapter"), vllm("checkpoints/summary/adapter")   # one server
 
 Models of the same base, and adapters on it, share one server. What is asked and answered goes through the `openai`
-backend; `vllm_engine` owns the process, `vllm_source` knows what a name stands for.
+backend; `vllm_engine` owns the process, `vllm_sharing` says who shares it, `vllm_source` knows what a name stands for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from insightv.backends.address import Address
+from insightv.backends.chat_completions import MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.http import AiohttpTransport
-from insightv.backends.openai import MAX_REPLY_BYTES, OpenAIModel
-from insightv.backends.vllm_engine import Engine, Launch, join, leave
+from insightv.backends.vllm_engine import Engine, Launch
+from insightv.backends.vllm_sharing import join, leave
 from insightv.backends.vllm_source import Source, source_of
 from insightv.backends.wire import Structured
 from insightv.errors import ConfigError, ModelError

@@ -1,12 +1,11 @@
 """A `vllm serve`: started, watched, started again and stopped. It knows no chat, only the process and its adapters.
 
-A thread of its own owns the process. Models ask `ready` before a call; those of equal `Launch` share one engine.
+A thread of its own owns the process. Models ask `ready` before a call; `vllm_sharing` says which share one engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import http.client
 import json
 import logging
@@ -306,38 +305,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-_engines: dict[Launch, tuple[Engine, int]] = {}
-_engines_lock = threading.Lock()
-
-
-def join(launch: Launch, adapter: Adapter | None, log_folder: str | None) -> Engine:
-    """The engine of this launch, shared by all who ask for it; each of them leaves it once."""
-    with _engines_lock:
-        engine, users = _engines.get(launch) or (Engine(launch, log_folder), 0)
-        if engine.fault is not None:
-            engine, users = Engine(launch, log_folder), 0
-        _engines[launch] = (engine, users + 1)
-        engine.want(adapter)
-        return engine
-
-
-def leave(engine: Engine, adapter: Adapter | None) -> None:
-    """Give an engine back; the last one stops it."""
-    with _engines_lock:
-        engine.unwant(adapter)
-        known, users = _engines.get(engine.launch, (None, 0))
-        if known is engine and users > 1:
-            _engines[engine.launch] = (engine, users - 1)
-            return
-        if known is engine:
-            del _engines[engine.launch]
-    engine.close()
-
-
-@atexit.register
-def _close_all() -> None:
-    """An interpreter that ends without closing its models takes its servers with it."""
-    for engine, _ in list(_engines.values()):
-        engine.close()

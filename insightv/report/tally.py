@@ -89,9 +89,8 @@ class Tally:
 def first_fault(item: AssessedPath) -> int | None:
     """The first step that the last scorer with an opinion on it found wrong, from 1; None where none is."""
     for score in reversed(item.scores):
-        for name in ("first_error", "first_faulty"):
-            if name in score.details:
-                found = score.details[name]
-                known = isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= len(item.path.steps)
-                return found if known else None
+        if "first_error" in score.details:
+            found = score.details["first_error"]
+            known = isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= len(item.path.steps)
+            return found if known else None
     return None

@@ -98,26 +98,22 @@ def slip(steps: Sequence[tuple[str, str]], answer: str, rng: random.Random) -> l
     return [(title, change(text)) for title, text in steps]
 
 
-def judged(
-    chart: Mapping[str, Any], kind: str, ask: Mapping[str, Any], rng: random.Random, *, seen: bool
-) -> list[tuple[str, str]]:
-    """The steps of a path to be judged: right, misread (only where the picture is `seen`), or wrong in the working."""
+def judged(chart: Mapping[str, Any], kind: str, ask: Mapping[str, Any], rng: random.Random) -> list[tuple[str, str]]:
+    """The steps of a path to be judged: right, misread, or wrong in the working."""
     roll = rng.random()
     if roll < 0.4:
         return tell.steps(chart, kind, ask, rng)
-    if roll < 0.6 and seen:
+    if roll < 0.6:
         return tell.steps(spoil(chart, rng), kind, ask, rng)
     if roll < 0.8:
         return tell.steps(chart, kind, ask, rng, taken=spoil(chart, rng))
     return slip(tell.steps(chart, kind, ask, rng), asking.answer(chart, kind, ask), rng)
 
 
-def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random, *, seen: bool = True) -> str:
+def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
     """One conversation about `chart` from after the picture.
 
     `mode` is "describe", "drill", "perceive" ("direct" with questions of perception only) or a mode token's name.
-
-    Not `seen`: there is no picture, and what is asked has to follow from the text.
     """
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
@@ -131,7 +127,7 @@ def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.R
     if mode == "direct":
         return f"<direct>{question}<bot>{answer}<eos>"
     if mode == "judge":
-        path = thoughts(judged(chart, kind, ask, rng, seen=seen)) if not seen or rng.random() < 0.9 else NO_REASONING
+        path = thoughts(judged(chart, kind, ask, rng)) if rng.random() < 0.9 else NO_REASONING
         return f"<judge>QUESTION: {question}\n\nREASONING:\n{path}<bot>{answer}<eos>"
     path_steps = tell.steps(chart, kind, ask, rng)
     if mode == "reason":
@@ -160,7 +156,7 @@ def make_batch(tokenizer: Any, modes: Sequence[Sequence[str]], size: int, rng: r
 def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Random) -> Batch:
     """A batch of conversations without pictures (several times cheaper than with them).
 
-    `modes` are of "drill", "steps", "reason" and "judge".
+    `modes` are of "drill", "steps" and "reason".
 
     What only the picture could tell, the description at the start, is given; what follows from it is to be learned.
     """
@@ -183,9 +179,9 @@ def _begun(chart: Mapping[str, Any], mode: str, rng: random.Random) -> tuple[str
         start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
         return start, f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
     family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
-    text = conversation(chart, mode, family, rng, seen=False)
+    text = conversation(chart, mode, family, rng)
     read = 1 + any(title in text for title in tell.MORE)
-    mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1), "judge": ("<bot>", 1)}[mode]
+    mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1)}[mode]
     return "".join(part + mark for part in text.split(mark)[:count]), text
 
 

@@ -24,7 +24,7 @@ class ChartSteps(Scorer):
     """Checks each step's claims against the drawn chart.
 
     `details` of a score: `claims` and `right` (counts), `steps` (per step its number, a verdict "right", "faulty" or
-    "unchecked", and the claims), and `first_faulty`, the number of the first step with a wrong claim, from 1, or None.
+    "unchecked", and the claims), and `first_error`, the number of the first step with a wrong claim, from 1, or None.
     """
 
     async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
@@ -67,5 +67,5 @@ def _score(chart: Mapping[str, Any], answer: str | None, path: ReasoningPath) ->
         value=1 + 99 * right / (total + unchecked),
         accepted=True,
         reason=reason,
-        details={"claims": total, "right": right, "steps": steps, "first_faulty": faulty},
+        details={"claims": total, "right": right, "steps": steps, "first_error": faulty},
     )

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from insightv.backends.openai import OpenAIModel, openai
+from insightv.backends.chat_completions import OpenAIModel
+from insightv.backends.openai import openai
 from insightv.records import Completion, Message, Picture, Sampling, Schema
 from tests.servers.fake_openai import FakeServer
 

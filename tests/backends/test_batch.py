@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from insightv.backends.batch import BatchModel, MemoryLedger
+from insightv.backends.batch import BatchModel
 from insightv.backends.openai import openai
 from insightv.errors import ConfigError, KeyRefused, ModelError, QuotaExhausted
+from insightv.jobs import MemoryLedger
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, question
 from tests.servers.fake_batches import FakeBatchServer, Jobs

@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 
 from insightv.backends import endpoint as endpoints
 from insightv.backends import tries
-from insightv.backends.openai import OpenAIModel, openai
+from insightv.backends.chat_completions import OpenAIModel
+from insightv.backends.openai import openai
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, ModelUnknown, QuotaExhausted
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, question

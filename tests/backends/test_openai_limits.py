@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,12 @@ from insightv import redact
 from tests.servers.fake_openai import FakeServer, Settings
 
 SCRIPT = """
-import asyncio, resource, sys
+import asyncio, sys
 from insightv.backends import tries
 from insightv.backends.openai import openai
 from insightv.errors import ModelError
 from insightv.records import Message, Sampling
+from tests.memory import peak_kb
 
 tries.MALFORMED_TRIES = 2
 tries.LONGEST_BACKOFF_S = 0.01
@@ -25,17 +27,18 @@ async def main():
     say = [Message(role="user", content="Hello [truth=7]")]
     await model.chat(say, Sampling())
     for fault in sys.argv[2:]:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_kb()
         try:
             await model.chat(say, Sampling())
             print("answered")
         except ModelError as error:
-            growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+            growth = (peak_kb() - before) // 1024
             print(fault, error.code, growth, (await model.chat(say, Sampling()))[0].text)
     await model.aclose()
 
 asyncio.run(main())
 """
+ROOT = Path(__file__).parents[2]
 FAULTS = ("nested", "long_line", "huge=500", "gzip_bomb=1000")
 
 
@@ -45,7 +48,7 @@ def test_bombs_cost_little_memory_and_are_coded() -> None:
         script += [fault, fault, "ok"]
     with FakeServer(Settings(script=tuple(script))) as server:
         command = [sys.executable, "-c", SCRIPT, server.base_url, *FAULTS]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
     assert [(fault, code, after) for fault, code, _, after in lines] == [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from insightv.backends import tries
+from insightv.backends.chat_completions import OpenAIModel
 from insightv.backends.http import Incoming
-from insightv.backends.openai import OpenAIModel
 from insightv.backends.sse import StreamedReply
 from insightv.backends.verdicts import Answered, Setback
 from insightv.errors import KeyRefused, ModelError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from insightv.backends import wire
-from insightv.backends.openai import OpenAIModel
+from insightv.backends.chat_completions import OpenAIModel
 from insightv.errors import ModelError
 from insightv.records import Message, Sampling, Schema
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, model_at, picture, question, with_model

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from insightv.run import load_run
 from insightv.selection import export
+from tests.memory import peak_kb
 from tests.world import check_balance, command
 
 CANARY = "canary-7d1f00c4-e5"
@@ -33,14 +34,13 @@ def run(*args: object, timeout: float = 120, **options: Any) -> subprocess.Compl
 def measured(*args: object) -> tuple[int, str, float]:
     """As `run`: exit code, what was said on stderr, and the peak of memory in MB.
 
-    The peak is the kernel's VmHWM, looked at all the time: what wait4 says also counts the memory of this process.
+    The peak is looked at all the time, since it is gone with the child.
     """
     peak = 0
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(command(*args), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=said) as child:
             while child.poll() is None:
-                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
-                peak = int(found[1]) if found else peak
+                peak = max(peak, peak_kb(child.pid))
                 time.sleep(0.01)
         said.seek(0)
         text = said.read()

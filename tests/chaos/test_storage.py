@@ -236,7 +236,7 @@ def test_a_stale_name_is_not_given_for_the_holder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "kind"),
     [
-        ("/work/runs/one", None),
+        ("/srv/runs/one", None),
         ("/data/runs/one", "nfs4"),
         ("/data/local/one", None),
         ("/my disk/one", "cifs"),

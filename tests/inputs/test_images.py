@@ -9,7 +9,6 @@ import io
 import os
 import random
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from insightv.images import (
     open_question,
 )
 from insightv.records import Picture, Question
+from tests.memory import peak_kb
 
 from . import hostile
 
@@ -172,7 +172,7 @@ def open_all() -> int:
         worker.start()
     for worker in workers:
         worker.join()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kb()
 
 
 def test_memory_stays_bounded_over_all_of_them() -> None:

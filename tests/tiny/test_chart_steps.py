@@ -24,14 +24,14 @@ def score(texts: list[str], chart: dict[str, Any] | None = BARS, answer: str | N
 
 def test_a_right_path() -> None:
     got = score(["A 5, C 7, D 2.", "A + C = 5 + 7 = 12.", "The answer is 12."])
-    assert (got.value, got.accepted, got.details["first_faulty"]) == (100, True, None)
+    assert (got.value, got.accepted, got.details["first_error"]) == (100, True, None)
     assert [step["verdict"] for step in got.details["steps"]] == ["right"] * 3
     assert got.details["claims"] == 5
 
 
 def test_a_misread_value_is_found_where_it_stands() -> None:
     got = score(["A 5, C 7, D 2.", "C is 8. A + C = 5 + 8 = 13.", "The answer is 13."])
-    assert got.details["first_faulty"] == 2
+    assert got.details["first_error"] == 2
     assert [step["verdict"] for step in got.details["steps"]] == ["right", "faulty", "faulty"]
     assert got.value == 1 + 99 * 3 / 6
     assert "C is 8" in got.reason
