@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -148,7 +149,7 @@ def plot(found: Mapping[str, Any], out: Path) -> None:
         bars.append([high - m for m, (_, high) in zip(means, ends, strict=True)])
         at = [number + (place - 1) * width for number in range(len(rows))]
         left.bar(at, means, width, label=family, color=colour, yerr=bars, capsize=2, error_kw={"lw": 0.8})
-    left.set_xticks(range(len(rows)), [name.replace(" ", "\n", 1) for name in rows], fontsize=8)
+    left.set_xticks(range(len(rows)), [textwrap.fill(name, 13) for name in rows], fontsize=8)
     left.set_ylabel("right, % of held-out questions")
     left.set_title("Tables 3 and 4, with the split of tables 1 and 2")
     left.legend(frameon=False, fontsize=8)

@@ -61,6 +61,8 @@ class ProgressDisplay:
     def show(self, snapshot: Snapshot) -> None:
         """Show how the build stands."""
         now = time.monotonic()
+        if self._marks and snapshot.requests < self._marks[-1][1]:
+            self._marks.clear()  # another run: a training shows several, one after the other
         self._marks.append((now, snapshot.requests, snapshot.tally.done))
         if self._live is not None:
             self._live.update(self._table(snapshot))
