@@ -152,7 +152,7 @@ def asked(run: Path, folder: Path, row: str, settings: Settings) -> Result:
     recipe, system = ROWS[row]
     model = None if recipe else "tiny/base"
     data = folder / "heldout" / "questions.jsonl"
-    return Evaluation(run, data, system=system, model=model, settings=settings).run()
+    return Evaluation(run, data, system=system, model=model, settings=settings, trained=bool(recipe)).run()
 
 
 def table_of(folder: Path, size: Size, seed: int) -> dict[str, Result]:
