@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+LARGEST_COUNT = 2**53
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 """Whole numbers that every format keeps exactly: JSON, SQLite, Parquet."""
 PathStatus = Literal["ok", "rejected", "failed"]
 Finish = Literal["stop", "length", "refusal"]

@@ -232,4 +232,5 @@ def make_app(
         ],
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False
     return Guard(app, service, key=key, hosts=hosts)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from insightv.records import AskOptions
+from insightv.records import LARGEST_COUNT, AskOptions
+from insightv.seeds import seed_of
 from insightv.serve_settings import ServeSection
 from insightv.server.errors import ApiError
 
@@ -79,7 +80,7 @@ class _Chat(_Loose):
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    insightv: _Own = _Own()
+    insightv: _Own | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
     """What a body asks.
 
     Raises:
-        ApiError: 400 where it is not a request, or asks for what is not offered; 404 where the model is not known.
+        ApiError: 400 where it is not JSON, 422 where it asks for what is not offered; 404 where the model is not known.
     """
     try:
         form = orjson.loads(body)
@@ -113,9 +114,7 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
     try:
         chat = _Chat.model_validate(form)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:200]
-        raise ApiError(400, "invalid_value", f"{where}: {first['msg']}", param=where) from None
+        raise _invalid(error) from None
     if chat.model not in MODELS:
         text = f"there is no such model; there are: {', '.join(MODELS)}"
         raise ApiError(404, "model_not_found", text, param="model")
@@ -125,21 +124,21 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
 def _asked(chat: _Chat, limits: ServeSection) -> Asked:
     images = tuple(url for turn in chat.messages if turn.role == "user" for url in turn.images)
     text = _question(chat.messages)
-    own = chat.insightv
-    for what, value, most in (
-        ("the text", len(text), limits.max_text),
-        ("the number of images", len(images), limits.max_images),
-        ("insightv.paths", own.paths, limits.max_paths),
+    own = chat.insightv or _Own()
+    for what, value, most, param in (
+        ("the length of the text", len(text), limits.max_text, "messages"),
+        ("the number of images", len(images), limits.max_images, "messages"),
+        ("the number of paths", own.paths, limits.max_paths, "insightv.paths"),
     ):
         if value > most:
-            raise ApiError(400, "too_much", f"{what} is {value}; the limit is {most}", param="messages")
+            raise ApiError(422, "too_much", f"{what} is {value}; the limit is {most}", param=param)
     tokens = [n for n in (chat.max_completion_tokens, chat.max_tokens, limits.max_tokens) if n is not None]
     steps = [n for n in (own.max_steps, limits.max_steps) if n is not None]
     return Asked(
         model=chat.model,
         text=text,
         images=images,
-        seed=abs(chat.seed or 0),
+        seed=_seed(chat.seed or 0),
         options=AskOptions(
             deadline_s=min(own.deadline_s or limits.deadline_s, limits.deadline_s),
             max_steps=min(steps, default=None),
@@ -154,9 +153,24 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
     )
 
 
+def _invalid(error: ValidationError) -> ApiError:
+    """The fault that lies deepest: of a content that is neither text nor parts, what is wrong with the parts."""
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    worst = max(faults, key=lambda fault: len(fault["loc"]))
+    names = (str(part) for part in worst["loc"])
+    where = ".".join(name for name in names if "[" not in name)[:200]  # pydantic names the branch of a union too
+    what = "Input should be an object" if worst["type"] == "model_type" else worst["msg"][:200]
+    return ApiError(422, "invalid_value", f"{where}: {what}", param=where)
+
+
+def _seed(seed: int) -> int:
+    """Any seed of a client as one that the agents take."""
+    return seed if 0 <= seed <= LARGEST_COUNT else seed_of("seed", seed)
+
+
 def _question(turns: list[_Turn]) -> str:
     if turns[-1].role != "user" or not turns[-1].text:
-        raise ApiError(400, "no_question", "the last message must be the user's, and hold a text", param="messages")
+        raise ApiError(422, "no_question", "the last message must be the user's, and hold a text", param="messages")
     told = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text]
     names = {"user": "User", "assistant": "Assistant"}
     before = [f"{names[turn.role]}: {turn.text}" for turn in turns[:-1] if turn.role in names and turn.text]
@@ -186,4 +200,4 @@ def _refuse_unknown_powers(form: dict[str, Any]) -> None:
     for name, harmless in _NOT_OFFERED.items():
         value = form.get(name)
         if value is not None and value not in harmless:
-            raise ApiError(400, "unsupported_parameter", f"{name} is not supported here; leave it out", param=name)
+            raise ApiError(422, "unsupported_parameter", f"{name} is not supported here; leave it out", param=name)

@@ -1,4 +1,8 @@
-"""Errors as the OpenAI API shapes them. Their texts name no server, no path and no key; those go to the log."""
+"""Errors as the OpenAI API shapes them. Their texts name no server, no path and no key; those go to the log.
+
+400: not a request at all. 413: larger than a limit. 422: a request that asks for what cannot be done. 429 and 503, each
+with Retry-After: come back later. 502 and 504: the engine gave nothing usable, or not in time.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,16 @@ _redactor = Redactor()
 
 _MODEL_ERRORS: dict[str, tuple[int, str]] = {
     "timeout": (504, "the answer did not come in time"),
-    "too_long": (400, "the question is too long for the model"),
-    "bad_request": (400, "the model refuses this request"),
+    "too_long": (422, "the question is too long for the model"),
+    "bad_request": (422, "the model refuses this request"),
     "oom": (503, "the engine has too little memory for this request"),
     "worker_crash": (503, "the engine failed on this request"),
-    "connection": (502, "the engine cannot be reached"),
-    "server_error": (502, "the engine failed"),
+    "connection": (503, "the engine cannot be reached"),
+    "server_error": (503, "the engine failed"),
+    "rate_limited": (503, "the engine takes no more requests at present"),
 }
+RETRY_AFTER = {"Retry-After": "30"}
+"""Of an engine nobody knows when it will be back."""
 
 
 class ApiError(Exception):
@@ -50,19 +57,24 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
+def unavailable(text: str) -> ApiError:
+    """What a client is told where nothing can be asked at present."""
+    return ApiError(503, "engine_unavailable", text, headers=RETRY_AFTER)
+
+
 def api_error(error: Exception) -> ApiError:
     """What a client is told of an error; what it is not told is logged."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ImageError):
-        return ApiError(400, error.code, str(error), param="messages")
+        status = 413 if error.code.startswith("too_large") else 422
+        return ApiError(status, error.code, str(error), param="messages")
     if isinstance(error, ModelError):
         log.warning("model error %s: %s", error.code, _redactor.clean(str(error)))
         status, text = _MODEL_ERRORS.get(error.code, (502, "the engine gave no answer that can be used"))
-        return ApiError(status, error.code, text)
+        return ApiError(status, error.code, text, headers=RETRY_AFTER if status == 503 else None)
     if isinstance(error, StopRun):
         log.error("%s: %s", type(error).__name__, _redactor.clean(str(error)))
-        text = "the engine cannot be asked at present; the server's log says why"
-        return ApiError(503, "engine_unavailable", text, headers={"Retry-After": "30"})
+        return unavailable("the engine cannot be asked at present; the server's log says why")
     log.error("a fault inside the server", exc_info=error)
     return ApiError(500, "internal_error", "a fault inside the server")

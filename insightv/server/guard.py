@@ -75,12 +75,12 @@ class Guard:
             self._note(scope, status, time.monotonic() - began, request_id)
 
     def _check(self, scope: Scope) -> None:
-        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"origin", b"authorization")}
+        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"authorization")}
         host = headers.get(b"host", b"").decode("latin-1")
         if self._hosts is not None and _name(host) not in self._hosts:
             raise ApiError(403, "wrong_host", "the server is not reached under this name; see serve.hosts")
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        origins = (value.decode("latin-1") for name, value in scope["headers"] if name == b"origin")
+        if any(origin.partition("://")[2] != host for origin in origins):
             raise ApiError(403, "wrong_origin", "pages of other origins cannot use this server")
         if self._key is not None and not hmac.compare_digest(_given(headers.get(b"authorization", b"")), self._key):
             ask = {"WWW-Authenticate": 'Basic realm="insightv", charset="UTF-8"'}

@@ -17,7 +17,7 @@ from insightv.records import Answer, Question, ReasoningPath
 from insightv.redact import Redactor
 from insightv.serve_settings import ServeSection
 from insightv.server.asking import BOTH, REASON, SUMMARY, Asked
-from insightv.server.errors import ApiError
+from insightv.server.errors import ApiError, unavailable
 from insightv.server.metrics import Metrics
 from insightv.server.pictures import PictureDesk
 from insightv.walking import conclusion
@@ -26,6 +26,8 @@ log = logging.getLogger("insightv.server")
 
 HEALTH_S, HEALTH_KEPT_S = 5.0, 2.0
 """The time that a look at the engines may take, and for how long its outcome holds."""
+_SLOW = f"an engine did not answer within {HEALTH_S:g} s"
+"""It may be one that is still being loaded, so it is worth waiting for."""
 
 
 class NoReasoning(ReasoningAgent):
@@ -95,19 +97,24 @@ class Service:
             self.metrics.in_flight -= 1
 
     async def question(self, asked: Asked) -> Question:
-        """The question, with its pictures opened.
+        """The question, with its pictures opened, once the engines can be asked.
 
         Raises:
             ImageError: a picture cannot be used.
-            ApiError: 400, the best of several paths is asked for and nothing here can tell which it is.
+            ApiError: 422, the best of several paths is asked for and nothing here can tell which it is; 503, an engine
+                cannot be asked, so that a client need not wait for the deadline to hear of it.
         """
         if asked.show == "best" and asked.paths > 1 and self._reasoner.scorer is None:
             text = 'there is no scorer here to choose the best path; ask for "show": "all"'
-            raise ApiError(400, "no_scorer", text, param="insightv.show")
-        return Question(id="asked", question=asked.text, images=await self.pictures.open_all(asked.images))
+            raise ApiError(422, "no_scorer", text, param="insightv.show")
+        pictures = await self.pictures.open_all(asked.images)
+        if (trouble := await self.trouble()) and trouble != _SLOW:
+            raise unavailable(trouble)
+        return Question(id="asked", question=asked.text, images=pictures)
 
     def answered(self, model: str, answer: Answer, seconds: float) -> None:
         """Count an answer."""
+        self._health = (time.monotonic(), "")
         usage, metrics = answer.usage, self.metrics
         for kind in ("prompt", "cached", "completion"):
             metrics.count("tokens", getattr(usage, f"{kind}_tokens"), kind=kind)
@@ -143,7 +150,7 @@ class Service:
             async with asyncio.timeout(HEALTH_S):
                 await self._reasoner.acheck()
         except TimeoutError:
-            return f"an engine did not answer within {HEALTH_S:g} s"
+            return _SLOW
         except InsightvError as error:
             log.warning("health: %s", Redactor().clean(str(error)))
             return "an engine cannot be asked; the server's log says why"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import resource
 import select
 import socket
 import time
@@ -51,31 +52,31 @@ def served(fake: FakeServer) -> Iterator[Served]:
         (b'{"model": NaN}', 400, "invalid_json"),
         (b"[" * 100_000, 400, "invalid_json"),
         (b"\xff\xfe", 400, "invalid_json"),
-        ({"model": "insightv"}, 400, "invalid_value"),
-        ({"model": "insightv", "messages": []}, 400, "invalid_value"),
-        ({"model": "insightv", "messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_value"),
-        ({"model": "insightv", "messages": [{"role": "user", "content": "  "}]}, 400, "no_question"),
-        ({"model": "insightv", "messages": [{"role": "assistant", "content": "x"}]}, 400, "no_question"),
+        ({"model": "insightv"}, 422, "invalid_value"),
+        ({"model": "insightv", "messages": []}, 422, "invalid_value"),
+        ({"model": "insightv", "messages": [{"role": "tool", "content": "x"}]}, 422, "invalid_value"),
+        ({"model": "insightv", "messages": [{"role": "user", "content": "  "}]}, 422, "no_question"),
+        ({"model": "insightv", "messages": [{"role": "assistant", "content": "x"}]}, 422, "no_question"),
         (chat(model="gpt-4"), 404, "model_not_found"),
-        (chat(n=2), 400, "unsupported_parameter"),
-        (chat(tools=[{"type": "function"}]), 400, "unsupported_parameter"),
-        (chat(response_format={"type": "json_object"}), 400, "unsupported_parameter"),
-        (chat(stop=["x"]), 400, "unsupported_parameter"),
-        (chat(temperature=9), 400, "invalid_value"),
-        (chat(max_tokens=0), 400, "invalid_value"),
-        (chat(insightv={"pahts": 2}), 400, "invalid_value"),
-        (chat(insightv={"paths": 50}), 400, "too_much"),
-        (chat(insightv={"paths": 2, "show": "best"}), 400, "no_scorer"),
-        (chat("x" * 501), 400, "too_much"),
-        (chat(image="/etc/hostname"), 400, "unsupported_scheme"),
-        (chat(image="file:///etc/hostname"), 400, "unsupported_scheme"),
-        (chat(image=" data:image/png;base64,AAAA"), 400, "unsupported_scheme"),
-        (chat(image="http://127.0.0.1/x.png"), 400, "remote_not_allowed"),
-        (chat(image="https://example.org/x.png"), 400, "remote_not_allowed"),
-        (chat(image="data:image/png;base64,AAAA"), 400, "not_an_image"),
-        (chat(image="data:image/png;base64,%%%"), 400, "bad_data_url"),
-        (chat(image="data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()), 400, "unsupported_format"),
-        (chat(image="data:image/png;base64," + "A" * 70_000), 400, "too_large_bytes"),
+        (chat(n=2), 422, "unsupported_parameter"),
+        (chat(tools=[{"type": "function"}]), 422, "unsupported_parameter"),
+        (chat(response_format={"type": "json_object"}), 422, "unsupported_parameter"),
+        (chat(stop=["x"]), 422, "unsupported_parameter"),
+        (chat(temperature=9), 422, "invalid_value"),
+        (chat(max_tokens=0), 422, "invalid_value"),
+        (chat(insightv={"pahts": 2}), 422, "invalid_value"),
+        (chat(insightv={"paths": 50}), 422, "too_much"),
+        (chat(insightv={"paths": 2, "show": "best"}), 422, "no_scorer"),
+        (chat("x" * 501), 422, "too_much"),
+        (chat(image="/etc/hostname"), 422, "unsupported_scheme"),
+        (chat(image="file:///etc/hostname"), 422, "unsupported_scheme"),
+        (chat(image=" data:image/png;base64,AAAA"), 422, "unsupported_scheme"),
+        (chat(image="http://127.0.0.1/x.png"), 422, "remote_not_allowed"),
+        (chat(image="https://example.org/x.png"), 422, "remote_not_allowed"),
+        (chat(image="data:image/png;base64,AAAA"), 422, "not_an_image"),
+        (chat(image="data:image/png;base64,%%%"), 422, "bad_data_url"),
+        (chat(image="data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()), 422, "unsupported_format"),
+        (chat(image="data:image/png;base64," + "A" * 70_000), 413, "too_large_bytes"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,7 +114,7 @@ def test_allowed_hosts_are_fetched_from_but_never_private_addresses() -> None:
             ("ftp://127.0.0.1/x.png", "unsupported_scheme"),
         ):
             status, form = served.form("POST", PATH, chat(image=image))
-            assert (status, form["error"]["code"]) == (400, code), image
+            assert (status, form["error"]["code"]) == (422, code), image
 
 
 def test_other_routes_methods_and_kinds_are_refused(served: Served) -> None:
@@ -127,8 +128,18 @@ def test_other_routes_methods_and_kinds_are_refused(served: Served) -> None:
 def test_pages_elsewhere_reach_nothing(served: Served) -> None:
     assert served.form("GET", "/v1/models", Host="evil.example")[1]["error"]["code"] == "wrong_host"
     assert served.form("POST", PATH, chat(), Origin="https://evil.example")[1]["error"]["code"] == "wrong_origin"
-    assert served.form("POST", PATH, chat(), Origin="null")[0] == 403
+    for origin in ("null", "http://[", "http://[::1", f"http://127.0.0.1:{served.port}.evil.example"):
+        assert served.form("POST", PATH, chat(), Origin=origin)[0] == 403
     assert served.form("GET", "/v1/models", Origin=f"http://127.0.0.1:{served.port}")[0] == 200
+
+
+def test_of_several_origins_each_must_be_the_servers_own(served: Served) -> None:
+    own, other = f"http://127.0.0.1:{served.port}", "https://evil.example"
+    for origins in ((own, other), (other, own)):
+        lines = "".join(f"Origin: {origin}\r\n" for origin in origins)
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(f"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n{lines}\r\n".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 403")
 
 
 def test_the_key_is_asked_for_on_every_route(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,8 +271,8 @@ def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fault", "status", "code"),
     [
         (ModelError("timeout", "http://10.0.0.7:8000 key sk-secret-0123456789 did not answer"), 504, "timeout"),
-        (ModelError("too_long", "too long at http://10.0.0.7"), 400, "too_long"),
-        (ModelError("connection", "http://10.0.0.7 is down"), 502, "connection"),
+        (ModelError("too_long", "too long at http://10.0.0.7"), 422, "too_long"),
+        (ModelError("connection", "http://10.0.0.7 is down"), 503, "connection"),
         (ModelError("oom", "no room"), 503, "oom"),
         (KeyRefused("http://10.0.0.7 refused sk-secret-0123456789"), 503, "engine_unavailable"),
         (RuntimeError("object at 0x7f3a"), 500, "internal_error"),
@@ -296,6 +307,21 @@ def test_health_fails_with_the_engine_and_comes_back(fake: FakeServer) -> None:
         assert str(engine.port) not in json.dumps(form)
         engine.up()
         wait_for(lambda: served.request("GET", "/healthz").status == 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nobody_waits_for_an_engine_that_is_gone(stream: bool) -> None:
+    with FakeServer() as engine, Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url)) as served:
+        assert served.request("POST", PATH, chat(stream=stream)).status == 200
+        engine.down()
+        wait_for(lambda: served.request("GET", "/healthz").status == 503)
+        began = time.monotonic()
+        reply = served.request("POST", PATH, chat(stream=stream))
+        assert time.monotonic() - began < 20
+        assert (reply.status, reply.getheader("Retry-After")) == (503, "30")
+        assert json.loads(reply.text)["error"]["code"] == "engine_unavailable"
+        engine.up()
+        wait_for(lambda: served.request("POST", PATH, chat(stream=stream)).status == 200)
 
 
 def test_health_fails_where_the_engine_refuses_the_key() -> None:
@@ -338,9 +364,11 @@ def test_the_access_log_has_no_contents(fake: FakeServer, caplog: pytest.LogCapt
     assert sample_picture().data_url[30:60] not in caplog.text
 
 
-def test_idle_clients_do_not_stop_a_good_one(fake: FakeServer) -> None:
+def test_a_thousand_idle_and_slow_clients_do_not_stop_a_good_one(fake: FakeServer) -> None:
+    kept, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # both ends of a thousand connections are in this process
     with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
-        idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(100)]
+        idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(1000)]
         for number, client in enumerate(idle):
             client.sendall(
                 [b"", b"POST /v1/chat", f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode()][number % 3]
@@ -350,3 +378,4 @@ def test_idle_clients_do_not_stop_a_good_one(fake: FakeServer) -> None:
         assert time.monotonic() - began < 20
         for client in idle:
             client.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (kept, most))
