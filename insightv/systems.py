@@ -198,6 +198,11 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _SAYS_ANSWER = re.compile(r"(?i)\banswer\b")
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text; at least one."""
+    return _SENTENCE_END.split(text.strip())
+
+
 def concluded(path: ReasoningPath) -> ReasoningPath:
     """The path with the answer that it comes to by itself.
 
@@ -208,5 +213,5 @@ def concluded(path: ReasoningPath) -> ReasoningPath:
     if path.answer is not None or path.status != "ok" or not path.steps:
         return path
     text = path.steps[-1].content
-    said = [sentence for sentence in _SENTENCE_END.split(text) if _SAYS_ANSWER.search(sentence)]
+    said = [sentence for sentence in sentences(text) if _SAYS_ANSWER.search(sentence)]
     return path.model_copy(update={"answer": said[-1] if said else text, "flags": (*path.flags, FROM_LAST_STEP)})

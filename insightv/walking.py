@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
@@ -11,16 +12,21 @@ from typing import Any, TypeVar
 
 from insightv.agents.summary import marks
 from insightv.assess.rules import decide
+from insightv.assess.text import final_part
 from insightv.errors import InsightvError, ModelError
 from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
 from insightv.records import Answer, AskOptions, Question, ReasoningPath, Score, Step, Usage
 from insightv.step_reader import StepReader
-from insightv.systems import concluded
+from insightv.systems import concluded, sentences
 from insightv.transcript import TAGS
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+_VERB = re.compile(r"(?i)\b(?:is|are|was|were|equals)\s+")
+_MOST_WORDS = 4
+_DENIES = re.compile(r"(?i)\b(?:not?|never|neither|none|cannot)\b|n't\b")
 
 PATH_SHARE = 0.75
 """The share of the deadline and of the tokens that the paths may use; the rest is kept for the answer."""
@@ -120,7 +126,22 @@ def agrees(question: Question, answer: str, path: ReasoningPath) -> bool | None:
     own = conclusion(path)
     if own is None:
         return None
-    return decide(question.question, answer, own, choices=question.choices, tolerance=0.0).correct
+    for said in _said(answer):
+        for found in _said(own):
+            ruling = decide(question.question, said, found, choices=question.choices, tolerance=0.0)
+            if ruling.correct is not None:
+                return ruling.correct
+    return None
+
+
+def _said(text: str) -> list[str]:
+    """What a text comes to: itself, without its wrapping, and what its last sentence says of its subject ("... is B")."""
+    found = [text, final_part(text)]
+    sentence = sentences(text)[-1]
+    parts = _VERB.split(sentence)  # a sentence with several verbs says several things
+    if len(parts) == 2 and len(parts[1].split()) <= _MOST_WORDS and not _DENIES.search(sentence):
+        found.append(parts[1])
+    return list(dict.fromkeys(found))
 
 
 def agreement(question: Question, answer: str, paths: Sequence[ReasoningPath]) -> float | None:

@@ -1,0 +1,50 @@
+"""Whether an answer follows a path, as far as their wording can tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from insightv.records import Question, ReasoningPath, Step
+from insightv.walking import agreement, agrees
+
+BARS = Question(id="q", question="Which bar is the tallest?")
+COUNT = Question(id="q", question="How many bars are there?")
+
+
+def ending(text: str) -> ReasoningPath:
+    steps = (Step(title="Look", content="Four bars.", action="continue"),)
+    last = Step(title="Conclude", content=text, action="summary")
+    return ReasoningPath(question_id="q", index=0, status="ok", steps=(*steps, last))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "said", "expected"),
+    [
+        (BARS, "B", "So the tallest bar is B.", True),
+        (BARS, "D", "So the tallest bar is B.", False),
+        (BARS, "The answer is D.", "The answer is B.", False),
+        (BARS, "The tallest bar is B.", "I compare them.\nThe answer is B.", True),
+        (BARS, "Paris", "The capital is Paris.", True),
+        (BARS, "blue", "The tallest one was red.", False),
+        (BARS, "London", "The capital is Paris.", None),
+        (BARS, "B", "The tallest bar is not B.", None),
+        (BARS, "B", "The tallest are A and B.", None),
+        (BARS, "B", "It is one of A, B and C.", None),
+        (BARS, "D", "A is 6, B is 13, C is 9 and D is 4.", None),
+        (COUNT, "13", "A is 6, B is 13, C is 9 and D is 4.", None),
+        (COUNT, "There are three bars.", "So the count is 3.", True),
+        (COUNT, "There are four bars.", "So the count is 3.", False),
+        (COUNT, "8", "3 + 4 = 7", False),
+        (COUNT, "5", "", None),
+    ],
+)
+def test_an_answer_is_held_against_what_the_path_comes_to(
+    question: Question, answer: str, said: str, expected: bool | None
+) -> None:
+    assert agrees(question, answer, ending(said)) is expected
+
+
+def test_the_agreement_counts_the_paths_of_which_it_can_be_told() -> None:
+    paths = [ending("The tallest bar is B."), ending("The tallest bar is D."), ending("Hard to say.")]
+    assert agreement(BARS, "B", paths) == 0.5
+    assert agreement(BARS, "B", paths[2:]) is None
