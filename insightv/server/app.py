@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from insightv.errors import ModelError
-from insightv.events import AnswerDone, PathDone, PathText, StepStarted
+from insightv.events import AnswerDone, PathText, StepStarted
 from insightv.images import DEFAULT_LIMITS
 from insightv.reasoner import Reasoner
 from insightv.records import Answer, Question
@@ -135,7 +135,7 @@ class Routes:
                 async for event in events:
                     if isinstance(event, AnswerDone):
                         yield self._last(asked, shapes, event.answer, began)
-                    elif not isinstance(event, PathText | PathDone):
+                    elif not isinstance(event, PathText):
                         if isinstance(event, StepStarted) and not stepped:
                             stepped = True
                             self._service.metrics.time("first_step", time.monotonic() - began)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from insightv.errors import ModelError
-from insightv.events import AnswerText, StepStarted, StepText
+from insightv.events import AnswerText, PathDone, StepStarted, StepText
 from insightv.records import Answer, ReasoningPath, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -40,14 +40,18 @@ def reasoning_text(path: ReasoningPath | None) -> str:
     return "\n\n".join(f"### {step.title}\n{step.content}" for step in path.steps)
 
 
+def path_form(path: ReasoningPath) -> dict[str, Any]:
+    """What became of a path."""
+    return {"status": path.status, "code": path.code, "steps": len(path.steps)}
+
+
 def about(answer: Answer, seconds: float) -> dict[str, Any]:
     """The field `insightv` of a reply: how the answer came to be."""
-    path = answer.path
     return {
         "followed": answer.followed,
         "agreement": answer.agreement,
         "flags": list(answer.flags),
-        "path": None if path is None else {"status": path.status, "code": path.code, "steps": len(path.steps)},
+        "path": None if answer.path is None else path_form(answer.path),
         "paths": max(1, len(answer.paths)),
         "seconds": round(seconds, 3),
     }
@@ -86,16 +90,17 @@ class Shapes:
         """The first event of a stream."""
         return self._delta({"role": "assistant", "content": ""})
 
-    def piece(self, event: StepStarted | StepText | AnswerText) -> bytes:
+    def piece(self, event: StepStarted | StepText | PathDone | AnswerText) -> bytes:
         """A piece of a stream."""
+        if isinstance(event, PathDone):
+            return self._own({}, {"path": path_form(event.path)})
         if isinstance(event, StepText):
             return self._delta({"reasoning_content": event.text})
         if isinstance(event, AnswerText):
             return self._delta({"content": event.text})
         gap = "\n\n" if event.number > 1 else ""
         delta = {"reasoning_content": f"{gap}### {event.title}\n"}
-        step = {"step": event.number, "title": event.title}
-        return self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "insightv": step})
+        return self._own(delta, {"step": event.number, "title": event.title})
 
     def ending(self, finish: str, delta: dict[str, Any], own: dict[str, Any] | None) -> bytes:
         """The event that says why the stream ends."""
@@ -108,6 +113,9 @@ class Shapes:
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return self._before + orjson.dumps(delta) + self._after
+
+    def _own(self, delta: dict[str, Any], own: dict[str, Any]) -> bytes:
+        return self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "insightv": own})
 
     def _event(self, rest: dict[str, Any]) -> bytes:
         return b"data: " + orjson.dumps({**self._chunk, **rest}) + b"\n\n"

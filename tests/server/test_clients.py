@@ -62,9 +62,10 @@ def test_the_openai_client_streams(served: Served) -> None:
     assert whole.usage is not None
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert len({chunk.id for chunk in chunks}) == 1
-    steps = [chunk.insightv for chunk in chunks if getattr(chunk, "insightv", None)]
-    assert [step["step"] for step in steps[:-1]] == [1, 2, 3]
-    assert steps[-1]["followed"] is True
+    *steps, path, answer = [chunk.insightv for chunk in chunks if getattr(chunk, "insightv", None)]
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert path == {"path": {"status": "ok", "code": None, "steps": 3}}
+    assert answer["followed"] is True
 
 
 def test_the_async_openai_client_at_once(served: Served) -> None:

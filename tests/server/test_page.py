@@ -84,6 +84,35 @@ def test_steps_appear_before_the_answer_and_stop_ends_the_engines_work(browser: 
 
 
 @needs_browser
+def test_a_path_that_was_cut_is_told_and_answered(browser: Browser) -> None:
+    cut = Completion(text="<thoughts>\n### Look\nB ends at 7.\n### Compare\nSo th", finish="length")
+    with Served(lambda: Reasoner.of(ScriptedModel([cut, "B"]))) as served:
+        page = browser.open(served.url)
+        ask(page, "Which bar is tallest?")
+        page.wait("document.querySelector('#figures').innerText.includes('written')")
+        assert shown(page, "#ended") == "The reasoning did not end well: it reached the limit of tokens."
+        assert shown(page, "#text") == "B"
+        assert page.run("document.querySelector('#verdict').hidden") is True
+        assert page.run("document.querySelector('#status').hidden") is True
+
+
+@needs_browser
+def test_a_picture_can_be_taken_back_and_the_keyboard_asks(browser: Browser, tmp_path: Path) -> None:
+    model = ScriptedModel([THOUGHTS, "C"])
+    with Served(lambda: Reasoner.of(model)) as served:
+        page = browser.open(served.url)
+        upload(page, tmp_path)
+        page.click("#remove")
+        assert page.run("document.querySelector('#preview').hidden") is True
+        page.click("#question")
+        page.type("Which bar is tallest?")
+        page.run("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ctrlKey: true}))")
+        page.wait("document.querySelector('#verdict').innerText.includes('Overrules')")
+        assert page.complaints == []
+    assert model.asked[0].messages[1].parts == ("Which bar is tallest?",)
+
+
+@needs_browser
 def test_errors_are_told(browser: Browser) -> None:
     refusing = ScriptedModel([THOUGHTS, *[Completion(text="", finish="stop")] * 3])
     with Served(lambda: Reasoner.of(refusing), max_text=100) as served:
@@ -107,7 +136,7 @@ def test_it_fits_the_screen_and_can_be_read(browser: Browser, tmp_path: Path, wi
         assert page.run("document.documentElement.scrollWidth") <= width
         ground = page.run("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)[0]")
         assert (ground < 60) is dark
-        for selector in ("#steps p", "#steps h3", "#text", "#verdict", ".name", "#send"):
+        for selector in ("#steps p", "#steps h3", "#text", "#verdict", "#figures", "h2", ".name", "#send"):
             assert page.run(f"({CONTRAST})(document.querySelector('{selector}'))") >= 4.5, selector
 
 

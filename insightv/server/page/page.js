@@ -10,6 +10,15 @@ function show(id, text) {
   at(id).textContent = text;
 }
 
+function put(source) {
+  picture = source;
+  if (source) at("preview").src = source;
+  else at("preview").removeAttribute("src");
+  at("preview").hidden = at("remove").hidden = !source;
+  at("hint").hidden = Boolean(source);
+  at("drop").classList.toggle("filled", Boolean(source));
+}
+
 function take(file) {
   if (!file) return;
   if (!/^image\/(png|jpeg|webp|gif)$/.test(file.type)) {
@@ -18,10 +27,7 @@ function take(file) {
   }
   const reader = new FileReader();
   reader.onload = () => {
-    picture = reader.result;
-    at("preview").src = picture;
-    at("preview").hidden = false;
-    at("hint").hidden = true;
+    put(reader.result);
     show("error", "");
   };
   reader.onerror = () => show("error", "The file cannot be read.");
@@ -29,6 +35,10 @@ function take(file) {
 }
 
 at("file").addEventListener("change", (event) => take(event.target.files[0]));
+at("remove").addEventListener("click", () => {
+  at("file").value = "";
+  put(null);
+});
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -39,14 +49,18 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 
 function clear() {
-  at("idle").hidden = true;
-  at("answer").hidden = true;
+  at("idle").hidden = at("reasoning").hidden = at("answer").hidden = true;
   at("steps").replaceChildren();
-  for (const id of ["error", "text", "verdict", "figures"]) show(id, "");
+  for (const id of ["error", "ended", "text", "verdict", "figures"]) show(id, "");
+}
+
+function settle() {
+  for (const item of at("steps").children) item.classList.remove("now");
 }
 
 function newStep(title) {
-  for (const item of at("steps").children) item.classList.remove("now");
+  settle();
+  at("reasoning").hidden = false;
   const item = document.createElement("li");
   const head = document.createElement("h3");
   head.textContent = title;
@@ -55,39 +69,54 @@ function newStep(title) {
   at("steps").append(item);
 }
 
-function onEvent(event, began) {
+const ENDS = {
+  deadline: "the time for it was up",
+  step_limit: "it reached the limit of steps",
+  truncated: "it reached the limit of tokens",
+  refusal: "the model refused",
+  connection: "the engine cannot be reached",
+};
+
+function pathDone(path) {
+  settle();
+  if (asking.model === "insightv-summary") return;
+  asking.doing = path.steps ? "Judging the reasoning" : "Answering from the image";
+  if (path.status === "ok") return;
+  at("reasoning").hidden = false;
+  show("ended", `The reasoning did not end well: ${ENDS[path.code] || path.code}.`);
+}
+
+function onEvent(event) {
   if (event.error) throw new Error(event.error.message);
   const choice = (event.choices || [])[0];
-  const own = event.insightv;
-  if (own && own.step) {
+  const own = event.insightv || {};
+  if (own.step) {
     newStep(own.title);
   } else if (choice && choice.delta.reasoning_content) {
     const last = at("steps").lastElementChild;
     if (last) last.querySelector("p").append(choice.delta.reasoning_content);
   }
   if (choice && choice.delta.content) {
-    for (const item of at("steps").children) item.classList.remove("now");
-    at("answer").hidden = false;
-    at("text").hidden = false;
+    at("answer").hidden = at("text").hidden = false;
     at("text").append(choice.delta.content);
   }
   if (choice && choice.finish_reason) finish(choice.finish_reason, own);
+  else if (own.path) pathDone(own.path);
   if (event.usage) {
     const { prompt_tokens: read, completion_tokens: written } = event.usage;
-    const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    show("figures", `${read} tokens read, ${written} written, ${seconds} s`);
+    show("figures", `${count(read)} tokens read, ${count(written)} written, ${asking.seconds()} s`);
   }
 }
+
+const count = (number) => number.toLocaleString("en");
 
 function finish(reason, own) {
   const notes = [];
   if (reason === "length") notes.push("The answer was cut off by the token limit.");
   if (reason === "content_filter") notes.push("The model refused to answer.");
-  if (own && at("model").value === "insightv") {
-    if (own.followed === true) notes.push("It follows the reasoning.");
-    if (own.followed === false) notes.push("It overrules the reasoning.");
-    if (own.path && own.path.status !== "ok") notes.push(`The reasoning did not end well (${own.path.code}).`);
-  }
+  if (asking.model === "insightv" && own.followed === true) notes.push("✓ Follows the reasoning");
+  if (asking.model === "insightv" && own.followed === false) notes.push("↷ Overrules the reasoning");
+  at("verdict").className = own.followed === true ? "good" : notes.length ? "warn" : "";
   show("verdict", notes.join(" "));
   if (notes.length) at("answer").hidden = false;
 }
@@ -110,13 +139,12 @@ async function readEvents(body, each) {
 async function ask() {
   const content = [{ type: "text", text: at("question").value }];
   if (picture) content.push({ type: "image_url", image_url: { url: picture } });
-  const began = performance.now();
   const reply = await fetch("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     signal: asking.signal,
     body: JSON.stringify({
-      model: at("model").value,
+      model: asking.model,
       messages: [{ role: "user", content }],
       stream: true,
       stream_options: { include_usage: true },
@@ -126,28 +154,50 @@ async function ask() {
     const form = await reply.json().catch(() => ({}));
     throw new Error(form.error ? form.error.message : `The server answered with status ${reply.status}.`);
   }
-  if (!(await readEvents(reply.body, (event) => onEvent(event, began)))) {
+  if (!(await readEvents(reply.body, onEvent))) {
     throw new Error("The connection ended before the answer did.");
   }
 }
 
+function newAsking() {
+  const control = new AbortController();
+  const began = performance.now();
+  const model = at("model").value;
+  return {
+    model,
+    doing: model === "insightv-summary" ? "Answering" : "Reasoning",
+    signal: control.signal,
+    abort: () => control.abort(),
+    seconds: () => ((performance.now() - began) / 1000).toFixed(1),
+  };
+}
+
+const tell = () => show("status", `${asking.doing}, ${asking.seconds()} s`);
+
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (asking) return;
-  asking = new AbortController();
+  asking = newAsking();
   clear();
   at("send").disabled = true;
   at("stop").hidden = false;
+  tell();
+  const clock = setInterval(tell, 200);
   try {
     await ask();
   } catch (error) {
     if (error.name !== "AbortError") show("error", error.message);
     else show("figures", "Stopped.");
   } finally {
-    for (const item of at("steps").children) item.classList.remove("now");
+    clearInterval(clock);
+    settle();
+    show("status", "");
     at("send").disabled = false;
     at("stop").hidden = true;
     asking = null;
   }
+});
+at("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
 at("stop").addEventListener("click", () => asking && asking.abort());
