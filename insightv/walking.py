@@ -135,7 +135,7 @@ def agrees(question: Question, answer: str, path: ReasoningPath) -> bool | None:
 
 
 def _said(text: str) -> list[str]:
-    """What a text comes to: itself, without its wrapping, and what its last sentence says of its subject ("... is B")."""
+    """What a text comes to: itself, without its wrapping, and what its last sentence says its subject is."""
     found = [text, final_part(text)]
     sentence = sentences(text)[-1]
     parts = _VERB.split(sentence)  # a sentence with several verbs says several things
