@@ -7,7 +7,7 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, S
 from insightv.images import aopen_question
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry, default_registry
-from insightv.records import Answer, AskOptions, Picture, Question, ReasoningPath
+from insightv.records import LARGEST_COUNT, Answer, AskOptions, Picture, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
 from insightv.trained import trained_folders, with_trained
@@ -132,7 +132,7 @@ class Reasoner:
         question: str | Question,
         *,
         seed: int = 0,
-        options: AskOptions = _AS_SET,
+        options: AskOptions | Mapping[str, Any] = _AS_SET,
         paths: int = 1,
         show: Show | None = None,
     ) -> Answer:
@@ -145,18 +145,20 @@ class Reasoner:
             images: each a path, a data URL, the bytes of a file, a PIL image or a Picture.
             question: asked about them.
             seed: the same question with the same seed is drawn alike, as far as the models keep to seeds.
-            options: limits of this question, and how it is drawn.
+            options: limits of this question, and how it is drawn; also as a dict, {"deadline_s": 60}.
             paths: how many paths are reasoned.
             show: what the summary agent sees of several paths: "best" by the scorer (the default where there is one),
                 or "all".
 
         Raises:
-            ImageError: an image cannot be used.
+            InputError: the question is empty, or an image cannot be used (ImageError).
+            ValueError: seed, options, paths or show are not such.
             ModelError: the summary agent's model did not answer (`timeout`: within the deadline).
             StopRun: asking again is pointless (key refused, quota, unknown model).
         """
+        options = AskOptions.model_validate(options)
         deadline = Deadline(options.deadline_s)
-        show = self._show(paths, show)
+        show = self._show(seed, paths, show)
         asked = await opened_question(images, question)
         found = await self._reason(asked, seed, options, paths, deadline)
         shown = await self._shown(asked, found, show)
@@ -173,7 +175,7 @@ class Reasoner:
         question: str | Question,
         *,
         seed: int = 0,
-        options: AskOptions = _AS_SET,
+        options: AskOptions | Mapping[str, Any] = _AS_SET,
         paths: int = 1,
         show: Show | None = None,
     ) -> AsyncIterator[Event]:
@@ -182,8 +184,9 @@ class Reasoner:
         Of several paths the one that the summary agent sees is told, once all are there. Raises as `aanswer`. Close it
         (`aclosing`) where it is left early: that ends the calls in flight.
         """
+        options = AskOptions.model_validate(options)
         deadline = Deadline(options.deadline_s)
-        show = self._show(paths, show)
+        show = self._show(seed, paths, show)
         asked = await opened_question(images, question)
         found: list[ReasoningPath] = []
         if paths == 1:
@@ -256,7 +259,9 @@ class Reasoner:
         for model in self._models:
             await model.aclose()
 
-    def _show(self, paths: int, show: Show | None) -> Show:
+    def _show(self, seed: int, paths: int, show: Show | None) -> Show:
+        if not 0 <= seed <= LARGEST_COUNT:
+            raise ValueError(f"seed = {seed}: a seed is a whole number from 0 to {LARGEST_COUNT}")
         if paths < 1:
             raise ValueError(f"paths = {paths}: at least one path must be reasoned")
         if show not in (None, "best", "all"):
@@ -310,9 +315,11 @@ async def opened_question(images: Any, question: str | Question) -> Question:
     """The question with its images opened; `images` may be one image or a list.
 
     Raises:
-        ImageError: an image cannot be used.
+        InputError: the question is empty, or an image cannot be used (ImageError).
     """
     if isinstance(question, str):
+        if not question.strip():
+            raise InputError("the question is empty; ask something about the image")
         question = Question(id="asked", question=question)
     sources = images if isinstance(images, list | tuple) else [images]
     if not all(isinstance(source, Picture) for source in sources):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from insightv import Completion, Reasoner
+from insightv.errors import InputError
 from insightv.interfaces import ChatModel
 from insightv.reasoner import AnswerDone, AnswerText, Event, PathDone, PathText
 from insightv.testing import ScriptedModel, sample_picture
@@ -73,3 +75,30 @@ def test_what_cannot_be_started_ends_with_2_and_says_the_cure(args: tuple[str, .
     assert done.returncode == 2
     assert done.stdout == ""
     assert "error:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "error", "text"),
+    [
+        (" ", {}, InputError, "the question is empty"),
+        ("Which?", {"seed": -1}, ValueError, "seed = -1: a seed is a whole number"),
+        ("Which?", {"seed": 2**60}, ValueError, "seed = "),
+        ("Which?", {"options": {"deadline": 3}}, ValueError, "deadline"),
+        ("Which?", {"options": {"max_steps": 0}}, ValueError, "max_steps"),
+        ("Which?", {"paths": 0}, ValueError, "paths = 0"),
+        ("Which?", {"show": "some"}, ValueError, "show = 'some'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_spent(
+    question: str, asked: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    model = ScriptedModel([THOUGHTS, "B"])
+    with pytest.raises(error, match=text):
+        Reasoner.of(model).answer([], question, **asked)
+    assert model.asked == []
+
+
+def test_limits_may_be_given_as_a_dict() -> None:
+    answer = Reasoner.of(ScriptedModel([THOUGHTS, "B"])).answer([], "Which?", options={"max_steps": 1})
+    assert answer.path is not None
+    assert (len(answer.path.steps), answer.path.code) == (1, "step_limit")
