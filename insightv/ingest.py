@@ -146,7 +146,7 @@ def _question_differences(connection: sqlite3.Connection) -> list[str]:
 
 def _admit(connection: sqlite3.Connection, epoch: int) -> None:
     """Make the questions of the run those that are lined up."""
-    connection.execute("UPDATE questions SET present = id IN (SELECT id FROM entrants)")
+    connection.execute("UPDATE questions SET present = 1 - present WHERE present <> (id IN (SELECT id FROM entrants))")
     connection.execute(
         "UPDATE questions SET epoch = ?, digest = e.digest, record = e.record, place = e.place, state = 'pending' "
         "FROM entrants e WHERE e.id = questions.id AND e.digest <> questions.digest",

@@ -26,6 +26,7 @@ from insightv.records import Band, Completion, Question, ReasoningPath, Score, U
 SCHEMA_VERSION = 2
 TOTALS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "usd", "elapsed_s")
 
+# calls and paths are rowid tables: without rowids SQLite moves all of a row beyond 1,002 bytes to a page of its own.
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, settings TEXT NOT NULL, at REAL NOT NULL);
@@ -37,15 +38,15 @@ CREATE TABLE bad_rows (row TEXT NOT NULL);
 CREATE TABLE calls (
   question INTEGER NOT NULL, key BLOB NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, seed INTEGER NOT NULL,
   replies BLOB NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL DEFAULT 0,
-  PRIMARY KEY (question, key)) WITHOUT ROWID;
+  UNIQUE (question, key));
 CREATE TABLE faults (
   question INTEGER NOT NULL, key BLOB, code TEXT NOT NULL, message TEXT NOT NULL, kept TEXT NOT NULL,
   requests INTEGER NOT NULL, at REAL NOT NULL, model TEXT NOT NULL DEFAULT '', usage BLOB NOT NULL DEFAULT '{}',
   seconds REAL NOT NULL DEFAULT 0);
 CREATE TABLE paths (
   question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, status TEXT NOT NULL, code TEXT,
-  band TEXT, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path)) WITHOUT ROWID;
-CREATE INDEX paths_outcome ON paths (epoch, status, code, band);
+  band TEXT, record BLOB NOT NULL, UNIQUE (question, epoch, path));
+CREATE INDEX paths_counted ON paths (question, epoch, status, code, band);
 CREATE TABLE scores (
   question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, position INTEGER NOT NULL,
   failed INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path, position)) WITHOUT ROWID;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -244,3 +246,25 @@ def test_a_server_that_is_not_there_is_said_before_anything_is_started(tmp_path:
     assert refused.returncode == 2
     assert "no server can be reached: http://127.0.0.1:9/v1" in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_laid_out_as_by_the_release_before_goes_on(tmp_path: Path) -> None:
+    """Its calls and paths were tables without rowids, with another index."""
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 12), write_settings(tmp_path, server.base_url)
+        run = tmp_path / "run"
+        assert insightv(*build_args(questions, settings, run), "--set", "run.max_requests=60").returncode == 3
+        with contextlib.closing(sqlite3.connect(run / "run.db")) as connection:
+            for table, key in (("calls", "question, key"), ("paths", "question, epoch, path")):
+                (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                assert f"UNIQUE ({key})" in sql
+                older = sql.replace(f"UNIQUE ({key}))", f"PRIMARY KEY ({key})) WITHOUT ROWID")
+                connection.execute(older.replace(f"CREATE TABLE {table}", "CREATE TABLE older"))
+                connection.execute(f"INSERT INTO older SELECT * FROM {table}")
+                connection.execute(f"DROP TABLE {table}")
+                connection.execute(f"ALTER TABLE older RENAME TO {table}")
+            connection.execute("CREATE INDEX paths_outcome ON paths (epoch, status, code, band)")
+            connection.commit()
+        assert insightv(*build_args(questions, settings, run)).returncode == 0
+        asked = len(server.log())
+    assert check_balance(run)["requests"] == asked
