@@ -37,10 +37,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows lie in the folder: what each column or file holds, and where `datasets` finds the rows (a glob)."""
+    """How the rows lie in the folder: what each column or file holds."""
 
     columns: Mapping[str, str]
-    data_files: str | None = None
 
 
 def release() -> str:
@@ -84,7 +83,7 @@ _LIMITS = (
 
 def card(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin, layout: Layout) -> str:
     """The card of the set `name`: a YAML header for machines, then the same for people."""
-    parts = [f"---\n{_header(name, funnel, chosen, origin, layout.data_files)}---\n", f"# {_TITLES.get(name, name)}\n"]
+    parts = [f"---\n{_header(name, funnel, chosen, origin)}---\n", f"# {_TITLES.get(name, name)}\n"]
     parts += [f"{_ABOUT.get(name, '')}\n", "## From questions to rows\n", _funnel_table(funnel)]
     parts += ["## Rows by band\n", _band_table(funnel)]
     parts += ["## Paths left out\n", _counts("reason", funnel.left_out)]
@@ -103,13 +102,13 @@ def card(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin
     return "\n".join(parts)
 
 
-def _header(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin, data_files: str | None) -> str:
+def _header(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin) -> str:
     import yaml
 
     facts: dict[str, object] = {"pretty_name": f"insightv {name} set", "license": "other"}
     facts |= {"task_categories": ["image-text-to-text"], "tags": ["insightv", "visual-reasoning"]}
-    if data_files:
-        facts["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}]
+    # No `configs`: with them `datasets` looks at neither path nor content, and would show its cache of any other set
+    # whose folder has the same name. It finds `train-*.parquet` by itself.
     facts["insightv"] = {
         "set": name,
         "version": release(),

@@ -70,7 +70,7 @@ def write_trl(name: str, rows: Iterable[TrainingRow], folder: Path) -> Layout:
 
     kind = kind_of(name)
     write_files((trl_row(row, embedded(row)) for row in rows), training_features(kind), folder)
-    return Layout(_TRL[kind] | _BACK, "train-*.parquet")
+    return Layout(_TRL[kind] | _BACK)
 
 
 def write_llamafactory(name: str, rows: Iterable[TrainingRow], folder: Path) -> Layout:

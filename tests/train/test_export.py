@@ -143,6 +143,15 @@ def test_an_empty_set_is_written_and_loads(tmp_path: Path) -> None:
     assert "completion" in table.column_names
 
 
+def test_sets_of_two_runs_and_of_one_run_built_again_are_told_apart_by_datasets(tmp_path: Path) -> None:
+    folders, cache = [tmp_path / run / "datasets" / "reason" for run in ("one", "two")], tmp_path / "cache"
+    for folder, count in zip(folders, (3, 5), strict=True):
+        build_set(ReasonSet(prompt=prompt), run_of(count), folder, Origin())
+    assert [len(load(folder, cache)) for folder in folders] == [3, 5]
+    build_set(ReasonSet(prompt=prompt), run_of(4), folders[0], Origin())
+    assert len(load(folders[0], cache)) == 4
+
+
 def test_text_questions_and_several_images_stand_together(tmp_path: Path) -> None:
     def some(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(10 * number + i) for i in range(number)])
