@@ -10,7 +10,6 @@ import sqlite3
 import sys
 import traceback
 
-import click
 import typer
 from rich.markup import escape
 
@@ -41,11 +40,8 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     show_log("insightv.vllm")  # a server of our own takes minutes to start
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+        app()  # leaves by SystemExit: with 2 where an option or a command is unknown
+    except KeyboardInterrupt:
         sys.exit(130)
     except InsightvError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -58,7 +54,6 @@ def main() -> None:
         traceback.print_exc()
         say("this is a fault inside insightv; please report it with the lines above")
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""The command line's own errors: what is mistyped ends with 2, with the cure on stderr and nothing on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .world import insightv
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("buld",), "No such command"),
+        (("build", "--rnu", "x"), "No such option"),
+        (("build", "q.jsonl", "--pilot", "0"), "--pilot"),
+        (("export",), "Missing option"),
+        (("status", "--run"), "requires an argument"),
+        (("answer", "a.png"), "Missing argument"),
+        (("evaluate", "--seed", "one"), "--seed"),
+    ],
+)
+def test_what_is_mistyped_ends_with_2(args: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = insightv(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert not done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_no_error(tmp_path: Path) -> None:
+    done = insightv("build", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--bad-rows" in done.stdout
