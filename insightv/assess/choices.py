@@ -15,6 +15,7 @@ _ALONE = re.compile(rf"(?i)^{_NOUN}?\s*[(\[{{]?\s*([a-z])\s*[)\]}}]?\s*[.:]?$")
 _WITH_TEXT = re.compile(
     rf"^(?:(?i:{_NOUN})\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:,-])\s*[.:,-]?\s*(\S.*)$", re.DOTALL
 )
+_LABEL_A = re.compile(r"(?i)^(?:[(\[]\s*a\s*[)\]]|a\s*[).:])")
 _SEVERAL = re.compile(r"^[(\[]?[A-Z][)\]]?(?:\s*(?:,|;|&|/|\band\b|,\s*and\b)\s*[(\[]?[A-Z][)\]]?)+\.?$")
 _ANNOUNCED = re.compile(
     rf"\b(?i:(?:correct|right|final|best)?\s*{_NOUN}\s*(?:is|:|would\s+be|must\s+be|=))\s*:?\s*\**\s*(?i:{_NOUN}\s+)?"
@@ -30,6 +31,8 @@ def letters(count: int) -> str:
 
 
 def _by_text(text: str, choices: Sequence[str]) -> set[int]:
+    if _LABEL_A.match(text):  # a label, which a key would leave out as an article: "(A) green" is not "green"
+        return {i for i, choice in enumerate(choices) if plain(choice).casefold() == text.casefold()}
     wanted = key(text)
     return {i for i, choice in enumerate(choices) if wanted and key(choice) == wanted}
 

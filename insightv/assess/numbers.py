@@ -35,6 +35,7 @@ _ROUGHLY = re.compile(
     r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
     r"only|just|a total of|in total)\s+|[~≈]\s*)+"
 )
+_MINUS = re.compile(r"(?i)^(?:minus|negative)\s+(?=[\d.$\u20ac\u00a3])")
 _NOT_UNITS = frozenset(
     re.findall(
         r"\w+",
@@ -62,6 +63,7 @@ class Quantity:
     bare_integer: bool = False
     exact: bool = False
     top: Fraction | None = None
+    parted: bool = False
     suffix: str = ""
 
 
@@ -100,7 +102,7 @@ def read(text: str) -> tuple[Quantity, ...]:
     """Every way to read the whole text as one quantity; empty where it is not one. Never reads a part of a text."""
     if len(text) > _LONGEST:
         return ()
-    text = _ROUGHLY.sub("", _from_latex(text)).strip()
+    text = _MINUS.sub("-", _ROUGHLY.sub("", _from_latex(text)).strip())
     match = _QUANTITY.fullmatch(text)
     if match is None:
         words = read_number_words(text)
@@ -112,6 +114,8 @@ def read(text: str) -> tuple[Quantity, ...]:
         value = -value
     digits = bool(match["main"]) and match["main"].isdigit() and not match["exponent"]
     readings = _with_rest(value, match["rest"], match["money"] or "", digits=digits)
+    if re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", match["main"] or ""):
+        readings = tuple(replace(reading, parted=True) for reading in readings)
     top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
     return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
 
@@ -171,7 +175,7 @@ class Comparison:
     - `year`: True, a whole number from 1500 to 2100 is a year and must be met exactly; None, it may be one, so that a
       near miss is undecided.
     - A truth written as a fraction or a power is met within 1 % (2/3 by 0.67, not by 0.7), by another such exactly.
-    - `percent`: the question asks for a percentage, so that 0.25 for 25 % is undecided instead of right.
+    - `percent`: the question asks for a percentage, so that 0.25 for 25 or 25 % is undecided.
     - `falling`: the question speaks of a change, so that a wrong sign is undecided instead of wrong.
     """
 
@@ -227,9 +231,12 @@ class Comparison:
             return None
         if (answer.top == wanted and not truth.exact) or (truth.top == given and not answer.exact):
             return None  # 85 against 85/100: it may be said as "out of"
+        bare = truth.dimension == answer.dimension == ""
+        if self.percent and bare and abs(given) <= 1 < abs(wanted) and self._near(wanted, 100 * given):
+            return None  # 40 against 0.4, where a percentage is asked for
         thousandfold = wanted == 1000 * given or given == 1000 * wanted
-        if thousandfold and truth.dimension == "" == answer.dimension and wanted.denominator != given.denominator:
-            return None  # 1.234 against 1,234: a point may part thousands
+        if thousandfold and bare and (truth.parted or answer.parted):
+            return None  # 1.234 against 1,234
         if truth.bare_integer and truth.scale == 1:
             if self.counting and abs(wanted) <= 100:
                 return False

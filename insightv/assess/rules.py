@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from insightv.assess import choices as multiple_choice
 from insightv.assess import numbers
+from insightv.assess.dates import read_date, same_date
 from insightv.assess.number_words import mentions_number
 from insightv.assess.text import contains, final_part, key
 
@@ -195,8 +196,8 @@ def split_list(text: str) -> tuple[list[str], bool]:
         if isinstance(items, list) and items and all(isinstance(item, str | int | float) for item in items):
             return [str(item) for item in items], True
         return [text], False
-    if text.startswith("{") and text.endswith("}"):
-        text = text[1:-1]
+    if match := re.fullmatch(r"\\?\{(.*?)\\?\}", text, re.DOTALL):
+        text = match[1]
     separator = r"\s*;\s*|\n+" if re.search(r"[;\n]", text) else r"\s*,\s*(?!\d{3}\b)(?:and\s+)?|\s+and\s+|\s+&\s+"
     items = [re.sub(r"^(?:[-*•]\s+|\d+[.)]\s+)", "", item).strip() for item in re.split(separator, text)]
     items = [item for item in items if item]
@@ -265,6 +266,9 @@ def _text_or_list(question: str, truth: str, answer: str, how: numbers.Compariso
         return Ruling(None, "text")  # an open and a closed interval, or a list and a tuple
     if wanted and wanted == given:
         return Ruling(True, "text")
+    dates = read_date(truth), read_date(answer)
+    if dates[0] and dates[1]:
+        return Ruling(same_date(dates[0], dates[1]), "date")
     listed = _list(truth, answer, how)
     if listed is not None:
         return Ruling(listed, "list")

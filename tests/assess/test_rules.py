@@ -165,6 +165,15 @@ NUMBERS: list[Pair] = [
     (VALUE, "two hundred and five", "205", T),
     (VALUE, "minus three", "-3", T),
     (VALUE, "half", "0.5", T),
+    (VALUE, "-5", "minus 5", T),
+    (VALUE, "-5", "negative 5", T),
+    (VALUE, "5", "minus 5", F),
+    ("What percentage voted yes?", "40", "0.4", N),
+    ("What percentage voted yes?", "40", "4", F),
+    ("What percentage voted yes?", "0.4", "0.5", F),
+    (VALUE, "1,000", "1.000", N),
+    (VALUE, "1.000", "1000", N),
+    (VALUE, "12500", "12.5", F),
 ]
 
 YES_NO: list[Pair] = [
@@ -225,6 +234,17 @@ TEXTS: list[Pair] = [
     (WHICH, "3:4", "6:8", N),
     (WHICH, "12:30", "12:31", N),
     (WHICH, "oak", "cannot be determined", N),
+    (WHICH, "March 5, 2010", "5 March 2010", T),
+    (WHICH, "March 5, 2010", "Friday, 5th of March 2010", T),
+    (WHICH, "March 5, 2010", "2010-03-05", T),
+    (WHICH, "2010-03-05", "2010-03-06", F),
+    (WHICH, "2010-03-05", "03/05/2010", N),
+    (WHICH, "25/12/2010", "Dec. 25, 2010", T),
+    (WHICH, "Jan 2010", "January 2010", T),
+    (WHICH, "Jan 2010", "January 2011", F),
+    (WHICH, "Jan 2010", "January 5, 2010", N),
+    (WHICH, "February 30, 2010", "March 2, 2010", N),
+    (WHICH, "Sept 2010", "Aug 2010", F),
 ]
 
 LISTS: list[Pair] = [
@@ -249,6 +269,8 @@ LISTS: list[Pair] = [
     (WHICH, "[1, 5)", "(1, 5]", N),
     (WHICH, "[1, 5]", "(1, 5)", N),
     (WHICH, "[" * 1500, "red", N),
+    (WHICH, r"\{1, 2\}", r"\{2, 1\}", T),
+    (WHICH, r"\{1, 2\}", "{1, 3}", F),
 ]
 
 LABELS: list[Pair] = [
@@ -319,6 +341,14 @@ CHOICES: list[tuple[str, str, tuple[str, ...], bool | None]] = [
     ("100", "103", ("100", "104"), N),
     ("A", "I", ("I", "II", "III"), T),
     ("I", "A", ("I", "II", "III"), T),
+    ("B", "(A) green", RGB, N),
+    ("B", "A. green", RGB, N),
+    ("B", "a) green", RGB, N),
+    ("A", "(A) red", RGB, T),
+    ("A", "A. dog", ("A dog", "A cat"), T),
+    ("B", "(A) a cat", ("A dog", "A cat"), N),
+    ("B", "A cat", ("A dog", "A cat"), T),
+    ("A. red", "A. red", ("A. red", "B. green"), T),
 ]
 
 MATHS: list[tuple[str, str, bool | None]] = [
