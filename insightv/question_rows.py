@@ -6,6 +6,7 @@ Knows which column holds which field. Knows no files, no other rows, and does no
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from insightv.question_fields import (
 )
 from insightv.question_sources import Fault, RawRow
 from insightv.records import Question
+
+_LIKE_IMAGES = re.compile(r"(?i)(?:.*_)?(?:img|image|picture|photo)s?(?:[_ ]?(?:path|file|url|name)s?)?")
+"""Names under which other data sets keep their images: a question without its image would be answered, and paid for."""
 
 FIELDS = ("id", "question", "images", "answer", "choices", "meta")
 
@@ -127,6 +131,9 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
             report("images", "both_images", "'image' and 'images' are both there; keep one of them")
         values["images"] = single
     fields = {field: values.pop(column, None) for field, column in rules.columns.items()}
+    if fields["images"] is None and (other := next((name for name in values if _LIKE_IMAGES.fullmatch(name)), None)):
+        cure = f"rename it, or map it: [questions.columns] images = {other!r}"
+        report("images", "other_name", f"no 'images', but {other!r}, which would not be looked at; {cure}")
     if row.kind == "cells":
         for field in ("images", "choices", "meta"):
             fields[field] = read_cell(fields[field], field, report)

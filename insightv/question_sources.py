@@ -194,7 +194,7 @@ def _json_row(line: Line) -> RawRow:
         except RecursionError:
             fault = Fault("", "too_deep", "brackets are nested too deeply")
         except json.JSONDecodeError as error:
-            fault = Fault("", "bad_json", f"not JSON at character {error.pos + 1}: {error.msg}")
+            fault = Fault("", "bad_json", f"not JSON at character {error.pos + 1}: {error.msg.removesuffix(' at')}")
         except _Refused as error:
             fault = error.fault
         except ValueError:

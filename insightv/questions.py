@@ -128,7 +128,10 @@ def read_questions(
         if missing:
             known = ", ".join(sorted(rows.columns or ()))
             raise SourceFault(
-                1, "missing_column", f"no column {', '.join(missing)}; there are: {known}; map them: columns"
+                1,
+                "missing_column",
+                f"no column {', '.join(missing)}; there are: {known}; say which is meant in [questions.columns], "
+                f"such as {missing[0]} = {min(rows.columns or ('its name',))!r}",
             )
     except SourceFault as fault:
         raise BadRows([BadRow(rows.name, fault.line, None, "", fault.code, str(fault))]) from None

@@ -58,6 +58,8 @@ def rows() -> Iterator[tuple[str, bytes, str, str]]:
     yield "second image null", row(images=["a.png", None]), "images[1]", "wrong_type"
     yield "image empty", row(images=[""]), "images[0]", "blank"
     yield "images twice", row(image="a.png"), "images", "both_images"
+    yield "image under another name", row(images=..., image_path="a.png"), "images", "other_name"
+    yield "images under another name", row(images=..., Imgs=["a.png"]), "images", "other_name"
     yield "images too many", row(images=["a.png"] * 101), "images", "too_many"
     yield "image missing", row(images=["gone.png"]), "images[0]", "missing"
     yield "second image missing", row(images=["a.png", "gone.png"]), "images[1]", "missing"
