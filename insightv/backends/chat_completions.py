@@ -26,6 +26,8 @@ from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.redact import Redactor
 
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+DEFAULT_KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the key where no other is named."""
 Result = TypeVar("Result")
 
 
@@ -45,7 +47,7 @@ class OpenAIModel(ChatModel):
         deadline_s: float = 600.0,
         idle_s: float = 120.0,
         connections: int = 1024,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str = DEFAULT_KEY,
     ) -> None:
         self.name = f"openai/{model}"
         self.setbacks: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from insightv.backends.address import Address, addresses_of, key_from
-from insightv.backends.chat_completions import MAX_REPLY_BYTES, OpenAIModel
+from insightv.backends.chat_completions import DEFAULT_KEY, MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.http import AiohttpTransport, Transport
 from insightv.backends.wire import Structured
 from insightv.errors import ConfigError
@@ -30,7 +30,7 @@ def openai(  # type: ignore[misc]  # the options are those named here
     model: str,
     *,
     base_url: str | list[str] | None = None,
-    api_key_env: str = "OPENAI_API_KEY",
+    api_key_env: str | None = None,
     structured: Structured = "schema",
     deadline_s: float = 600.0,
     connections: int = 1024,
@@ -43,8 +43,9 @@ def openai(  # type: ignore[misc]  # the options are those named here
     """A model of a chat completions server.
 
     `base_url`: one or several servers of the same model; by default OPENAI_BASE_URL, or the public API. The key is
-    read from the environment variable `api_key_env`; a server of one's own may need none. `structured`: how a schema
-    is asked for ("json" and "prompt" are for servers without json_schema; the prompts say the format in words too).
+    read from the environment variable `api_key_env`, which must then be set; without it from OPENAI_API_KEY, where that
+    is set, for a server of one's own may need none. `structured`: how a schema is asked for ("json" and "prompt" are
+    for servers without json_schema; the prompts say the format in words too).
     `deadline_s` bounds one call with its tries and waits. `connections` is the most requests at one moment; it should
     not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url.
     `mode` "batch" sends calls as jobs of the Batch API: one when no call has come for `gather_s`, polled each `poll_s`.
@@ -84,13 +85,20 @@ def openai(  # type: ignore[misc]  # the options are those named here
         structured=structured,
         deadline_s=deadline_s,
         connections=connections,
-        api_key_env=api_key_env,
+        api_key_env=api_key_env or DEFAULT_KEY,
     )
 
 
-def _addresses(base_url: str | list[str] | None, api_key_env: str, client: AsyncOpenAI | None) -> list[Address]:
+def _addresses(base_url: str | list[str] | None, api_key_env: str | None, client: AsyncOpenAI | None) -> list[Address]:
     if client is None:
-        return addresses_of(base_url, key_from(api_key_env), api_key_env)
+        variable = api_key_env or DEFAULT_KEY
+        key = key_from(variable)
+        if key is None and api_key_env is not None:
+            raise ConfigError(
+                f"the environment variable {api_key_env}, which api_key_env names, is not set; set it, or leave "
+                "api_key_env out for a server without a key"
+            )
+        return addresses_of(base_url, key, variable)
     from insightv.backends.sdk import address_of
 
     return [address_of(client)]

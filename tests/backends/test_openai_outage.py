@@ -233,3 +233,11 @@ def test_the_public_api_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
         openai("gpt", api_key_env="MY_KEY")
     monkeypatch.setenv("MY_KEY", "sk-something")
     assert openai("gpt", api_key_env="MY_KEY").name == "openai/gpt"
+
+
+def test_a_variable_that_is_named_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("MY_KEY", raising=False)
+    assert openai("own", base_url="http://localhost:1/v1").name == "openai/own"
+    with pytest.raises(ConfigError, match="MY_KEY, which api_key_env names, is not set"):
+        openai("own", base_url="http://localhost:1/v1", api_key_env="MY_KEY")
