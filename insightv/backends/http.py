@@ -90,13 +90,12 @@ class Transport(ABC):
 
 
 class AiohttpTransport(Transport):
-    """One aiohttp session, made on the loop that first uses it and made anew where another loop uses it."""
+    """One aiohttp session for each event loop that uses it: a notebook's own, and that of the blocking calls."""
 
     def __init__(self, *, max_reply_bytes: int, connections: int) -> None:
         self._max_reply_bytes = max_reply_bytes
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> AsyncIterator[Incoming]:
@@ -127,10 +126,11 @@ class AiohttpTransport(Transport):
 
     async def _session_here(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop or self._session.closed:
-            await self.aclose()
-            self._loop = loop
-            self._session = aiohttp.ClientSession(
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            for ended in [known for known in self._sessions if known.is_closed()]:
+                await self._sessions.pop(ended).close()
+            session = self._sessions[loop] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -138,13 +138,18 @@ class AiohttpTransport(Transport):
                 auto_decompress=False,
                 trust_env=False,
             )
-        return self._session
+        return session
 
     async def aclose(self) -> None:
-        """Close the session and its connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Close the sessions and their connections; those of another loop that runs end soon after."""
+        here = asyncio.get_running_loop()
+        while self._sessions:
+            loop, session = self._sessions.popitem()
+            if loop is not here and loop.is_running():
+                # Not waited for: that loop's thread may be the one that waits for this to end.
+                asyncio.run_coroutine_threadsafe(session.close(), loop)
+            else:
+                await session.close()
 
 
 class _Spliced(Payload):
