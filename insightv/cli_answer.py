@@ -37,6 +37,7 @@ def answer(
 
     async def ask() -> Any:
         try:
+            await reasoner.acheck()
             return await reasoner.aanswer(image, question, seed=seed)
         finally:
             await reasoner.aclose()

@@ -69,6 +69,26 @@ def test_the_command_line_asks_a_server(tmp_path: Path) -> None:
     assert "gone.png" in missing.stderr
 
 
+def test_blocking_and_awaited_calls_share_a_reasoner_in_a_running_loop() -> None:
+    async def notebook(reasoner: Reasoner) -> list[str]:
+        asked = sample_picture(), "What is 3 + 4? [truth=7]"
+        texts = [reasoner.answer(*asked).text, (await reasoner.aanswer(*asked)).text, reasoner.answer(*asked).text]
+        reasoner.close()
+        await asyncio.sleep(0.05)  # the session of this loop is closed by this loop
+        return texts
+
+    with FakeServer() as server:
+        reasoner = Reasoner.of("openai/fake", base_url=server.base_url)
+        assert len(set(asyncio.run(notebook(reasoner)))) == 1
+
+
+def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    args = ("answer", tmp_path / "x.png", "What?", "--model", "openai/fake", "--base-url", "http://127.0.0.1:9/v1")
+    done = insightv(*args)
+    assert done.returncode == 2
+    assert "no server can be reached" in done.stderr
+
+
 @pytest.mark.parametrize("args", [("answer", "x.png", "?"), ("status", "--run", "nowhere"), ("build",)])
 def test_what_cannot_be_started_ends_with_2_and_says_the_cure(args: tuple[str, ...], tmp_path: Path) -> None:
     done = insightv(*args, cwd=tmp_path)
