@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EndpointParked,
         InputError,
         InsightvError,
+        Interrupted,
         KeyRefused,
         MissingExtra,
         ModelError,
@@ -62,6 +63,7 @@ __all__ = [
     "Generator",
     "InputError",
     "InsightvError",
+    "Interrupted",
     "KeyRefused",
     "Message",
     "MissingExtra",
@@ -92,8 +94,8 @@ __all__ = [
 
 _HOME = {
     "errors": (
-        "BudgetSpent ConfigError EndpointParked InputError InsightvError KeyRefused MissingExtra ModelError "
-        "ModelUnknown PluginError QuotaExhausted RunChanged RunHeld StopRun StorageFull"
+        "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
+        "ModelError ModelUnknown PluginError QuotaExhausted RunChanged RunHeld StopRun StorageFull"
     ),
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
     "pipeline": "Pipeline",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from insightv.errors import ConfigError
 from insightv.status_table import stage_lines, status_lines
 from insightv.terminal import AsJson, Run, out
 
@@ -47,6 +48,8 @@ def export(
     from insightv import selection
 
     if what == "calls":
+        if form != "jsonl":
+            raise ConfigError(f"--what calls is written as jsonl, which replay/FILE reads, not as {form}")
         path, rows = target, selection.export_calls(run, target)
     else:
         made = selection.export(run, what, form, target)

@@ -45,9 +45,9 @@ def test_the_public_names_are_those_of_the_contract_and_the_errors() -> None:
     all_errors = {
         name
         for name, value in vars(errors).items()
-        if inspect.isclass(value) and issubclass(value, errors.InsightvError) and name != "Interrupted"
+        if inspect.isclass(value) and issubclass(value, errors.InsightvError)
     }
-    assert set(insightv.__all__) - {"Interrupted"} == CONTRACT | all_errors
+    assert set(insightv.__all__) == CONTRACT | all_errors
     assert insightv.__all__ == sorted(insightv.__all__)
 
 
