@@ -33,10 +33,10 @@ from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
 from insightv.store import pending
-from insightv.wiring import Assembly, role_identity
+from insightv.wiring import Assembly, given_table, role_identity
 
 log = logging.getLogger("insightv")
-Questions = str | Path | Iterable[Question]
+Questions = str | Path | Iterable[Question | dict[str, Any]]
 
 
 class RunBuilder:
@@ -54,23 +54,26 @@ class RunBuilder:
         scorers: Sequence[Scorer | str | Mapping[str, Any]] | None = None,
         reasoning_agent: ReasoningAgent | str | Mapping[str, Any] | None = None,
         summary_agent: SummaryAgent | str | Mapping[str, Any] | None = None,
-        trainer: PreferenceTrainer | None = None,
+        trainer: PreferenceTrainer | str | Mapping[str, Any] | None = None,
         settings: Settings | None = None,
         registry: Registry | None = None,
     ) -> None:
         self.folder = Path(run)
         self._registry = registry or default_registry()
-        self._objects: dict[str, object] = {"trainer": trainer} if trainer is not None else {}
+        self._objects: dict[str, object] = {}
         table = (settings or Settings()).model_dump(exclude_unset=True)
-        for name, role in (
-            ("generator", generator),
-            ("reasoning_agent", reasoning_agent),
-            ("summary_agent", summary_agent),
-        ):
+        agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
+        for name, role in {"generator": generator, **agents}.items():
             if role is not None:
-                table[name] = table.get(name, {}) | self._table(name, role)
+                table[name] = table.get(name, {}) | given_table(name, role, self._objects)
+        if isinstance(scorers, Scorer | str | Mapping):
+            raise ConfigError("scorers is one scorer; give a list of them, in the order in which they judge")
         if scorers is not None:
-            table["scorers"] = [self._table(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
+            table["scorers"] = [given_table(f"scorers.{i}", one, self._objects) for i, one in enumerate(scorers)]
+        if trainer is not None:
+            chosen = given_table("trainer", trainer, self._objects)
+            own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
+            table["train"] = table.get("train", {}) | own
         self.settings = check_settings(table)
         check_train(self.settings)
         self._switch: StopSwitch | None = None
@@ -215,16 +218,6 @@ class RunBuilder:
         """The run's counts and sums."""
         with load_run(self.folder) as run:
             return run.status()
-
-    def _table(self, place: str, role: object) -> dict[str, Any]:
-        if isinstance(role, str):
-            return {"model": role} if place == "generator" and "/" in role else {"use": role}
-        if isinstance(role, Mapping):
-            return dict(role)
-        self._objects[place] = role
-        if isinstance(role, Assembly):
-            return {"use": f"object:{role.name}"}
-        return {"use": f"object:{type(role).__module__}.{type(role).__qualname__}"}
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from insightv.errors import InputError, RunChanged
+from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
@@ -66,6 +66,8 @@ class Training:
             StopRun: stopped and resumable.
         """
         stages = self._plan.stages()
+        if self._plan.course.rounds:
+            self._trainer()  # one that cannot be made is said before anything is trained
         done: dict[str, dict[str, Any]] = {}
         reasoning: Path | None = None
         for name, identity in stages.items():
@@ -243,15 +245,17 @@ class Training:
         given = self._runs.objects.get("trainer")
         if isinstance(given, PreferenceTrainer):
             return given
-        settings = self._plan.settings
+        settings, name = self._plan.settings, self._train.trainer
+        if name.startswith("object:"):
+            raise ConfigError(f"the trainer was an object of {name[7:]}; give such an object to Pipeline again")
         options: dict[str, Any] = dict(self._train.preference)
-        if self._train.trainer == "dpo":
+        if name == "dpo":
             own = {"seed": settings.seed, **self._train.common, **options}
             tags = settings.reasoning_agent.options.get("tags")
             options = (
                 own | {"preset": self._train.preset, "child": self._train.child} | ({"tags": tags} if tags else {})
             )
-        trainer = Workshop(self._runs.registry, settings).trainer(self._train.trainer, options)
+        trainer = Workshop(self._runs.registry, settings).trainer(name, options)
         if isinstance(trainer, DPOPreferenceTrainer):
             trainer.go_on = self._runs.go_on
         return trainer

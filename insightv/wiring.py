@@ -48,6 +48,34 @@ class Assembly(Generic[T]):
     make: Callable[[Workshop], T]
 
 
+_ROLES: dict[str, type] = {
+    "generator": Generator,
+    "scorers": Scorer,
+    "reasoning_agent": ReasoningAgent,
+    "summary_agent": SummaryAgent,
+    "trainer": PreferenceTrainer,
+}
+
+
+def given_table(place: str, role: object, objects: dict[str, object]) -> dict[str, Any]:
+    """The table of a role that was given in Python; an object is put into `objects`, by its place in the settings.
+
+    Raises:
+        ConfigError: it is neither an object of the role, nor a name, nor a table.
+    """
+    if isinstance(role, str):
+        return {"model": role} if place == "generator" and "/" in role else {"use": role}
+    if isinstance(role, Mapping):
+        return dict(role)
+    wanted = _ROLES[place.partition(".")[0]]
+    if not isinstance(role, wanted | Assembly):
+        known = f"a {wanted.__name__}, the name of a registered one, or a table with `use` and its options"
+        raise ConfigError(f"{place} is a {type(role).__name__}; give {known}")
+    objects[place] = role
+    name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
+    return {"use": f"object:{name}"}
+
+
 class Workshop:
     """Builds roles for one run. `wrap` is applied to each model before a role gets it.
 
@@ -142,10 +170,11 @@ class Workshop:
 
     def _role(self, kind: Kind, table: RoleTable, role: type[T]) -> Part[T]:
         entry, factory = self._registry.factory(kind, table.use)
-        options = table.options
+        options, known = table.options, _parameters(factory)
+        # Before the model is made: a misspelt base_url must not end in an error about the model.
+        _check_options(f"{kind} {table.use!r}", options, known, set(type(table).model_fields))
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
-        known = _parameters(factory)
         if known is not None and "seed" in known and kind == "scorer":
             options.setdefault("seed", self._settings.seed)
         built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)
@@ -172,13 +201,23 @@ def _parameters(factory: Factory) -> set[str] | None:
     return {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL}
 
 
-def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
-    known = _parameters(factory)
+def _check_options(
+    what: str, options: Mapping[str, Any], known: set[str] | None, others: set[str] | frozenset[str] = frozenset()
+) -> None:
+    """Refuse an option that a factory does not take; `others` are keys that its table may have too.
+
+    Raises:
+        ConfigError: it names the nearest one.
+    """
     unknown = [] if known is None else [name for name in options if name not in known]
     if known is not None and unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+        near = get_close_matches(unknown[0], known | others, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known | others)) or 'none'}"
         raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
+
+
+def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
+    _check_options(what, options, _parameters(factory))
     try:
         built = factory(**options)
     except InsightvError:

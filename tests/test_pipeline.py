@@ -14,6 +14,8 @@ from insightv import (
     Generator,
     ModelError,
     Pipeline,
+    PreferencePair,
+    PreferenceTrainer,
     Question,
     ReasoningPath,
     RunChanged,
@@ -43,6 +45,13 @@ def reply(messages: Sequence[Message], schema: Schema | None) -> str:
     return json.dumps({"title": f"Step {turn + 1}", "content": content, "action": STEPS[turn]})
 
 
+class Same(PreferenceTrainer):
+    """Trains nothing: hands the policy back."""
+
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        return policy
+
+
 class Length(Scorer):
     """One point for a character of the last step; a scorer without a model."""
 
@@ -51,6 +60,30 @@ class Length(Scorer):
 
 
 QUESTIONS = [Question(id=f"q{i}", question=f"How high is bar {i}?", answer="42" if i % 2 else "7") for i in range(6)]
+
+
+def test_what_is_no_role_is_refused_at_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match="generator is a Length; give a Generator"):
+        Pipeline(run=run, generator=Length())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"scorers\.1 is a ProgressiveGenerator; give a Scorer"):
+        Pipeline(run=run, scorers=["answer", ProgressiveGenerator(ScriptedModel(reply))])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="scorers is one scorer; give a list"):
+        Pipeline(run=run, scorers=Length())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean 'base_url'"):
+        Pipeline(run=run, generator={"model": "openai/x", "base_ulr": "http://localhost:1/v1"}).build(QUESTIONS)
+    with pytest.raises(ConfigError, match="did you mean 'paths'"):
+        Pipeline(run=run, generator={"model": "openai/x", "pathz": 4}).build(QUESTIONS)
+
+
+def test_a_trainer_is_an_object_a_name_or_a_table(tmp_path: Path) -> None:
+    named = Pipeline(run=tmp_path, trainer="dpo").settings.train
+    assert (named.trainer, named.preference) == ("dpo", {})
+    table = Pipeline(run=tmp_path, trainer={"use": "dpo", "beta": 0.2}).settings.train
+    assert (table.trainer, table.preference) == ("dpo", {"beta": 0.2})
+    assert Pipeline(run=tmp_path, trainer=Same()).settings.train.trainer.endswith(".Same")
+    with pytest.raises(ConfigError, match="trainer is a Length; give a PreferenceTrainer"):
+        Pipeline(run=tmp_path, trainer=Length())  # type: ignore[arg-type]
 
 
 def test_objects_are_roles_and_their_models_are_in_the_journal(tmp_path: Path) -> None:
