@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,11 +32,14 @@ from typing import Any
 from timed_cli import quantile_ms
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = 1000
 PICTURES = 300
 PATHS = 4
 REQUESTS = 10.4
 """Of a question, about: what tells when half of the run is done."""
+STOP = threading.Event()
+"""Set when this program is told to stop: what is under way is killed, and can be gone on with."""
+ENDED = (0, 4)
+"""Exit codes of a build that is done; with 4 some paths failed, as they must here."""
 Figures = dict[str, Any]
 
 
@@ -110,6 +114,12 @@ def memory_mb(pid: int, field_name: str = "VmRSS") -> float:
     return round(int(found[1]) / 1024, 2) if found else 0.0
 
 
+def processor_s() -> float:
+    """Processor seconds of all children that have ended; on a busy machine they say more than those of a clock."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @dataclass
 class Watched:
     """A command of insightv as a process, its memory sampled until it ends.
@@ -132,7 +142,7 @@ class Watched:
         """Run it to its end, or kill it when the server has answered `kill_at` requests."""
         command = [sys.executable, str(ROOT / "benchmarks" / "timed_cli.py"), str(self.times), *self.arguments]
         self.times.unlink(missing_ok=True)
-        began, started = time.monotonic(), time.time()
+        began, started, before = time.monotonic(), time.time(), processor_s()
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, env={**os.environ, "OPENAI_API_KEY": "none"}, **pipes) as process:  # type: ignore[call-overload]
             reader = threading.Thread(target=self._listen, args=(process,))
@@ -140,13 +150,14 @@ class Watched:
             try:
                 while process.poll() is None:
                     self._sample(process.pid, time.monotonic() - began)
-                    if self.kill_at and self.samples[-1][2] >= self.kill_at:
+                    if STOP.is_set() or (self.kill_at and self.samples[-1][2] >= self.kill_at):
                         process.kill()
                     time.sleep(self.every_s)
             finally:
                 process.kill()
                 reader.join()
-        return self._figures(process.returncode, time.monotonic() - began, started)
+        figures = self._figures(process.returncode, time.monotonic() - began, started)
+        return figures | {"processor_s": round(processor_s() - before, 2)}
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -171,24 +182,30 @@ class Watched:
         self.children_mb = max(self.children_mb, sum(memory_mb(int(child)) for child in children))
 
     def _figures(self, code: int, seconds: float, started: float) -> Figures:
-        if code not in (0, 4, -9):
+        if code not in (*ENDED, -signal.SIGKILL) and not STOP.is_set():
             raise SystemExit(f"{' '.join(self.arguments)} ended with {code}:\n{''.join(self.said)}")
         asked, first = self.server.asked() if self.server else (0, None)
         figures: Figures = {"seconds": round(seconds, 2), "peak_mb": self.peak_mb, "code": code}
         if self.children_mb:
             figures["children_mb"] = round(self.children_mb, 1)
-        if asked:
-            figures |= {"requests": asked, "first_request_s": round((first or 0) - started, 2)}
+        if self.server:
+            figures |= {"requests": asked, "first_request_s": round(first - started, 2) if first else None}
         if self.times.is_file():
             figures |= json.loads(self.times.read_text())
         return figures
 
 
+def leave_if_told() -> None:
+    """End this program where it was told to stop."""
+    if STOP.is_set():
+        raise SystemExit("stopped; the same command goes on")
+
+
 class Soak:
     """The work, kept in a folder as far as it is done."""
 
-    def __init__(self, folder: Path, questions: int) -> None:
-        self.folder, self.questions = folder.resolve(), questions
+    def __init__(self, folder: Path, questions: int, reference: int) -> None:
+        self.folder, self.questions, self.reference = folder.resolve(), questions, reference
         self.large = self.folder / f"run-{questions}"
         self._kept = self.folder / f"figures-{questions}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +214,9 @@ class Soak:
     def once(self, name: str, work: Callable[[], Any]) -> Any:
         """Do a piece of work, unless it is done already."""
         if name not in self.figures:
-            self.keep(name, work())
+            done = work()
+            leave_if_told()
+            self.keep(name, done)
             shown = {key: value for key, value in self.figures[name].items() if not isinstance(value, list)}
             print(f"{name}: {json.dumps(shown)}", file=sys.stderr, flush=True)
         return self.figures[name]
@@ -217,16 +236,26 @@ class Soak:
             watched = Watched(arguments, self.folder / "times.json", server, every_s, kill_at)
             return watched.run() | {"samples": watched.samples}
 
+    def part(self, questions: Path) -> None:
+        """The large run, one process further: the first is killed half way, the others go on to the end."""
+        every_s = max(0.25, self.questions / 50_000)
+        half = None if self.parts else self.questions * REQUESTS / 2
+        self.keep("parts", [*self.parts, self.build(self.large, questions, every_s, half)])
+
+    @property
+    def parts(self) -> list[Figures]:
+        """The processes that have built the large run so far."""
+        return self.figures.get("parts", [])
+
     def builds(self) -> None:
-        """The small run, then the large one in two parts with a SIGKILL between them."""
-        small = write_questions(self.folder / "questions-small", REFERENCE)
+        """The small run, then the large one in parts, with a SIGKILL after the first."""
+        small = write_questions(self.folder / "questions-small", self.reference)
         shutil.rmtree(self.folder / "run-small", ignore_errors=True) if "small" not in self.figures else None
         self.once("small", lambda: self.build(self.folder / "run-small", small, 0.25))
         large = write_questions(self.folder / f"questions-{self.questions}", self.questions)
-        every_s = max(0.25, self.questions / 50_000)
-        half = self.questions * REQUESTS / 2
-        self.once("until killed", lambda: self.build(self.large, large, every_s, half))
-        self.once("resumed", lambda: self.build(self.large, large, every_s))
+        while not self.parts or self.parts[-1]["code"] not in ENDED:
+            self.part(large)
+            leave_if_told()
 
     def command(self, name: str, *arguments: str, runs: int = 1) -> Figures:
         """A command that reads the run; the quickest of `runs`."""
@@ -274,11 +303,8 @@ class Soak:
 
     def result(self) -> Figures:
         """The figures that are asked for."""
-        small, first, second = (self.figures[name] for name in ("small", "until killed", "resumed"))
+        small, parts = self.figures["small"], self.parts
         pictures = self.large / "images"
-        steady = {
-            name: memory_of(figures["samples"]) for name, figures in zip(NAMES, (small, first, second), strict=True)
-        }
         reading = {
             name: {key: value for key, value in figures.items() if key != "code"}
             for name, figures in self.figures.items()
@@ -288,23 +314,31 @@ class Soak:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
             "load": os.getloadavg(),
             "questions": self.questions,
+            "questions_of_small_run": self.reference,
             "paths": PATHS,
-            "requests": first["requests"] + second["requests"],
+            "requests": sum(part["requests"] for part in parts),
             "memory_mb": {
-                "peak": {name: f["peak_mb"] for name, f in zip(NAMES, (small, first, second), strict=True)},
-                "over_small_run": round(max(first["peak_mb"], second["peak_mb"]) - small["peak_mb"], 1),
-                "building": steady,
+                "peak_of_small_run": small["peak_mb"],
+                "peak": max(part["peak_mb"] for part in parts),
+                "over_small_run": round(max(part["peak_mb"] for part in parts) - small["peak_mb"], 1),
+                "building_small_run": memory_of(small["samples"]),
+                "building": [memory_of(part["samples"]) for part in parts],
             },
-            "requests_per_s": {
-                name: round(f["requests"] / building_s(f["samples"]), 1)
-                for name, f in zip(NAMES, (small, first, second), strict=True)
-            },
+            "processes": [
+                {
+                    "seconds": part["seconds"],
+                    "processor_s": part["processor_s"],
+                    "requests": part["requests"],
+                    "requests_per_s": round(part["requests"] / building_s(part["samples"]), 1),
+                    "first_request_s": part["first_request_s"],
+                }
+                for part in parts
+            ],
             "commit_ms": {
-                what: {str(share): quantile_ms(second[what], share) for share in (0.5, 0.95, 0.99)}
-                | {"count": sum(second[what])}
+                what: {str(share): quantile_ms(parts[-1][what], share) for share in (0.5, 0.95, 0.99)}
+                | {"count": sum(parts[-1][what])}
                 for what in ("commits", "transactions")
             },
-            "resume_after_kill_s": second["first_request_s"],
             "run_db_bytes": size(self.large / "run.db"),
             "run_db_bytes_per_path": round(size(self.large / "run.db") / self.questions / PATHS),
             "pictures": {"files": len(list(pictures.iterdir())), "bytes": size(pictures)},
@@ -312,9 +346,6 @@ class Soak:
             "report_bytes": self.figures["report bytes"],
             "reading": reading,
         }
-
-
-NAMES = ("small run", "until killed", "resumed")
 
 
 def size(path: Path) -> int:
@@ -365,17 +396,17 @@ def draw(soak: Soak, out: Path) -> None:
     colours = {"starting": "#999999", "checking": "#1f77b4", "building": "#2ca02c", "datasets": "#d62728"}
     shown: set[str] = set()
     offset = 0.0
-    for name in NAMES[1:]:
-        samples = soak.figures[name]["samples"]
+    for part in soak.parts:
+        samples = part["samples"]
         for phase in dict.fromkeys(sample[3] for sample in samples):
             points = [(offset + at / 60, mb) for at, mb, _, where in samples if where == phase and mb]
             label = None if phase in shown else phase
             shown.add(phase)
             axes.plot(*zip(*points, strict=True), color=colours[phase], linewidth=1, label=label) if points else None
         offset += samples[-1][0] / 60
-        axes.axvline(offset, color="black", linewidth=0.8, linestyle=":") if name == "until killed" else None
+        axes.axvline(offset, color="black", linewidth=0.8, linestyle=":") if part["code"] < 0 else None
     small = soak.figures["small"]["peak_mb"]
-    axes.axhline(small, color="black", linewidth=0.8, linestyle="--", label=f"peak of {REFERENCE:,} questions")
+    axes.axhline(small, color="black", linewidth=0.8, linestyle="--", label=f"peak of {soak.reference:,} questions")
     axes.axhline(small + 50, color="grey", linewidth=0.8, linestyle="--", label="50 MB more")
     axes.set(xlabel="minutes (dotted: killed with -9, resumed)", ylabel="resident memory, MB", ylim=(0, None))
     axes.set_title(f"insightv build, {soak.questions:,} questions x {PATHS} paths")
@@ -388,11 +419,13 @@ def main() -> None:
     """Build, read, write the figures and the curve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=100_000)
+    parser.add_argument("--reference", type=int, default=1000, help="questions of the small run")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "soak")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    soak = Soak(options.folder, options.questions)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: STOP.set())
+    soak = Soak(options.folder, options.questions, options.reference)
     soak.builds()
     soak.reading()
     result = soak.result()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.vllm_cache import TEACHER, measure, small_server
+from benchmarks.vllm_memory import make_adapter
 from insightv import Reasoner
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
@@ -57,37 +58,14 @@ ENDED = Schema(
 """A step that must be the last one; by itself the model goes on after its first."""
 
 
-def make_adapter(folder: Path, seed: int, *, projector: bool = False) -> Path:
-    """A LoRA adapter with random weights, and the merged model beside it for comparison."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    torch.manual_seed(seed)
-    load: Any = AutoModelForImageTextToText
-    layers = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    layers = f"({layers}|.*multi_modal_projector.*linear_.*)" if projector else layers
-    model: Any = get_peft_model(
-        load.from_pretrained(TEACHER, dtype=torch.float32), LoraConfig(r=4, lora_alpha=8, target_modules=layers)
-    )
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    model.save_pretrained(folder)
-    model.merge_and_unload().save_pretrained(folder.with_name(f"{folder.name}-merged"))
-    processor: Any = AutoProcessor.from_pretrained(TEACHER)
-    processor.save_pretrained(folder.with_name(f"{folder.name}-merged"))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, VllmModel]]:
     """The base model and two agents as adapters, on one server; "folder" names where they are."""
     folder = tmp_path_factory.mktemp("vllm")
     given = {**small_server(), "program": PROGRAM, "log_folder": str(folder)}
     adapters = {
-        "reason": make_adapter(folder / "reason", 1),
-        "summary": make_adapter(folder / "summary", 2, projector=True),
+        "reason": make_adapter(folder / "reason", TEACHER, 1),
+        "summary": make_adapter(folder / "summary", TEACHER, 2, projector=True),
     }
     models = {"base": vllm(TEACHER, **given)} | {name: vllm(str(path), **given) for name, path in adapters.items()}
     began = time.monotonic()
@@ -189,7 +167,7 @@ def test_two_agents_answer_and_stream_on_one_server(served: dict[str, VllmModel]
 
 def test_an_adapter_of_a_later_round_is_loaded_while_it_runs(served: dict[str, VllmModel]) -> None:
     engine = served["base"].engine
-    later = make_adapter(folder_of(served["base"]) / "round2", 3)
+    later = make_adapter(folder_of(served["base"]) / "round2", TEACHER, 3)
     model = vllm(str(later), **{**small_server(), "program": PROGRAM})
     assert model.engine is engine
     before = processes(engine)
