@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from insightv.config import RunSection
 from insightv.errors import BudgetSpent, ConfigError
 from insightv.records import Usage
+from insightv.run_section import RunSection
 
 
 class Budget:

@@ -7,19 +7,24 @@ otherwise the options of the role's factory, which are checked against its signa
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from insightv.errors import ConfigError, StorageFull
+from insightv.run_section import RunSection
 from insightv.serve_settings import ServeSection
 from insightv.train_section import Section, TrainSection
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
 
@@ -90,30 +95,6 @@ class Bands(Section):
         if self.mid > self.high:
             raise ValueError(f"mid = {self.mid:g} is above high = {self.high:g}; lower mid or raise high")
         return self
-
-
-class Price(Section):
-    """US dollars for a million tokens; cached prompt tokens cost `cached`, or `prompt` where it is not given."""
-
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    completion: float = Field(ge=0, allow_inf_nan=False)
-    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-
-
-class RunSection(Section):
-    """`[run]`: how a run is carried out; nothing here changes results.
-
-    `deadline_s` bounds one model call with its tries and waits, and one call of a plugin's scorer. Budgets count
-    failed tries too and hold across resumes. `prices` is by model name (provider/model).
-    """
-
-    concurrency: int = Field(default=64, ge=1, le=10_000)
-    deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
-    grace_s: float = Field(default=20, ge=0, le=3600, allow_inf_nan=False)
-    max_requests: int | None = Field(default=None, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    prices: dict[str, Price] = Field(default_factory=dict)
 
 
 class ImageSection(Section):
@@ -207,8 +188,7 @@ def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Se
     try:
         return Settings.model_validate(table)
     except ValidationError as error:
-        lines = [_explain(fault["loc"], fault["type"], fault["msg"], fault.get("input")) for fault in error.errors()]
-        raise ConfigError(f"{source}: " + "\n  ".join(lines)) from error
+        raise ConfigError(f"{source}: " + "\n  ".join(_explain(fault) for fault in error.errors())) from error
 
 
 def write_settings(settings: Settings, path: Path) -> None:
@@ -226,10 +206,14 @@ def write_settings(settings: Settings, path: Path) -> None:
         raise StorageFull.of(path, error) from error
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, text: str, value: object) -> str:
+def _explain(fault: ErrorDetails) -> str:
+    loc, value = fault["loc"], str(fault["input"])[:80]
     where = ".".join(str(part) for part in loc) or "settings"
-    if kind != "extra_forbidden":
-        return f"{where} = {str(value)[:80]!r}: {text.removeprefix('Value error, ')}"
+    if fault["type"] != "extra_forbidden":
+        expected = re.findall("'([^']*)'", fault["msg"]) if fault["type"] == "literal_error" else []
+        near = get_close_matches(value, expected, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where} = {value!r}: {fault['msg'].removeprefix('Value error, ')}{hint}"
     known = _keys_at(loc[:-1])
     near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"unknown key {where!r}" + (

@@ -97,11 +97,15 @@ class JournaledModel(ChatModel):
 
     def __init__(self, model: ChatModel, deadline_s: float | None = None) -> None:
         self.model = model
-        self.name = model.name or type(model).__name__
         self.journal: Journal | None = None
         # The calls of a job wait together, for hours if need be: they take no slots, and cost a share of the price.
         self.jobs = model if isinstance(model, JobModel) else None
         self._deadline_s = None if self.jobs else deadline_s
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # a model that is held elsewhere has its name once it is made there
+        """The model's own."""
+        return self.model.name or type(self.model).__name__
 
     @property
     def price_share(self) -> float:

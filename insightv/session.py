@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from insightv.budget import Budget
 from insightv.config import Settings
 from insightv.database import Database
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, require
 from insightv.gate import Gate, StopSwitch
 from insightv.image_store import ImageStore
 from insightv.interfaces import ChatModel, Generator, Scorer
@@ -24,8 +24,12 @@ from insightv.opening import QuestionOpener
 from insightv.plugins import Registry
 from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
+from insightv.run_section import RunSection
 from insightv.store import TOTALS, open_database, read_totals
-from insightv.wiring import Assembly, Part, Workshop
+from insightv.wiring import Assembly, Part, Recipe, Workshop
+
+if TYPE_CHECKING:
+    from insightv.ray_crew import Crew
 
 T = TypeVar("T")
 _TICK_S = 0.5
@@ -88,7 +92,9 @@ class Session:
         self._wrapped: list[JournaledModel] = []
         self._gate = Gate(settings.run.concurrency)
         self.switch = StopSwitch(self._gate)
-        self.workshop = Workshop(registry, settings, self._journaled, folder)
+        self._crew = _crew(settings.run)
+        place = self._crew.model if self._crew else Recipe.make
+        self.workshop = Workshop(registry, settings, self._journaled, None if self._crew else folder, place)
         self.generator: Part[Generator] = self._part("generator", settings.generator.use, self.workshop.generator)
         self.scorers: list[Part[Scorer]] = [
             self._part(f"scorers.{i}", table.use, partial(self.workshop.scorer, table))
@@ -196,8 +202,21 @@ class Session:
         closing: Sequence[Any] = await asyncio.gather(
             *(model.aclose() for model in self.workshop.models), return_exceptions=True
         )
+        if self._crew is not None:
+            await self._crew.aclose()
         if hasattr(self, "database"):  # it was opened
             await asyncio.to_thread(self.database.close)
         for error in closing:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _crew(section: RunSection) -> Crew | None:
+    """The workers of a run on several machines; None where the models are held by this process."""
+    if section.engine == "local":
+        return None
+    require("ray", "ray")
+    from insightv.ray_crew import Crew
+    from insightv.ray_engine import RayCluster
+
+    return Crew(RayCluster(section.ray, section.concurrency), section.ray)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -76,10 +76,42 @@ def given_table(place: str, role: object, objects: dict[str, object]) -> dict[st
     return {"use": f"object:{name}"}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made: its backend's factory and options. It can be pickled, and so followed by another process."""
+
+    name: str
+    what: str
+    factory: Factory
+    options: Mapping[str, Any]
+    source: Source
+
+    def make(self) -> ChatModel:
+        """The model.
+
+        Raises:
+            ConfigError, MissingExtra, PluginError: it cannot be made.
+        """
+        model = _built(self.factory, self.options, self.what, self.source, ChatModel)
+        model.name = model.name or self.name
+        return model
+
+    @property
+    def variables(self) -> set[str]:
+        """The environment variables that the options, or the factory's defaults, name (those that end in `_env`)."""
+        values = {**(_parameters(self.factory) or {}), **self.options}
+        return {value for name, value in values.items() if name.endswith("_env") and isinstance(value, str)}
+
+
+Place = Callable[[Recipe], ChatModel]
+"""Where a model is held: by `Recipe.make` here, else by whoever makes it elsewhere and answers for it."""
+
+
 class Workshop:
     """Builds roles for one run. `wrap` is applied to each model before a role gets it.
 
-    `folder` is the run's, for backends that keep a log of their own (those that take `log_folder`).
+    `folder` is the run's, for backends that keep a log of their own (those that take `log_folder`). `place` says where
+    models are held. Those that send jobs are held here, where the run keeps what is out.
     """
 
     def __init__(
@@ -88,11 +120,13 @@ class Workshop:
         settings: Settings,
         wrap: Wrap = lambda model, _: model,
         folder: Path | None = None,
+        place: Place = Recipe.make,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._wrap = wrap
         self._folder = folder
+        self._place = place
         self._models: dict[str, ChatModel] = {}
 
     @property
@@ -119,8 +153,8 @@ class Workshop:
                 given.setdefault("deadline_s", deadline_s)
             if known is not None and "log_folder" in known and self._folder is not None:
                 given.setdefault("log_folder", str(self._folder))
-            model = _built(factory, given, f"backend {provider!r}", entry.source, ChatModel)
-            model.name = model.name or name
+            recipe = Recipe(name, f"backend {provider!r}", factory, given, entry.source)
+            model = recipe.make() if options.get("mode") == "batch" else self._place(recipe)
             self._models[key] = self._wrap(model, None if own_deadline else deadline_s)
         return self._models[key]
 
@@ -172,7 +206,7 @@ class Workshop:
         entry, factory = self._registry.factory(kind, table.use)
         options, known = table.options, _parameters(factory)
         # Before the model is made: a misspelt base_url must not end in an error about the model.
-        _check_options(f"{kind} {table.use!r}", options, known, set(type(table).model_fields))
+        _check_options(f"{kind} {table.use!r}", options, known, type(table).model_fields)
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
         if known is not None and "seed" in known and kind == "scorer":
@@ -190,19 +224,19 @@ def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
     return table.model_copy(update={name: getattr(settings.generator, name) for name in own})
 
 
-def _parameters(factory: Factory) -> set[str] | None:
-    """The names of a factory's keyword parameters, None if it takes any."""
+def _parameters(factory: Factory) -> dict[str, object] | None:
+    """A factory's keyword parameters and their defaults, None if it takes any."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # some callables of C have no signature
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL}
+    return {each.name: each.default for each in parameters if each.kind is not each.VAR_POSITIONAL}
 
 
 def _check_options(
-    what: str, options: Mapping[str, Any], known: set[str] | None, others: set[str] | frozenset[str] = frozenset()
+    what: str, options: Mapping[str, Any], known: Collection[str] | None, others: Collection[str] = ()
 ) -> None:
     """Refuse an option that a factory does not take; `others` are keys that its table may have too.
 
@@ -211,8 +245,9 @@ def _check_options(
     """
     unknown = [] if known is None else [name for name in options if name not in known]
     if known is not None and unknown:
-        near = get_close_matches(unknown[0], known | others, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known | others)) or 'none'}"
+        names = sorted({*known, *others})
+        near = get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
         raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
 
 
