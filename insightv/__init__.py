@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ModelUnknown,
         PluginError,
         QuotaExhausted,
+        RequestsRefused,
         RunChanged,
         RunHeld,
         StopRun,
@@ -78,6 +79,7 @@ __all__ = [
     "Reasoner",
     "ReasoningAgent",
     "ReasoningPath",
+    "RequestsRefused",
     "RunChanged",
     "RunHeld",
     "Sampling",
@@ -95,7 +97,7 @@ __all__ = [
 _HOME = {
     "errors": (
         "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
-        "ModelError ModelUnknown PluginError QuotaExhausted RunChanged RunHeld StopRun StorageFull"
+        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun StorageFull"
     ),
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
     "pipeline": "Pipeline",

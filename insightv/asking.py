@@ -1,12 +1,13 @@
 """Asking a model until a reply can be used, within a number of tries: one owner for agents and judges.
 
-A refusal ends it at once; a reply that is cut off or cannot be read is asked for again with the same messages and
-another seed. Failed tries count in the usage and nowhere else.
+A refusal ends it at once; a reply that is cut off, refuses in words or cannot be read is asked for again with the same
+messages and another seed. Failed tries count in the usage and nowhere else.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -140,7 +141,7 @@ class Asker:
             try:
                 return Kept(read_whole(reply, read), reply, usage, tuple(replies))
             except Unreadable as error:
-                if error.code == "refusal" or attempt + 1 == self.tries:
+                if reply.finish == "refusal" or attempt + 1 == self.tries:
                     detail = f"try {attempt + 1} of {self.tries}: {error.code}: {error}"
                     raise GaveUp("rejected", error.code, detail, usage, tuple(replies), attempt + 1) from error
         raise AssertionError("the last try returns or raises")
@@ -183,7 +184,28 @@ def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
         raise Unreadable("refusal", "the model refused, or its reply was filtered")
     if reply.finish == "length":
         raise Unreadable("truncated", "the reply was cut off by the token limit; a higher max_tokens may help")
-    return read(reply.text)
+    try:
+        return read(reply.text)
+    except Unreadable as error:
+        if (
+            error.code in _NO_FORM
+            and len(reply.text) <= _LONGEST_REFUSAL
+            and _REFUSES.match(reply.text.replace("\u2019", "'"))
+        ):
+            raise Unreadable("refusal", f"the model refused in words: {reply.text.strip()[:80]!r}") from error
+        raise
+
+
+_NO_FORM = ("not_json", "no_block")
+"""Codes of readers for a reply that has nothing of the form asked for."""
+_LONGEST_REFUSAL = 600
+_REFUSES = re.compile(
+    r"""\W*(?:(?:i'm|i[ ]am)[ ](?:so[ ]|very[ ]|truly[ ])?sorry|sorry|i[ ]apologi[sz]e|unfortunately)?
+    [\s,.;:]*(?:but[ ])?(?:as[ ]an[ ]ai[^,.]{0,40},[ ]*)?
+    i(?:[ ]cannot|[ ]can't|[ ]won't|(?:'m|[ ]am)[ ](?:unable|not[ ]able))[ ](?:to[ ])?
+    (?:help|assist|answer|comply|provide|discuss|identify|process|fulfil+|continue|do[ ]that|support|engage)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def calls_of(*replies: Completion) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ InsightvError
 ├── MissingExtra         an optional package is not installed                          exit 2
 ├── ModelError           one model call was not answered; the item fails with `code`   (exit 4 at the end)
 └── StopRun              nothing more may be asked; what is recorded stays             exit 3
-    ├── KeyRefused, QuotaExhausted, ModelUnknown, BudgetSpent, EndpointParked, StorageFull, RunHeld, Interrupted
+    └── KeyRefused, QuotaExhausted, ModelUnknown, RequestsRefused, BudgetSpent, EndpointParked, StorageFull, RunHeld,
+        Interrupted
 """
 
 from __future__ import annotations
@@ -89,6 +90,10 @@ class QuotaExhausted(StopRun):
 
 class ModelUnknown(StopRun):
     """The server does not have the model (404)."""
+
+
+class RequestsRefused(StopRun):
+    """The server refuses whatever it is asked (400), so the fault is not a single question's."""
 
 
 class BudgetSpent(StopRun):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from insightv.budget import Budget
 from insightv.callkey import call_key
 from insightv.database import Database
-from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, StopRun
+from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, RequestsRefused, StopRun
 from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
 from insightv.jobs import JobModel
@@ -69,8 +69,12 @@ open_book: ContextVar[Book] = ContextVar("insightv_open_book")
 """The book of the question at hand; set by the pipeline in each question's task, and inherited by its subtasks."""
 
 
+_MOST_REFUSED = 3
+"""Calls at the start of a run that may be refused (400) before that is taken for no accident."""
+
+
 class Journal:
-    """What all journaled models of a run share."""
+    """What all journaled models of a run share. `answered` says whether any call of the run ever was."""
 
     def __init__(self, database: Database, gate: Gate, budget: Budget, switch: StopSwitch) -> None:
         self.database = database
@@ -78,6 +82,21 @@ class Journal:
         self.budget = budget
         self.switch = switch
         self.tasks: set[asyncio.Task[list[Completion]]] = set()
+        self.answered = False
+        self._refused = 0
+
+    def of_refusal(self, error: ModelError) -> ModelError | StopRun:
+        """What a refused request means: amid answered ones it is its own affair, otherwise the whole run's."""
+        self._refused += error.code == "bad_request"
+        if self.answered or error.code != "bad_request" or self._refused < _MOST_REFUSED:
+            return error
+        stop = RequestsRefused(
+            f"the first {self._refused} requests were all refused, and none was answered: {error}; where the server "
+            'has no json_schema, set structured = "json" or "prompt", else mend what it names; then resume with '
+            "--retry-failed"
+        )
+        stop.usage = error.usage
+        return stop
 
     async def drain(self, grace_s: float) -> None:
         """Wait for the calls in flight, at most `grace_s` seconds; cancel the rest."""
@@ -195,8 +214,14 @@ class JournaledModel(ChatModel):
         try:
             replies = await self._checked(messages, sampling, n, schema)
             usage = sum((reply.usage for reply in replies), Usage())
+            self._journal.answered = True
             return replies
-        except (ModelError, StopRun) as error:
+        except ModelError as error:
+            usage, fault = cost_of(error), self._journal.of_refusal(error)
+            if fault is error:
+                raise
+            raise fault from error
+        except StopRun as error:
             usage, fault = cost_of(error), error
             raise
         except (ConfigError, MissingExtra) as error:

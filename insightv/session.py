@@ -133,6 +133,7 @@ class Session:
         self.tally.total, self.tally.done = status["questions"]["total"], status["questions"]["done"]
         self.tally.paths = {name: status["paths"][name] for name in self.tally.paths}
         self.tally.bands = dict(status["bands"])
+        self.journal.answered = self.tally.paths["ok"] + self.tally.paths["rejected"] > 0
 
     @property
     def price_shares(self) -> dict[str, float]:

@@ -240,6 +240,24 @@ def test_failed_paths_are_listed_and_can_be_tried_again(tmp_path: Path) -> None:
     }
 
 
+def test_a_server_that_refuses_whatever_it_is_asked_stops_the_run(tmp_path: Path) -> None:
+    with FakeServer(Settings(faults={"400": 1.0})) as server:
+        questions, settings = (
+            write_questions(tmp_path, 40),
+            write_settings(tmp_path, server.base_url, path_scorer=False),
+        )
+        args = [*build_args(questions, settings, tmp_path / "run"), "--set", "run.concurrency=4"]
+        stopped = insightv(*args)
+        assert stopped.returncode == 3, stopped.stderr
+        assert "first 3 requests were all refused" in stopped.stderr
+        assert "scripted 400" in stopped.stderr
+        assert len(server.log()) <= 20  # two for a call (with n and without), and those in flight
+        server.change(faults={})
+        done = insightv(*args, "--retry-failed")
+        assert done.returncode == 0, done.stderr
+    assert check_balance(tmp_path / "run")["paths"]["ok"] == 160
+
+
 def test_a_server_that_is_not_there_is_said_before_anything_is_started(tmp_path: Path) -> None:
     questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, "http://127.0.0.1:9/v1")
     refused = insightv(*build_args(questions, settings, tmp_path / "run"))

@@ -181,6 +181,12 @@ def test_failed_tries_never_enter_the_chain_and_cost_what_they_cost() -> None:
         (cut(step("x")), "truncated", 3),
         (refused(), "refusal", 1),
         (refused(step("x")), "refusal", 1),
+        ("I'm sorry, but I can't assist with that.", "refusal", 3),
+        ("As an AI, I cannot help with this request.", "refusal", 3),
+        ("I am unable to identify the person in the image.", "refusal", 3),
+        ("I cannot see the top of the bar, so I take 40.", "unparsable", 3),
+        ("Sorry, the value is 40.", "unparsable", 3),
+        (step("I cannot help here, the bar is hidden.").replace("continue", "stop"), "unparsable", 3),
     ],
 )
 def test_an_unusable_first_step_ends_the_path_with_its_code(bad: Reply, code: str, calls: int) -> None:
