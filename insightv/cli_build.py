@@ -78,6 +78,8 @@ def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:
             f"{status['paths']['failed']} paths and {status['unjudged']} scores failed; try them again with: "
             f"insightv build --run {run} --retry-failed"
         )
+        codes = {**status["paths"]["by_code"], **status["unjudged_by_code"]}
+        say(f"codes: {', '.join(f'{code} {count}' for code, count in codes.items())}; the reasons are in the report")
         raise typer.Exit(4)
 
 

@@ -28,7 +28,8 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
     if found["faults"]:
         out("faults     " + ", ".join(f"{code} {count}" for code, count in found["faults"].items()))
     for row in bad_rows[:20]:
-        out(f"left out   {row['file']}:{row['line']}: {row['id']}: {row['field']}: {row['reason']}")
+        field = f"{row['field']}: " if row["field"] else ""
+        out(f"left out   {row['file']}:{row['line']}: {row['id'] or 'no id'}: {field}{row['reason']}")
     if len(bad_rows) > 20:
         out(f"           ... and {len(bad_rows) - 20} more; see --json")
     for stage in training:

@@ -8,6 +8,7 @@ from typing import Any
 from insightv.pilot import PilotReport
 from insightv.progress import clock
 from insightv.statistics import Estimate
+from insightv.status_table import dollars
 
 
 def pilot_lines(report: PilotReport) -> str:
@@ -18,7 +19,7 @@ def pilot_lines(report: PilotReport) -> str:
     lines = [
         f"pilot      {report.sampled} of {report.total} questions, spread over the file",
         f"spent      {spent['requests']:.0f} requests, {_tokens(spent):,.0f} tokens"
-        + (f", ${spent['usd']:.2f}" if spent["usd"] else "")
+        + (f", {dollars(spent['usd'])}" if spent["usd"] else "")
         + f" (of it for the audit: {report.audit['requests']:.0f} requests, {_tokens(report.audit):,.0f} tokens)",
         "",
         f"{'projected':<22}{'the whole':>38}{'still to come':>38}",
@@ -53,7 +54,7 @@ _AMOUNTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("tokens in", "prompt_tokens", _count),
     ("  of it cached", "cached_tokens", _count),
     ("tokens out", "completion_tokens", _count),
-    ("money", "usd", lambda value: f"${value:,.2f}"),
+    ("money", "usd", dollars),
     ("time", "seconds", clock),
 )
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from insightv.redact import Redactor, environment_secrets
 from insightv.session import Snapshot
+from insightv.status_table import dollars
 
 _PLAIN_EVERY_S = 10.0
 _RATE_WINDOW = 60
@@ -92,7 +93,7 @@ class ProgressDisplay:
             ("tokens", f"{snapshot.tokens:,}"),
         ]
         if snapshot.usd:
-            facts.append(("cost", f"${snapshot.usd:.2f}"))
+            facts.append(("cost", dollars(snapshot.usd)))
         facts.append(("time", f"{clock(snapshot.elapsed_s)}" + (f", about {clock(left)} left" if left else "")))
         return facts
 

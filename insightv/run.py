@@ -181,6 +181,7 @@ def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
         if band:
             bands[band] += number
     sums = read_totals(connection)
+    unjudged = dict(connection.execute(_UNJUDGED).fetchall())
     return {
         "questions": {"total": total, "done": done, "bad_rows": one("SELECT count(*) FROM bad_rows")},
         "paths": {"total": sum(paths.values()), **paths, "by_code": dict(sorted(codes.items()))},
@@ -189,12 +190,17 @@ def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
         "tokens": {name: int(sums[f"{name}_tokens"]) for name in ("prompt", "cached", "completion")},
         "usd": round(sums["usd"], 6),
         "elapsed_s": round(sums["elapsed_s"], 3),
-        "unjudged": one(
-            "SELECT count(*) FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch "
-            "WHERE s.failed = 1 AND q.present = 1"
-        ),
+        "unjudged": sum(unjudged.values()),
+        "unjudged_by_code": unjudged,
         "faults": dict(connection.execute("SELECT code, count(*) FROM faults GROUP BY code ORDER BY code").fetchall()),
     }
+
+
+_UNJUDGED = """
+SELECT json_extract(record, '$.scorer') || ': ' || json_extract(record, '$.details.failed') AS code, count(*) FROM (
+SELECT CAST(s.record AS TEXT) AS record FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch
+WHERE s.failed = 1 AND q.present = 1) GROUP BY code ORDER BY code"""
+"""Scores that failed, by scorer and code."""
 
 
 def _counter(connection: sqlite3.Connection) -> Callable[[str], int]:

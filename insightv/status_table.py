@@ -16,9 +16,16 @@ def status_lines(status: dict[str, Any]) -> str:
         f"paths      {paths['total']}: ok {paths['ok']}, rejected {paths['rejected']}, failed {paths['failed']}"
         + (f" ({codes})" if codes else ""),
         "bands      " + ", ".join(f"{name} {count}" for name, count in status["bands"].items()),
-        f"requests   {status['requests']}; tokens: {tokens}" + (f"; ${status['usd']:.2f}" if status["usd"] else ""),
+        f"requests   {status['requests']}; tokens: {tokens}" + (f"; {dollars(status['usd'])}" if status["usd"] else ""),
     ]
+    if status["unjudged"]:
+        lines.append("unjudged   " + ", ".join(f"{code} {count}" for code, count in status["unjudged_by_code"].items()))
     return "\n".join(lines)
+
+
+def dollars(usd: float) -> str:
+    """An amount of money; below a dollar with what a cheap run costs."""
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
 def stage_lines(stage: Mapping[str, Any]) -> list[str]:

@@ -216,6 +216,7 @@ def test_bad_rows_are_refused_at_once_with_all_of_them_named(tmp_path: Path) -> 
     assert check_balance(tmp_path / "run")["questions"]["total"] == 3
     status = json.loads(insightv("status", "--run", tmp_path / "run", "--json").stdout)
     assert {row["id"] for row in status["rows_left_out"]} == {str(row["id"]) for row in bad}
+    assert "left out   questions.jsonl:4: " in insightv("status", "--run", tmp_path / "run").stdout
 
 
 def test_failed_paths_are_listed_and_can_be_tried_again(tmp_path: Path) -> None:

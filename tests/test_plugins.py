@@ -310,6 +310,8 @@ def test_a_scorer_that_breaks_its_contract_costs_its_own_scores_only(
     assert status["paths"]["ok"] == 4
     assert status["bands"] == {"high": 0, "mid": 0, "low": 0, "wrong": 2, "unscored": 2}
     assert status["unjudged"] == 2
+    code = "timeout" if name == "hanging" else "scorer_error"
+    assert status["unjudged_by_code"] == {f"{name}: {code}": 2}
 
 
 def test_parts_that_cannot_be_made_are_refused_before_anything_is_paid_for(
