@@ -225,6 +225,8 @@ class RunBuilder:
         made = not self.folder.exists()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"{self.folder} cannot be a run's folder: a file is in its place; name another") from error
         except OSError as error:
             raise StorageFull.of(self.folder, error) from error
         lock = RunLock(self.folder)

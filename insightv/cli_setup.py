@@ -47,7 +47,7 @@ def plugins(as_json: AsJson = False) -> None:
 def config(
     file: Config = None,
     changes: Changes = None,
-    run: Annotated[Path | None, typer.Option("--run")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Show those of this run.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check settings and print them as resolved."""

@@ -259,6 +259,14 @@ def test_a_server_that_refuses_whatever_it_is_asked_stops_the_run(tmp_path: Path
     assert check_balance(tmp_path / "run")["paths"]["ok"] == 160
 
 
+def test_a_file_in_the_place_of_the_run_is_said(tmp_path: Path) -> None:
+    questions, settings = write_questions(tmp_path, 1), write_settings(tmp_path, "http://127.0.0.1:9/v1")
+    for place in (questions, questions / "run"):
+        refused = insightv(*build_args(questions, settings, place))
+        assert refused.returncode == 2, refused.stderr
+        assert "a file is in its place" in refused.stderr
+
+
 def test_a_server_that_is_not_there_is_said_before_anything_is_started(tmp_path: Path) -> None:
     questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, "http://127.0.0.1:9/v1")
     refused = insightv(*build_args(questions, settings, tmp_path / "run"))
