@@ -22,6 +22,7 @@ from insightv.cli_serve import serve
 from insightv.cli_setup import config, plugins
 from insightv.cli_train import train
 from insightv.errors import InputError, InsightvError
+from insightv.redact import without_controls
 from insightv.terminal import err, say, show_log
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except InsightvError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(without_controls(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     # Whatever else arrives here is a fault of our own, but for a run's file that is not what was written.
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +47,7 @@ def answer(
     if model is not None and model.partition("/")[0] == "tiny":
         say("note: the embedded model has only ever seen its own bar charts and tables; on anything else it guesses")
     if as_json:
-        out(found.model_dump_json())
+        out(json.dumps(found.model_dump(mode="json")))
         return
     for step in found.path.steps if found.path else ():
         out(f"### {step.title}\n{step.content}\n")

@@ -14,6 +14,7 @@ _SHORTEST_SECRET = 4
 """Shorter ones would blank half of every text; no real key is that short."""
 _SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|token|secret|password|passwd|pwd|credentials?)(?:$|_)|api_?key")
 
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _RULES = (
     (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s{1,4})?[^\s\"',;]+"),
      rf"\1\2{MASK}"),
@@ -23,9 +24,13 @@ _RULES = (
     (re.compile(r"data:[\w.+/-]{1,60};base64,[A-Za-z0-9+/=_-]*"), "[data url]"),
     (re.compile(r"[A-Za-z0-9+/_-]{120,}={0,2}"), "[base64]"),
     (re.compile(r"(?i)(?: at)? 0x[0-9a-f]{6,}"), ""),
-    (re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]"), ""),
-    (re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""),
+    (_CONTROLS, ""),
 )  # fmt: skip
+
+
+def without_controls(text: str) -> str:
+    """`text` without what a terminal would obey: escape sequences and control codes, but tab and line feed."""
+    return _CONTROLS.sub("", text)
 
 
 class Redactor:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from insightv.errors import Interrupted, StopRun
+from insightv.redact import without_controls
 
 err = Console(stderr=True)
 
@@ -25,8 +26,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for progra
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    err.print(text, highlight=False, markup=False, soft_wrap=True)
+    """A line for people, on stderr; control codes, which models and data may hold, do not reach the terminal."""
+    err.print(without_controls(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Said(logging.Handler):
@@ -43,8 +44,8 @@ def show_log(name: str) -> None:
 
 
 def out(text: str) -> None:
-    """A line on stdout."""
-    sys.stdout.write(text + "\n")
+    """Lines on stdout, without control codes; JSON holds none where it is ASCII."""
+    sys.stdout.write(without_controls(text) + "\n")
 
 
 def interruptible(work: Any, interrupt: Callable[[int], None], again: str) -> Any:
