@@ -165,15 +165,18 @@ class SummarySet:
                     candidates.add(number, band_of(path), path.score, lot)
         return candidates
 
-    def _path_rows(self, assessed: Assessed, drawn: set[int], total: int) -> Iterator[TrainingRow]:
-        number = -1
+    def _path_rows(self, assessed: Assessed, drawn: Sequence[int], total: int) -> Iterator[TrainingRow]:
+        """The rows of the paths whose numbers are `drawn`, in order."""
+        number, left = -1, iter(drawn)
+        wanted = next(left, None)
         for item in assessed():
             chosen: list[AssessedPath] = []
             for path in item.paths:
                 if not _not_drawable(item.question, path):
                     number += 1
-                    if number in drawn:
+                    if number == wanted:
                         chosen.append(path)
+                        wanted = next(left, None)
             if chosen:
                 question = self.open(item.question)
                 truth, origin = truth_of(question) or "", self.licence.of(question)
