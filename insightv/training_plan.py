@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from insightv.config import RoleTable, Settings
-from insightv.errors import ConfigError, InputError
+from insightv.errors import ConfigError, InputError, require
 from insightv.opening import image_limits
 from insightv.questions import QuestionFile, read_questions
 from insightv.recipes import Course, agent_settings, course_of
 from insightv.run import RunReader
 from insightv.train.checkpoints import identity_of
+from insightv.train.child import accelerate_file
 from insightv.weights import embedded_weights
 from insightv.wiring import FREE_KEYS
 
@@ -92,8 +93,11 @@ def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
     Raises:
         InputError: a file or model cannot be used, or held-out questions are in the run.
         ConfigError: a setting is wrong or missing.
+        MissingExtra: a package that a setting needs is not installed.
     """
     course, train = course_of(settings), settings.train
+    for agent in ("reasoning", "preference", "summary"):
+        _check_launch(settings, agent)
     base, identity = _base(train.base)
     if course.pairs == "external" and train.external is None:
         raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
@@ -108,6 +112,21 @@ def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
     counts = {"paths": status["paths"], "bands": status["bands"]}
     made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
     return TrainingPlan(settings, course, base, identity, made, _heldout(settings, set(digests.values())), external)
+
+
+def _check_launch(settings: Settings, agent: str) -> None:
+    """See that an agent's training can be started at all, while nothing has been spent on what comes before it."""
+    asked = agent_settings(settings, agent)
+    if asked.method == "qlora":
+        require("bitsandbytes", "train")
+    if asked.accelerate_config is None:
+        return
+    accelerate_file(asked.accelerate_config)
+    if not settings.train.child:
+        raise ConfigError(
+            f"accelerate_config = {asked.accelerate_config!r} needs processes of its own, and train.child = false "
+            "trains in this one; leave one of the two out"
+        )
 
 
 def _base(name: str | None) -> tuple[str, str]:

@@ -204,6 +204,10 @@ def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, t
         Pipeline(run=run, settings=settings(heldout=str(built.parent / "questions/questions.jsonl"))).train()
     with pytest.raises(ConfigError, match=r"train\.external is not set"):
         Pipeline(run=run, settings=settings(recipe="external")).train()
+    with pytest.raises(ConfigError, match="fsdp2, zero2, zero3"):
+        Pipeline(run=run, settings=settings(accelerate_config="zero9")).train()
+    with pytest.raises(ConfigError, match="needs processes of its own"):
+        Pipeline(run=run, settings=settings(preference={"accelerate_config": "zero3"})).train()
     with pytest.raises(InputError, match="insightv build"):
         Pipeline(run=tmp_path / "none", settings=settings()).train()
     assert not (run / "rounds").exists()

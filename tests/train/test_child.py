@@ -155,6 +155,22 @@ def test_two_processes_train_together_on_the_cpu(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_our_file_for_fsdp2_trains_as_one_process_does(base: Path, reason: Path, tmp_path: Path, method: str) -> None:
+    ours = accelerate_file("fsdp2").read_text()
+    on_cpu = ours.replace("use_cpu: false", "use_cpu: true").replace("mixed_precision: bf16", 'mixed_precision: "no"')
+    assert on_cpu != ours
+    (tmp_path / "fsdp2.yaml").write_text(on_cpu)
+    steps: dict[str, Any] = {"method": method, "max_steps": 4, "save_steps": 2}
+    sharded = {"num_processes": 2, "batch_size": 1, "accelerate_config": str(tmp_path / "fsdp2.yaml")}
+    two = run_job(job_of(base, reason, tmp_path / "two", **steps, **sharded))
+    one = run_job(job_of(base, reason, tmp_path / "one", **steps))
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert apart(one, two) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_process_killed_from_outside_is_told_with_its_log(base: Path, reason: Path, tmp_path: Path) -> None:
     job = job_of(base, reason, tmp_path / "out", max_steps=5000, save_steps=5000)
 
