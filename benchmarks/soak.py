@@ -410,7 +410,7 @@ def draw(soak: Soak, out: Path) -> None:
     axes.axhline(small + 50, color="grey", linewidth=0.8, linestyle="--", label="50 MB more")
     axes.set(xlabel="minutes (dotted: killed with -9, resumed)", ylabel="resident memory, MB", ylim=(0, None))
     axes.set_title(f"insightv build, {soak.questions:,} questions x {PATHS} paths")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="center", fontsize=8)
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 
