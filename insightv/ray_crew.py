@@ -32,7 +32,7 @@ CRASHES = 3
 """A call that was in flight at as many losses is not asked again: it may be what kills the workers."""
 HOMES = 16384
 """Questions whose worker is remembered."""
-LENT = ("OPENAI_BASE_URL", "HF_TOKEN")
+LENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 """Variables of this process that workers are given, beside those that the settings name."""
 CLOSE_S = 30.0
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1

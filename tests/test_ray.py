@@ -87,8 +87,13 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a socket's path must be short
-    started = Nodes(folder)
+    for _ in range(3):  # Ray gives a node 30 s to start, which is not enough where many others want the processors
+        folder = Path(tempfile.mkdtemp(prefix="ray"))  # a socket's path must be short
+        started = Nodes(folder)
+        if started.address:
+            break
+        started.end()
+    assert started.address, "no cluster has started"
     yield started
     started.end()
     shutil.rmtree(folder)

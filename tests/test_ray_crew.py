@@ -324,7 +324,7 @@ def test_an_error_of_a_plugin_is_raised_as_its_nearest_kind() -> None:
     assert type(Fault.of(Mine("enough")).error()) is StopRun
 
 
-def test_only_the_variables_that_settings_name_go_to_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_keys_that_models_may_need_go_to_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def made(api_key_env: str = "MY_KEY", other_env: str = "NOT_SET") -> ChatModel:
         return ScriptedModel("yes")
 
@@ -343,13 +343,13 @@ def test_only_the_variables_that_settings_name_go_to_workers(monkeypatch: pytest
     async def work(model: ChatModel, _: Crew) -> None:
         await ask(model, 1)
 
-    for name in ("MY_KEY", "HF_TOKEN", "SOMETHING_SECRET"):
+    for name in ("MY_KEY", "HF_TOKEN", "OPENAI_API_KEY", "SOMETHING_SECRET"):
         monkeypatch.setenv(name, f"canary-{name}")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.chdir(tmp_path)
     with_crew(Watching(1), made, work)
     [recipes, lent, folder] = prepared
-    assert lent == {"MY_KEY": "canary-MY_KEY", "HF_TOKEN": "canary-HF_TOKEN"}
+    assert lent == {name: f"canary-{name}" for name in ("MY_KEY", "HF_TOKEN", "OPENAI_API_KEY")}
     assert folder == os.getcwd() == str(tmp_path)
     assert "canary" not in repr(recipes)
     assert recipe(made, api_key_env="OTHER").variables == {"OTHER", "NOT_SET"}
