@@ -162,7 +162,8 @@ def test_our_file_for_fsdp2_trains_as_one_process_does(base: Path, reason: Path,
     assert on_cpu != ours
     (tmp_path / "fsdp2.yaml").write_text(on_cpu)
     steps: dict[str, Any] = {"method": method, "max_steps": 4, "save_steps": 2}
-    sharded = {"num_processes": 2, "batch_size": 1, "accelerate_config": str(tmp_path / "fsdp2.yaml")}
+    sharded: dict[str, Any] = {"num_processes": 2, "batch_size": 1}
+    sharded |= {"accelerate_config": str(tmp_path / "fsdp2.yaml")}
     two = run_job(job_of(base, reason, tmp_path / "two", **steps, **sharded))
     one = run_job(job_of(base, reason, tmp_path / "one", **steps))
     assert losses(two) == pytest.approx(losses(one), abs=1e-4)
