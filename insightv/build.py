@@ -15,7 +15,7 @@ from insightv.assess.bands import band_of
 from insightv.config import Settings
 from insightv.errors import ModelError, StopRun
 from insightv.image_sources import ImageError
-from insightv.interfaces import Scorer
+from insightv.interfaces import Generator, Scorer
 from insightv.journal import Book, open_book
 from insightv.records import Question, ReasoningPath, Record, Score
 from insightv.session import Session
@@ -28,7 +28,7 @@ from insightv.store import (
     read_progress,
     score_statements,
 )
-from insightv.strangers import code_of, is_ours, told
+from insightv.strangers import code_of, is_ours, is_own, told
 from insightv.wiring import Part
 
 log = logging.getLogger("insightv")
@@ -146,7 +146,7 @@ class Build:
         try:
             async with book.never_idle(idle_s):
                 made = await generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
-            paths = _checked_paths(made, question, n, generator.reasons)
+            paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), told(error, kind=False))
         # A generator may be a stranger's: whatever it raises costs this question's paths, not the run.
@@ -185,7 +185,7 @@ class Build:
         try:
             async with asyncio.timeout(part.deadline_s) as limit:
                 made = await scorer.score(_own(question, part.deadline_s), tuple(paths))
-            scores = _checked_scores(made, len(paths), name)
+            scores = _checked_scores(made, len(paths), name, own=is_own(scorer))
         except ModelError as error:
             scores = _unscored(name, len(paths), code_of(error), told(error, kind=False))
         # A scorer may be a stranger's: whatever it raises costs this question's scores, not the run.
@@ -217,28 +217,31 @@ def _unscored(scorer: str, n: int, code: str, reason: str) -> list[Score]:
     return [Score(scorer=scorer, reason=reason[:2000], details={"failed": code})] * n
 
 
-def _checked_paths(paths: object, question: Question, n: int, reasons: bool) -> list[ReasoningPath]:
+def _checked_paths(paths: object, question: Question, n: int, generator: Generator) -> list[ReasoningPath]:
     if not isinstance(paths, list) or not all(isinstance(path, ReasoningPath) for path in paths):
         raise TypeError(f"generate() must return a list of ReasoningPath, got {type(paths).__name__}")
     found = [(path.question_id, path.index) for path in paths]
     if found != [(question.id, index) for index in range(n)]:
         raise ValueError(f"generate() must return the paths 0..{n - 1} of question {question.id!r}, got {found[:20]}")
+    own = is_own(generator)
     for path in paths:
-        _revalidated(path)
+        if not own or path.status == "failed":  # a failure is told in a backend's words, who may be a stranger
+            _revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
-        if path.status == "ok" and not (path.answer and (path.steps or not reasons)):
+        if path.status == "ok" and not (path.answer and (path.steps or not generator.reasons)):
             raise ValueError(f"path {path.index} is ok and lacks its steps or its answer")
     return paths
 
 
-def _checked_scores(scores: object, n: int, name: str) -> list[Score]:
+def _checked_scores(scores: object, n: int, name: str, *, own: bool) -> list[Score]:
     if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
         raise TypeError(f"score() must return a list of Score, got {type(scores).__name__}")
     if len(scores) != n:
         raise ValueError(f"score() must return one score per path: {n} paths, {len(scores)} scores")
+    checked = [score if own and "failed" not in score.details else _revalidated(score) for score in scores]
     # The name in the settings decides, not what a scorer calls itself: bands go by it.
-    return [_revalidated(score).model_copy(update={"scorer": name}) for score in scores]
+    return [score if score.scorer == name else score.model_copy(update={"scorer": name}) for score in checked]
 
 
 def _revalidated(record: R) -> R:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from insightv.errors import InputError, InsightvError, StorageFull
 
@@ -30,6 +30,8 @@ _STORAGE_CODES = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_BUSY,
 }
+_GATHER_S = 0.01
+"""Where writes come thickly each commit waits this long for company: a commit costs more than what is in it."""
 _BUSY_S = 30.0
 _RETRY_S = 0.25
 
@@ -70,10 +72,20 @@ def damaged(error: sqlite3.Error, path: Path) -> InputError:
     return InputError(f"{path} cannot be read as a run's database: {error}; {cure}")
 
 
-@dataclass(eq=False)
-class _Job(Generic[T]):
-    work: Callable[[sqlite3.Connection], T]
-    future: Future[T]
+@dataclass(eq=False, slots=True)
+class _Job:
+    work: Callable[[sqlite3.Connection], object]
+    future: Future[Any] | asyncio.Future[Any]
+    result: object = None
+    error: BaseException | None = None
+
+    def settle(self) -> None:
+        if isinstance(self.future, asyncio.Future) and self.future.done():
+            return  # whoever waited was cancelled
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
 
 
 class Database:
@@ -86,7 +98,7 @@ class Database:
     def __init__(self, path: Path, on_trouble: Callable[[StorageFull], None]) -> None:
         self.path = path
         self._on_trouble = on_trouble
-        self._jobs: list[_Job[object]] = []
+        self._jobs: list[_Job] = []
         self._wake = threading.Condition()
         self._closing = False
         self._connection = connect(path)
@@ -97,16 +109,21 @@ class Database:
         """Do `work` within the next transaction; the future is done when that transaction is committed."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # from here on it cannot be cancelled: what was paid for is recorded
-        with self._wake:
-            if self._closing:
-                raise InsightvError(f"{self.path} is closed")
-            self._jobs.append(_Job(work, future))  # type: ignore[arg-type]  # the list mixes result types
-            self._wake.notify()
+        self._add(_Job(work, future))
         return future
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`submit`, awaited. The work is not undone when the waiting is cancelled."""
-        return await asyncio.wrap_future(self.submit(work))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._add(_Job(work, future))
+        return await future
+
+    def _add(self, job: _Job) -> None:
+        with self._wake:
+            if self._closing:
+                raise InsightvError(f"{self.path} is closed")
+            self._jobs.append(job)
+            self._wake.notify()
 
     async def write(self, statements: Iterable[Statement]) -> None:
         """Execute statements in one transaction, and return when it is committed."""
@@ -121,69 +138,92 @@ class Database:
         self._thread.join()
 
     def _run(self) -> None:
+        thick = False
         while True:
             with self._wake:
                 while not self._jobs and not self._closing:
                     self._wake.wait()
+            if thick:
+                time.sleep(_GATHER_S)
+            with self._wake:
                 jobs, self._jobs = self._jobs, []
                 last = self._closing
             if jobs:
                 self._commit(jobs)
+                thick = len(jobs) > 1
             if last and not self._jobs:
                 self._connection.close()
                 return
 
-    def _commit(self, jobs: list[_Job[object]]) -> None:
+    def _commit(self, jobs: list[_Job]) -> None:
         while True:
             try:
-                results = self._transaction(jobs)
+                self._transaction(jobs)
                 break
             except sqlite3.Error as error:
                 trouble = storage_trouble(error, self.path)
                 if trouble is None:
                     return self._commit_singly(jobs, error)
                 if not self._hold(jobs, trouble):
-                    return None
+                    break
             # A job's own fault must reach its caller and not stop the writer.
             except Exception as error:
                 return self._commit_singly(jobs, error)
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
-        return None
+        return _settle(jobs)
 
-    def _transaction(self, jobs: list[_Job[object]]) -> list[object]:
+    def _transaction(self, jobs: list[_Job]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            results = [job.work(self._connection) for job in jobs]
+            for job in jobs:
+                job.result = job.work(self._connection)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        return results
 
-    def _commit_singly(self, jobs: list[_Job[object]], error: Exception) -> None:
+    def _commit_singly(self, jobs: list[_Job], error: Exception) -> None:
         if len(jobs) == 1:
-            jobs[0].future.set_exception(error)
-            return
+            jobs[0].error = error
+            return _settle(jobs)
         for job in jobs:
             self._commit([job])
+        return None
 
-    def _hold(self, jobs: list[_Job[object]], trouble: StorageFull) -> bool:
+    def _hold(self, jobs: list[_Job], trouble: StorageFull) -> bool:
+        """Wait for space, and say whether to try again; jobs that are given up have `trouble` as their error."""
         self._on_trouble(trouble)
         time.sleep(_RETRY_S)
         if not self._closing:
             return True
         try:
-            results = self._transaction(jobs)
+            self._transaction(jobs)
         # Whatever it is, nobody may wait for ever: the disk was the trouble before.
         except Exception:
             for job in jobs:
-                job.future.set_exception(trouble)
-            return False
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+                job.error = trouble
         return False
+
+
+def _settle(jobs: list[_Job]) -> None:
+    """Tell all that wait, those on an event loop together: waking a loop costs more than what it is told."""
+    waiting: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in jobs:
+        if isinstance(job.future, asyncio.Future):
+            waiting.setdefault(job.future.get_loop(), []).append(job)
+        else:
+            job.settle()
+    for loop, told in waiting.items():
+        try:
+            loop.call_soon_threadsafe(_settle_here, told)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+
+
+def _settle_here(jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.settle()
 
 
 def _execute(connection: sqlite3.Connection, statements: list[Statement]) -> None:

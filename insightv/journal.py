@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -22,7 +22,9 @@ from insightv.interfaces import ChatModel
 from insightv.jobs import JobModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.store import Spent, call_statements, fault_statements
-from insightv.strangers import code_of, cost_of, is_ours, stored, told
+from insightv.strangers import code_of, cost_of, is_ours, is_own, stored, told
+
+_NOTHING = Usage()
 
 
 @dataclass(eq=False)
@@ -120,6 +122,7 @@ class JournaledModel(ChatModel):
         # The calls of a job wait together, for hours if need be: they take no slots, and cost a share of the price.
         self.jobs = model if isinstance(model, JobModel) else None
         self._deadline_s = None if self.jobs else deadline_s
+        self._own = is_own(model)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a model that is held elsewhere has its name once it is made there
@@ -168,20 +171,22 @@ class JournaledModel(ChatModel):
     async def _ask(
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
-        async with self._slot(book):
-            began = time.monotonic()
-            replies = await self._paid(book, key, messages, sampling, n, schema)
-            spent = self._spent(sum((reply.usage for reply in replies), Usage()), began)
+        await self._take_slot(book)
+        try:
+            replies, spent = await self._paid(book, key, messages, sampling, n, schema)
             kind = book.purpose + (schema.name if schema else "text")
             await self._journal.database.write(
                 call_statements(book.seq, key, self.name, kind, sampling.seed, replies, spent)
             )
-        book.calls[key] = [reply.model_copy(update={"call": key.hex()}) for reply in replies]
+        finally:
+            # Held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
+            if not self.jobs:
+                self._journal.gate.release()
+        call = key.hex()
+        book.calls[key] = [reply.under(call) for reply in replies]
         return book.calls[key]
 
-    @asynccontextmanager
-    async def _slot(self, book: Book) -> AsyncIterator[None]:
-        """A slot, held until the reply is recorded, so that a kill costs at most `concurrency` calls again."""
+    async def _take_slot(self, book: Book) -> None:
         gate = self._journal.gate
         if book.ticket:
             book.ticket = False
@@ -189,11 +194,6 @@ class JournaledModel(ChatModel):
                 gate.release()
         elif not self.jobs:
             await gate.acquire(book.seq)
-        try:
-            yield
-        finally:
-            if not self.jobs:
-                gate.release()
 
     def _spent(self, usage: Usage, began: float) -> Spent:
         usd = self.price_share * self._journal.budget.cost(self.name, usage)
@@ -201,7 +201,7 @@ class JournaledModel(ChatModel):
 
     async def _paid(
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
-    ) -> list[Completion]:
+    ) -> tuple[list[Completion], Spent]:
         budget, switch = self._journal.budget, self._journal.switch
         if switch.error is not None:
             raise switch.error
@@ -210,12 +210,11 @@ class JournaledModel(ChatModel):
         except StopRun as error:
             switch.stop(error)
             raise
-        usage, fault, began = Usage(), None, time.monotonic()
+        usage, fault, began = _NOTHING, None, time.monotonic()
         try:
             replies = await self._checked(messages, sampling, n, schema)
-            usage = sum((reply.usage for reply in replies), Usage())
+            usage = replies[0].usage if len(replies) == 1 else sum((reply.usage for reply in replies), _NOTHING)
             self._journal.answered = True
-            return replies
         except ModelError as error:
             usage, fault = cost_of(error), self._journal.of_refusal(error)
             if fault is error:
@@ -233,6 +232,7 @@ class JournaledModel(ChatModel):
             budget.end(usage, spent.usd)
             if fault is not None:
                 await self._record_fault(book, key, fault, spent)
+        return replies, spent
 
     async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
@@ -245,8 +245,9 @@ class JournaledModel(ChatModel):
     async def _checked(
         self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
+        limit = None if self._deadline_s is None else asyncio.timeout(self._deadline_s)
         try:
-            async with asyncio.timeout(self._deadline_s) as limit:
+            async with limit or nullcontext():
                 replies = await self.model.chat(messages, sampling, n=n, schema=schema)
         except (ModelError, StopRun, ConfigError, MissingExtra):
             raise
@@ -255,11 +256,11 @@ class JournaledModel(ChatModel):
             if is_ours(error):
                 raise
             code, text = "backend_error", f"{self.name}: {told(error)}"
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 code, text = "timeout", f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
             raise ModelError(code, text, usage=Usage(requests=1)) from error
         try:
-            return _recordable(replies, n)
+            return replies if self._own else _recordable(replies, n)
         except (TypeError, ValueError) as error:
             text = f"{self.name}: chat(n={n}) {told(error, kind=False)}"
             raise ModelError("bad_backend", text, usage=Usage(requests=1)) from error

@@ -45,6 +45,8 @@ def mend_escapes(source: str) -> str:
     Raises:
         UnclearEscape: it cannot be told what is meant.
     """
+    if "\\" not in source:
+        return source
     latex = any(_is_command(match) for match in _ESCAPE.finditer(source))
     maths = latex or ("$" in source and not re.search(r"\\\\[A-Za-z]", source))
 

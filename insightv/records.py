@@ -148,12 +148,19 @@ class Usage(Record):
     requests: Count = 0
 
     def __add__(self, other: Usage) -> Usage:
+        if self.is_nothing:
+            return other
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             requests=self.requests + other.requests,
         )
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing was spent."""
+        return not (self.requests or self.prompt_tokens or self.completion_tokens or self.cached_tokens)
 
 
 class Completion(Record):
@@ -168,6 +175,14 @@ class Completion(Record):
     finish: Finish = "stop"
     usage: Usage = Usage()
     call: str | None = None
+
+    def under(self, call: str) -> Completion:
+        """The same reply as one that the journal has recorded under a key."""
+        return Completion(text=self.text, finish=self.finish, usage=self.usage, call=call)
+
+    def costing(self, usage: Usage) -> Completion:
+        """The same reply with another usage."""
+        return Completion(text=self.text, finish=self.finish, usage=usage, call=self.call)
 
 
 class Step(Record):

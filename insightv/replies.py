@@ -74,6 +74,8 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     body = text.strip("\ufeff \t\r\n")
     if not body:
         raise Unreadable("empty", "the reply is empty")
+    if (plain := _plain_object(body, max_depth)) is not None:
+        return plain
     fenced = _FENCE.fullmatch(body)
     if fenced:
         body = fenced[1].strip()
@@ -84,19 +86,26 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     return _only(groups, "prose" if groups and groups[0] != body else alone)
 
 
+def _plain_object(body: str, max_depth: int) -> Reading | None:
+    """A text that is one object and no more, as nearly all are; None where it needs a closer look."""
+    if body[0] != "{" or body[-1] != "}" or "\\" in body or body.count("{") + body.count("[") > max_depth:
+        return None
+    return _parse(body, "strict")
+
+
 def check_text(text: str) -> None:
     """Refuse characters that no answer has: lone surrogates, and control characters but tab and line ends.
 
     Raises:
         Unreadable: with the code bad_characters.
     """
-    found = _SURROGATE.search(text) or _CONTROL.search(text)
+    found = _NO_TEXT.search(text)
     if found:
         raise Unreadable("bad_characters", f"the text has the character U+{ord(found[0]):04X} at {found.start()}")
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EATEN = re.compile("[\t\r](?=[A-Za-z])")
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\r?\n((?:(?!```).)*?)\r?\n?[ \t]*```", re.S)
 _OBJECT = re.compile(r"""\{\s*(?:["'\u201c\u2018}]|\w+\s*:|$)""")
@@ -143,6 +152,8 @@ def _close(body: str, start: int, max_depth: int) -> int | None:
 
 def _only(groups: list[str], rung: Rung) -> Reading:
     """The one object that all groups are; the last rung is tried where none is JSON."""
+    if len(groups) == 1 and (reading := _parse(groups[0], rung)) is not None:
+        return reading
     found: dict[str, Reading] = {}
     broken: dict[str, None] = {}
     for group in dict.fromkeys(groups):
@@ -167,20 +178,13 @@ def _only(groups: list[str], rung: Rung) -> Reading:
 def _parse(group: str, rung: Rung) -> Reading | None:
     """The group as JSON, None where it is not."""
     source, mended = _mend(group)
-    for strict in (True, False):
+    for decoder in _DECODERS:
         try:
-            value = json.loads(
-                source,
-                strict=strict,
-                parse_constant=_bad_number,
-                parse_float=_finite,
-                parse_int=_integer,
-                object_pairs_hook=_unique,
-            )
+            value = decoder.decode(source)
         except json.JSONDecodeError:
             continue
         _check_strings(value)
-        return Reading(value, rung if strict else "newlines", mended)
+        return Reading(value, rung if decoder.strict else "newlines", mended)
     return None
 
 
@@ -212,6 +216,18 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         twice = next(name for name in names if names.count(name) > 1)
         raise Unreadable("duplicate_keys", f"the key {twice[:40]!r} stands twice in one object")
     return value
+
+
+_DECODERS = tuple(
+    json.JSONDecoder(
+        strict=strict,
+        parse_constant=_bad_number,
+        parse_float=_finite,
+        parse_int=_integer,
+        object_pairs_hook=_unique,
+    )
+    for strict in (True, False)
+)
 
 
 def _check_strings(value: Json) -> None:

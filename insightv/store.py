@@ -92,7 +92,8 @@ def pack_question(question: Question) -> bytes:
 
 def pack_replies(replies: Sequence[Completion]) -> bytes:
     """Replies as they are stored; the key is not repeated."""
-    return orjson.dumps([reply.model_dump(exclude={"call"}, exclude_defaults=True) for reply in replies])
+    packed = (reply.model_dump_json(exclude={"call"}, exclude_defaults=True) for reply in replies)
+    return f"[{','.join(packed)}]".encode()
 
 
 def unpack_replies(data: bytes, key: bytes) -> list[Completion]:
@@ -199,10 +200,16 @@ def questions_of(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[St
     return [stored_question(row) for row in rows]
 
 
-def _spend(spent: Spent) -> Iterator[Statement]:
-    for name, value in (*spent.usage.model_dump().items(), ("usd", spent.usd)):
-        if value:
-            yield "UPDATE totals SET value = value + ? WHERE name = ?", (value, name)
+_SPEND = (
+    "UPDATE totals SET value = value + CASE name "
+    + "".join(f"WHEN '{name}' THEN ? " for name in TOTALS if name != "elapsed_s")
+    + "END WHERE name <> 'elapsed_s'"
+)
+
+
+def _spend(spent: Spent) -> Statement:
+    usage = spent.usage
+    return _SPEND, (usage.requests, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, spent.usd)
 
 
 def call_statements(
@@ -213,7 +220,7 @@ def call_statements(
         "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (seq, key, model, kind, seed, pack_replies(replies), time.time(), spent.seconds),
     )
-    yield from _spend(spent)
+    yield _spend(spent)
 
 
 def fault_statements(
@@ -225,7 +232,7 @@ def fault_statements(
         "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (seq, key, code, message, kept[:2048], spent.usage.requests, time.time(), model, usage, spent.seconds),
     )
-    yield from _spend(spent)
+    yield _spend(spent)
 
 
 def path_statements(seq: int, epoch: int, paths: Iterable[ReasoningPath]) -> Iterator[Statement]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from insightv.agents.asking import all_of, path_code, question_message
-from insightv.agents.likeness import says_again
+from insightv.agents.likeness import Said
 from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
 from insightv.asking import Asker, GaveUp, Kept, calls_of
 from insightv.errors import ConfigError, ModelError
@@ -74,6 +74,7 @@ class _Chain:
     seed: int
     messages: list[Message]
     steps: list[Step] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
     replies: list[Completion] = field(default_factory=list)
     flags: dict[str, None] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
@@ -235,10 +236,12 @@ class ProgressiveGenerator(Generator):
                 led.set()
             step, flags = kept.value
             chain.keep(kept, flags)
-            if any(says_again(step.content, earlier.content) for earlier in chain.steps):
+            said = Said(step.content)
+            if any(said.again(earlier) for earlier in chain.said):
                 chain.replies.pop()
                 raise GaveUp("rejected", "repetition", f"step {number + 1} says an earlier step again", Usage())
             chain.steps.append(step)
+            chain.said.append(said)
             chain.messages.append(Message(role="assistant", content=kept.completion.text))
             yield step
             if self._most_tokens is not None and chain.usage.completion_tokens >= self._most_tokens:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _ALIKE = 0.9  # Jaccard likeness of word triples: one word of fifty changed gives 0.88
 _LONG = 20  # words from which likeness counts; shorter texts must be the same
 
 
-def says_again(text: str, earlier: str) -> bool:
-    """True for the same text but for case, white space and a closing period, and for long texts that differ in little.
+class Said:
+    """A text taken apart once, to be held against many others."""
 
-    Texts with other numbers, or numbers in another order, never say the same.
-    """
-    words, before = _words(text), _words(earlier)
-    if words == before:
-        return True
-    if [word for word in words if _number(word)] != [word for word in before if _number(word)]:
-        return False
-    if min(len(words), len(before)) < _LONG:
-        return False
-    ours, theirs = _triples(words), _triples(before)
-    return len(ours & theirs) / len(ours | theirs) >= _ALIKE
+    def __init__(self, text: str) -> None:
+        self._words = _WORD.findall(text.casefold())
+        while self._words and self._words[-1] == ".":
+            self._words.pop()
+        self._numbers = [word for word in self._words if not word.isalpha() and any(map(str.isdigit, word))]
 
+    def again(self, earlier: Said) -> bool:
+        """True for the same text but for case, white space and a closing period, and for long texts alike in most.
 
-def _words(text: str) -> list[str]:
-    words = _WORD.findall(text.casefold())
-    while words and words[-1] == ".":
-        words.pop()
-    return words
+        Texts with other numbers, or numbers in another order, never say the same.
+        """
+        if self._words == earlier._words:
+            return True
+        if self._numbers != earlier._numbers or min(len(self._words), len(earlier._words)) < _LONG:
+            return False
+        ours, theirs = self._triples, earlier._triples
+        shared = len(ours & theirs)
+        return shared / (len(ours) + len(theirs) - shared) >= _ALIKE
 
-
-def _number(word: str) -> bool:
-    return any(character.isdigit() for character in word)
-
-
-def _triples(words: list[str]) -> set[tuple[str, ...]]:
-    return set(zip(words, words[1:], words[2:], strict=False))
+    @cached_property
+    def _triples(self) -> set[tuple[str, ...]]:
+        return set(zip(self._words, self._words[1:], self._words[2:], strict=False))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 _CONTROL_TOKENS = re.compile(
     r"<(?=\||/?(?:s|image|img|video|audio|bos|eos|pad|unk|mask|thoughts|think|start_of_turn|end_of_turn|start_of_image)>)"
@@ -63,11 +64,18 @@ def copied(reply: str, value: Mapping[str, object], sent: Iterable[str]) -> bool
     By its characters (white space and quoting bars apart), or by what the object in the text reads as.
     """
     core = _squeezed(reply[reply.find("{") : reply.rfind("}") + 1])
-    return any(core in _squeezed(text) or any(found == value for found in objects_in(text)) for text in sent)
+    sent = [text for text in sent if "{" in text]
+    return any(core in _squeezed(text) or any(found == value for found in _objects(text)) for text in sent)
 
 
+@lru_cache(maxsize=64)  # the same prompts are before every reply of a judge
 def _squeezed(text: str) -> str:
     return re.sub(r"[\s|]+", "", text)
+
+
+@lru_cache(maxsize=64)
+def _objects(text: str) -> tuple[dict[str, object], ...]:
+    return tuple(objects_in(text))
 
 
 def objects_in(text: str) -> Iterator[dict[str, object]]:

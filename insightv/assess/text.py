@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _DASHES = str.maketrans({c: "-" for c in "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"} | {"\u2014": " - "})
 _QUOTES = str.maketrans(
     {c: '"' for c in "\u201c\u201d\u201e\u201f\u00ab\u00bb"} | {c: "'" for c in "\u2018\u2019\u201a\u201b\u2032"}
 )
+
+_CONTROLS = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t\r"}
 
 _MARKER = re.compile(
     r"(?im)^\W{0,6}(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?answer\W{0,4}?(?:\s+is)?\s*:[\s*_]*(\S.*)$"
@@ -49,9 +52,11 @@ def plain(text: str) -> str:
 
     Invisible characters go, dashes and quotes become ASCII, spaces are collapsed; lines and case stay.
     """
-    if not text.isascii():
+    if text.isascii():
+        text = text.translate(_CONTROLS)
+    else:
         text = _to_ascii_signs(text)
-    text = "".join(c for c in text if c in "\n\t\r" or unicodedata.category(c) not in ("Cf", "Cc", "Cs"))
+        text = "".join(c for c in text if c in "\n\t\r" or unicodedata.category(c) not in ("Cf", "Cc", "Cs"))
     return "\n".join(" ".join(line.split()) for line in text.splitlines()).strip()
 
 
@@ -97,6 +102,7 @@ def _boxed(text: str) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=256)  # a truth is held against several answers
 def final_part(text: str) -> str:
     """The answer proper: what is boxed, tagged or announced by "Answer:", where that is one thing; else the whole text.
 
@@ -128,6 +134,7 @@ def _without_accents(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(kept))
 
 
+@lru_cache(maxsize=256)
 def key(text: str) -> str:
     """The form in which texts are compared: no case, accents, articles, punctuation; signs that carry meaning stay.
 

@@ -203,7 +203,7 @@ class OpenAIModel(ChatModel):
         if isinstance(verdict, Answered):
             tries.spent(verdict.usage)
             first, *others = verdict.completions
-            return [first.model_copy(update={"usage": tries.usage}), *others]
+            return [first.costing(tries.usage), *others]
         tries.spent(Usage())
         if isinstance(verdict, Refused):
             raise tries.error(verdict.code, f"{endpoint.label}: {verdict.text}", verdict.kept)

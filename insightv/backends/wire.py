@@ -66,8 +66,14 @@ def _message_pieces(message: Message) -> tuple[bytes, ...]:
     return tuple(pieces)
 
 
+def _response_form(schema: Schema) -> orjson.Fragment:
+    form = {"name": schema.name, "schema": schema.definition, "strict": True}
+    return orjson.Fragment(orjson.dumps({"type": "json_schema", "json_schema": form}))
+
+
 PICTURES: KeptWith[Picture, bytes] = KeptWith(_picture_part)
 MESSAGES: KeptWith[Message, tuple[bytes, ...]] = KeptWith(_message_pieces)
+_FORMS: KeptWith[Schema, orjson.Fragment] = KeptWith(_response_form)
 
 
 def request_body(
@@ -111,8 +117,7 @@ def _fields(
     if n > 1:
         fields["n"] = n
     if schema is not None and structured == "schema":
-        form = {"name": schema.name, "schema": schema.definition, "strict": True}
-        fields["response_format"] = {"type": "json_schema", "json_schema": form}
+        fields["response_format"] = _FORMS.of(schema)
     elif schema is not None and structured == "json":
         fields["response_format"] = {"type": "json_object"}
     if stream:

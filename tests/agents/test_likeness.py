@@ -1,6 +1,6 @@
 import pytest
 
-from insightv.agents.likeness import says_again
+from insightv.agents.likeness import Said
 
 LONG = (
     "The blue bar above May ends exactly at the grid line for forty, the orange bar above June ends half way between "
@@ -30,5 +30,5 @@ LONG = (
     ],
 )
 def test_says_again(text: str, earlier: str, expected: bool) -> None:
-    assert says_again(text, earlier) is expected
-    assert says_again(earlier, text) is expected
+    assert Said(text).again(Said(earlier)) is expected
+    assert Said(earlier).again(Said(text)) is expected

@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "a reply that cannot be read again is recorded",
         "insightv/journal.py",
-        "            return _recordable(replies, n)\n",
+        "            return replies if self._own else _recordable(replies, n)\n",
         "            return replies\n",
         (f"{STRANGERS}::test_a_backend_costs_its_calls_which_are_counted",),
     ),
