@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from insightv.backends.address import Address, reach_any
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
-from insightv.backends.http import AiohttpTransport, BrokenReply, Transport, TransportFailure
+from insightv.backends.http import BrokenReply, HttpTransport, Transport, TransportFailure
 from insightv.backends.sse import StreamedReply
 from insightv.backends.tries import Tries
 from insightv.backends.verdicts import Answered, Refused, Setback, Verdict, of_failure, of_reply
@@ -238,7 +238,7 @@ class OpenAIModel(ChatModel):
         """
         if self._stopped is not None:
             raise ConfigError(self._stopped[1])
-        if isinstance(self._transport, AiohttpTransport):
+        if isinstance(self._transport, HttpTransport):
             await reach_any(self._addresses.values())
 
     def _slots_here(self) -> asyncio.Semaphore:

@@ -1,43 +1,42 @@
 """The HTTP seam of the `openai` backend: bytes in, bytes out. It knows no JSON, no retries and no endpoints.
 
-`Transport` is the seam; `AiohttpTransport` is the lean default. Redirects are not followed (a body with images must
+`Transport` is the seam; `HttpTransport` is the lean default. Redirects are not followed (a body with images must
 not be posted to another origin), cookies are not kept, and proxies and .netrc of the environment are not used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
+import ssl
 import zlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-from aiohttp.payload import Payload
+from insightv.backends.connection import BrokenReply, Connection, NoConnection, TransportFailure
+from insightv.errors import ConfigError
 
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
+__all__ = [
+    "BrokenReply",
+    "HttpTransport",
+    "Incoming",
+    "NoConnection",
+    "Reply",
+    "Transport",
+    "TransportFailure",
+    "UnreadableReply",
+]
 
 CONNECT_TIMEOUT_S = 30.0
-_ONE_WRITE_BYTES = 256 * 1024
-
-
-class TransportFailure(Exception):
-    """No whole reply came back. `head` is the start of what did come."""
-
-    def __init__(self, text: str, *, head: bytes = b"") -> None:
-        super().__init__(text)
-        self.head = head
-
-
-class NoConnection(TransportFailure):
-    """The server could not be reached: nothing was sent."""
-
-
-class BrokenReply(TransportFailure):
-    """The connection broke, or what came is not HTTP."""
+KEEP_S = 15.0
+"""An idle connection is used again within this time; servers close theirs in the end, maybe in the moment of use."""
 
 
 class UnreadableReply(TransportFailure):
@@ -89,92 +88,186 @@ class Transport(ABC):
         return None
 
 
-class AiohttpTransport(Transport):
-    """One aiohttp session for each event loop that uses it: a notebook's own, and that of the blocking calls."""
+class HttpTransport(Transport):
+    """Connections that are kept, of each event loop that uses it: a notebook's own, and that of the blocking calls."""
 
-    def __init__(self, *, max_reply_bytes: int, connections: int) -> None:
+    def __init__(self, *, max_reply_bytes: int) -> None:
         self._max_reply_bytes = max_reply_bytes
-        self._connections = connections
-        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._targets: dict[tuple[object, ...], _Target] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._tls: ssl.SSLContext | None = None
 
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> AsyncIterator[Incoming]:
         """See `Transport.open`."""
-        session = await self._session_here()
+        target = self._target(url, headers)
+        connection = await self._connection(target.server)
         try:
-            async with session.post(url, data=_Spliced(body), headers=headers, allow_redirects=False) as response:
-                yield Incoming(response.status, response.headers, self._chunks(response))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NoConnection(_reason(error)) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise BrokenReply(_reason(error)) from None
+            await connection.ask(target.head(body), body, whole=False)
+            yield Incoming(connection.status, connection.headers, self._chunks(connection))
+        finally:
+            self._give_back(target.server, connection)
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def post(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> Reply:
+        """See `Transport.post`. A reply of moderate size is taken at once, not chunk by chunk."""
+        target = self._target(url, headers)
+        connection = await self._connection(target.server)
+        try:
+            await connection.ask(target.head(body), body, whole=True)
+            data = None if "Content-Encoding" in connection.headers else connection.at_once()
+            if data is None or len(data) > self._max_reply_bytes:
+                data = b"".join([chunk async for chunk in self._chunks(connection, data)])
+            return Reply(connection.status, connection.headers, data)
+        finally:
+            self._give_back(target.server, connection)
+
+    async def _chunks(self, connection: Connection, first: bytes | None = None) -> AsyncIterator[bytes]:
         cap = self._max_reply_bytes
-        unpack = _Unpacking.of(response.headers.get("Content-Encoding", ""))
+        unpack = _Unpacking.of(connection.headers.get("Content-Encoding", ""))
         seen, head = 0, b""
-        async for chunk in response.content.iter_any():
+        while (chunk := first if first is not None else await connection.piece()) is not None:
+            first = None
             plain = unpack.feed(chunk, cap - seen + 1) if unpack else chunk
             seen += len(plain)
             head = head or plain[:8192]
             if seen > cap:
-                response.close()
+                connection.close()
                 raise UnreadableReply(f"the reply is larger than max_reply_bytes = {cap}", head=head)
             yield plain
         if unpack and not unpack.whole:
             raise BrokenReply("the compressed reply is cut", head=head)
 
-    async def _session_here(self) -> aiohttp.ClientSession:
+    async def _connection(self, server: _Server) -> Connection:
+        """One that is idle, the last used first, or a new one.
+
+        Raises:
+            NoConnection: the server cannot be reached.
+        """
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            for ended in [known for known in self._sessions if known.is_closed()]:
-                await self._sessions.pop(ended).close()
-            session = self._sessions[loop] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-                headers={"Accept-Encoding": "identity", "User-Agent": "insightv"},
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return session
+        if loop not in self._pools:
+            for ended in [known for known in self._pools if known.is_closed()]:
+                del self._pools[ended]
+            self._pools[loop] = _Pool()
+        pool = self._pools[loop]
+        connection = pool.take(server, loop.time()) or await self._connected(server)
+        pool.busy.add(connection)
+        return connection
+
+    async def _connected(self, server: _Server) -> Connection:
+        if server.tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        loop, tls = asyncio.get_running_loop(), self._tls if server.tls else None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
+                # A public name may have an address that leads nowhere, so its addresses are tried side by side.
+                side_by_side = 0.25 if tls else None
+                _, connection = await loop.create_connection(
+                    Connection, server.host, server.port, ssl=tls, happy_eyeballs_delay=side_by_side
+                )
+                return connection
+        except (OSError, UnicodeError) as error:
+            if limit.expired():
+                raise NoConnection(f"no connection within {CONNECT_TIMEOUT_S:.0f} s") from None
+            raise NoConnection(f"cannot connect ({_reason(error)})") from None
+
+    def _give_back(self, server: _Server, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:  # it was closed meanwhile
+            connection.close()
+        else:
+            pool.put(server, connection, loop.time())
+
+    def _target(self, url: str, headers: Mapping[str, str]) -> _Target:
+        key = (url, *headers.items())
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = _Target.of(url, headers)
+        return target
 
     async def aclose(self) -> None:
-        """Close the sessions and their connections; those of another loop that runs end soon after."""
+        """Close all connections; those of another loop that runs end soon after."""
         here = asyncio.get_running_loop()
-        while self._sessions:
-            loop, session = self._sessions.popitem()
-            if loop is not here and loop.is_running():
-                # Not waited for: that loop's thread may be the one that waits for this to end.
-                asyncio.run_coroutine_threadsafe(session.close(), loop)
-            else:
-                await session.close()
+        while self._pools:
+            loop, pool = self._pools.popitem()
+            if loop is here:
+                pool.close()
+            elif loop.is_running():
+                loop.call_soon_threadsafe(pool.close)
+        await asyncio.sleep(0)  # a connection is closed in the loop's next pass
 
 
-class _Spliced(Payload):
-    """A body in parts. A large one is written part by part, so that an image shared by many bodies is not copied."""
+class _Server(NamedTuple):
+    tls: bool
+    host: str
+    port: int
 
-    _autoclose = True
-    _default_content_type = "application/json"
 
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        super().__init__(parts)
-        self._parts = parts
-        self._size = sum(map(len, parts))
+class _Pool:
+    """The connections of one event loop."""
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return b"".join(self._parts).decode(encoding, errors)
+    def __init__(self) -> None:
+        self.busy: set[Connection] = set()
+        self._idle: dict[_Server, deque[tuple[float, Connection]]] = {}
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
+    def take(self, server: _Server, now: float) -> Connection | None:
+        """One that is idle, the last used first."""
+        idle = self._idle.get(server)
+        while idle:
+            since, connection = idle.pop()
+            if connection.reusable and now - since < KEEP_S:
+                return connection
+            connection.close()
+        return None
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        if (self._size or 0) <= _ONE_WRITE_BYTES:
-            await writer.write(b"".join(self._parts))
-            return
-        for part in self._parts:
-            await writer.write(part)
+    def put(self, server: _Server, connection: Connection, now: float) -> None:
+        """Keep one for the next request, if it may have another; close those that have been idle too long."""
+        self.busy.discard(connection)
+        if not connection.reusable:
+            return connection.close()
+        idle = self._idle.setdefault(server, deque())
+        idle.append((now, connection))
+        while now - idle[0][0] >= KEEP_S:
+            idle.popleft()[1].close()
+        return None
+
+    def close(self) -> None:
+        """Close all of them."""
+        for connection in (*self.busy, *(connection for idle in self._idle.values() for _, connection in idle)):
+            connection.close()
+        self.busy.clear()
+        self._idle.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where requests go, and how each begins."""
+
+    server: _Server
+    opening: bytes
+
+    @classmethod
+    def of(cls, url: str, headers: Mapping[str, str]) -> _Target:
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        fields = {
+            "Host": parts.netloc.rpartition("@")[2],
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": "insightv",
+            "Content-Type": "application/json",
+            **headers,
+        }
+        path = quote(parts.path or "/", safe="/:@!$&'()*+,;=~%-._") + (f"?{parts.query}" if parts.query else "")
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        if any(not line.isprintable() for line in lines):
+            raise ConfigError("the server's address or a header holds a line break or another unprintable character")
+        opening = "\r\n".join([*lines, "Content-Length: "]).encode()
+        return cls(_Server(tls, parts.hostname or "", parts.port or (443 if tls else 80)), opening)
+
+    def head(self, body: Sequence[bytes]) -> bytes:
+        return b"%b%d\r\n\r\n" % (self.opening, sum(map(len, body)))
 
 
 class _Unpacking:
@@ -203,16 +296,12 @@ class _Unpacking:
         return self._inflate.eof
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong in words, without the addresses of objects and connection keys that aiohttp prints."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect ({error.os_error.strerror or type(error.os_error).__name__})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without a reply"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the reply was cut"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return "the reply is not HTTP"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
-    return f"the connection broke ({getattr(error, 'strerror', None) or type(error).__name__})"
+def _reason(error: OSError | UnicodeError) -> str:
+    """Why no connection was made, in words without addresses."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, socket.gaierror | ssl.SSLError) or not isinstance(number, int):
+        refused = "refused" in str(error).lower() or f"Errno {errno.ECONNREFUSED}" in str(error)
+        return "Connection refused" if refused else getattr(error, "strerror", None) or type(error).__name__
+    return os.strerror(number)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from insightv.backends.address import Address, addresses_of, key_from
 from insightv.backends.chat_completions import DEFAULT_KEY, MAX_REPLY_BYTES, OpenAIModel
-from insightv.backends.http import AiohttpTransport, Transport
+from insightv.backends.http import HttpTransport, Transport
 from insightv.backends.wire import Structured
 from insightv.errors import ConfigError
 
@@ -73,7 +73,7 @@ def openai(  # type: ignore[misc]  # the options are those named here
             gather_s=gather_s,
             poll_s=poll_s,
         )
-    transport: Transport = AiohttpTransport(max_reply_bytes=max_reply_bytes, connections=connections)
+    transport: Transport = HttpTransport(max_reply_bytes=max_reply_bytes)
     if client is not None:
         from insightv.backends.sdk import SdkTransport
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from insightv.backends.address import Address
 from insightv.backends.chat_completions import MAX_REPLY_BYTES, OpenAIModel
-from insightv.backends.http import AiohttpTransport
+from insightv.backends.http import HttpTransport
 from insightv.backends.vllm_engine import Engine, Launch
 from insightv.backends.vllm_sharing import join, leave
 from insightv.backends.vllm_source import Source, source_of
@@ -170,7 +170,7 @@ def vllm(
     made = VllmModel(
         source,
         join(launch, source.adapter, log_folder),
-        transport=AiohttpTransport(max_reply_bytes=MAX_REPLY_BYTES, connections=connections),
+        transport=HttpTransport(max_reply_bytes=MAX_REPLY_BYTES),
         structured=structured,
         deadline_s=deadline_s,
         connections=connections,

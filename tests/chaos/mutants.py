@@ -117,11 +117,11 @@ MUTANTS = (
         ("tests/backends/test_openai_replies.py::test_transient_faults_are_tried_again",),
     ),
     Mutant(
-        "redirects are followed",
-        "insightv/backends/http.py",
-        "allow_redirects=False",
-        "allow_redirects=True",
-        ("tests/backends/test_openai_replies.py::test_redirects_are_not_followed",),
+        "a reply that was cut counts as whole",
+        "insightv/backends/connection.py",
+        '        if self._stage == "body" and self._framing == "close" and error is None:\n',
+        '        if self._stage == "body":\n',
+        ("tests/backends/test_openai_replies.py::test_transient_faults_are_tried_again",),
     ),
     Mutant(
         "a cut object is mended",

@@ -19,7 +19,7 @@ import pytest
 from insightv import Pipeline, StopRun
 from insightv.backends import endpoint as endpoints
 from insightv.backends import tries
-from insightv.backends.http import AiohttpTransport, TransportFailure
+from insightv.backends.http import HttpTransport, TransportFailure
 from insightv.config import check_settings
 from insightv.errors import BudgetSpent, KeyRefused, ModelUnknown, QuotaExhausted
 from tests.chaos.after import ENVIRONMENT, check_output, check_run, measured, run
@@ -327,7 +327,7 @@ def test_whatever_comes_over_the_wire_is_a_reply_or_a_failure_of_the_transport()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/chat/completions"
-        transport = AiohttpTransport(max_reply_bytes=1_000_000, connections=4)
+        transport = HttpTransport(max_reply_bytes=1_000_000)
         escaped: list[tuple[bytes, BaseException]] = []
         failed: list[bytes] = []
         for reply in replies:
