@@ -191,10 +191,10 @@ class HttpTransport(Transport):
         here = asyncio.get_running_loop()
         while self._pools:
             loop, pool = self._pools.popitem()
-            if loop is here:
-                pool.close()
-            elif loop.is_running():
+            if loop is not here and loop.is_running():
                 loop.call_soon_threadsafe(pool.close)
+            elif not loop.is_closed():
+                pool.close()
         await asyncio.sleep(0)  # a connection is closed in the loop's next pass
 
 
