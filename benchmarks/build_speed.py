@@ -161,10 +161,10 @@ def bound(bench: Bench) -> Result:
 
 
 def instant(bench: Bench) -> Result:
-    """Replies at once, 1,000 questions: requests per second of clock and of processor time, the journal on."""
+    """Replies at once: requests per second of clock and of processor time, the journal on."""
     rates: dict[str, list[float]] = {"product": [], "bare": [], "product_busy": [], "bare_busy": []}
     processor, milliseconds = [], []
-    for bare, product in alternately(bench, 1000, instant=True):
+    for bare, product in alternately(bench, bench.options.instant, instant=True):
         for name, found in (("product", product), ("bare", bare)):
             requests = found["server"]["requests"]
             rates[name].append(requests / found["server"]["makespan_s"])
@@ -172,7 +172,12 @@ def instant(bench: Bench) -> Result:
         processor.append(product["processor_s"] / bare["processor_s"])
         milliseconds.append(1000 * product["processor_s"] / product["server"]["requests"])
     named = {name: spread(values) for name, values in rates.items()}
-    return {"requests_per_s": named, "processor": spread(processor), "processor_ms": spread(milliseconds)}
+    return {
+        "questions": bench.options.instant,
+        "requests_per_s": named,
+        "processor": spread(processor),
+        "processor_ms": spread(milliseconds),
+    }
 
 
 def tokens(bench: Bench) -> Result:
@@ -265,6 +270,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="these parts alone")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--long-repeats", type=int, default=3, help="repeats of what takes minutes: bound, tokens")
+    parser.add_argument("--instant", type=int, default=1000, help="questions of the runs with instant replies")
     parser.add_argument("--many", type=int, default=20_000, help="questions of the larger memory run")
     parser.add_argument("--concurrency", type=int, default=96, help="requests in flight; the server has 64 slots")
     parser.add_argument("--pace", type=float, default=1.0, help="the server's rates, as a factor")
