@@ -1,6 +1,6 @@
 """Image-question data without paths, to mix among rows of paths: which of it, and where among them.
 
-Knows a question and its answer, no path and no prompt.
+Knows a question and its answer; how an agent is shown a question without a path, it is told.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from heapq import nsmallest
 from itertools import islice
 
 from insightv.errors import ConfigError
-from insightv.records import Message, Question
+from insightv.records import Message, Question, ReasoningPath
 from insightv.seeds import seed_of
 from insightv.train.funnel import Funnel
 from insightv.train.rows import NOT_GIVEN, Licence, TrainingRow
 
 Opener = Callable[[Question], Question]
 """Opens the images of a question; called once for each question that gives a row."""
+
+
+Render = Callable[[Question, ReasoningPath], Sequence[Message]]
+"""What an agent is shown of a question and a path."""
 
 
 def as_it_is(question: Question) -> Question:
@@ -32,8 +36,9 @@ def truth_of(question: Question) -> str | None:
 
 @dataclass(frozen=True)
 class GeneralData:
-    """Image-question data without paths, mixed into the summary set: the question as it is, and its answer.
+    """Image-question data without paths, mixed into the summary set: a question with its answer.
 
+    Each is shown as the agent is shown a question when the reasoning failed, so that it learns to answer that too.
     `questions` can be read from the start again. `share` is the share of all rows of the set that is general
     (0 to below 1); `count`, where given, is the number of rows instead.
     """
@@ -66,7 +71,7 @@ class GeneralData:
 
         return sorted(position for _, position in nsmallest(count, lots()))
 
-    def rows(self, positions: Sequence[int]) -> Iterator[TrainingRow]:
+    def rows(self, positions: Sequence[int], render: Render) -> Iterator[TrainingRow]:
         """The rows of the questions at these positions."""
         places = iter(positions)
         place = next(places, None)
@@ -76,8 +81,9 @@ class GeneralData:
             if position == place:
                 place = next(places, None)
                 opened = self.open(question)
-                prompt = Message(role="user", content=(*opened.pictures, opened.text))
-                yield TrainingRow((prompt,), truth_of(question) or "", opened, None, *self.licence.of(question))
+                none = ReasoningPath(question_id=question.id, index=0, status="failed", code="no_reasoning")
+                prompt = tuple(render(opened, none))
+                yield TrainingRow(prompt, truth_of(question) or "", opened, None, *self.licence.of(question))
 
 
 def spread(first: Iterator[TrainingRow], m: int, second: Iterator[TrainingRow], n: int) -> Iterator[TrainingRow]:

@@ -19,7 +19,7 @@ from insightv.records import Band, Message, Question, ReasoningPath
 from insightv.replies import Unreadable
 from insightv.seeds import seed_of
 from insightv.train.funnel import Funnel, band_of
-from insightv.train.general import GeneralData, Opener, as_it_is, spread, truth_of
+from insightv.train.general import GeneralData, Opener, Render, as_it_is, spread, truth_of
 from insightv.train.mix import DRAWN, Candidates, draw, limit, quotas, shares_of
 from insightv.train.rows import NOT_GIVEN, Licence, TrainingRow
 from insightv.transcript import TAGS, Tags, check_tags, from_text, to_text
@@ -109,7 +109,7 @@ class SummarySet:
     question. A band with too few paths gives what it has, and the card says so.
     """
 
-    render: Callable[[Question, ReasoningPath], Sequence[Message]]
+    render: Render
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     total: int | None = None
     per_question: int = 4
@@ -151,7 +151,7 @@ class SummarySet:
             return
         count = self.general.wanted(len(drawn))
         positions = self.general.chosen(count, self.seed, funnel) if count else []
-        yield from spread(rows, len(drawn), self.general.rows(positions), len(positions))
+        yield from spread(rows, len(drawn), self.general.rows(positions, self.render), len(positions))
 
     def _candidates(self, assessed: Assessed, funnel: Funnel) -> Candidates:
         candidates = Candidates()

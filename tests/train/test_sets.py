@@ -8,7 +8,7 @@ import pytest
 
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.errors import ConfigError, InsightvError
-from insightv.records import Band, Picture, Question, Step
+from insightv.records import Band, Picture, Question, ReasoningPath, Step
 from insightv.train.funnel import Funnel
 from insightv.train.general import GeneralData
 from insightv.train.mix import quotas, shares_of
@@ -158,6 +158,8 @@ def test_general_data_is_mixed_evenly_at_its_share() -> None:
     assert len(rows) == 80
     assert len(own) == 40
     assert all(row.completion == "yes" and row.licence == "CC-BY-4.0" and len(row.pictures) == 1 for row in own)
+    none = ReasoningPath(question_id=own[0].question.id, index=0, status="failed", code="no_reasoning")
+    assert own[0].prompt == tuple(render(own[0].question, none))
     for start in range(0, 80, 20):
         assert 8 <= sum(row.assessed is None for row in rows[start : start + 20]) <= 12
     assert funnel.general == {"rows": 40, "wanted": 40, "questions": 100, "without an answer": 10}
