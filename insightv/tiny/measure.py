@@ -11,6 +11,7 @@ import random
 import time
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def chains(
         "right in every step": _share(sound),
         "right by kind": {kind: _share(values) for kind, values in sorted(kinds.items())},
         "different texts": len({json.dumps(reply) for reply in replies}),
-        "mean steps": round(float(np.mean([len(path[0]) for path in parsed if path])), 2),
+        "mean steps": round(fmean(len(path[0]) for path in parsed if path), 2) if any(parsed) else None,
     }
 
 

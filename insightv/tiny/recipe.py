@@ -1,9 +1,9 @@
 """Training the embedded models from nothing: `python -m insightv.tiny.recipe` (`make tiny`).
 
-First the model learns to write down every value of a chart and nothing else, until it reads; mixed from the start it
-learns the formats and never the picture. Drills (`tell.drill`), with the picture and then as text alone, teach it to
-find a value in what it has written; mixed steps put the two together. Last, replies of all lengths are weighed alike:
-the teacher learns to answer and judge at once, too, and the base to describe and answer only.
+First the model learns from text alone to find a value in what is written (`tell.drill`) and to work with it. Then it
+learns to write down every value of a chart, with a little text between, until it reads; mixed from the start it learns
+the formats and never the picture. Then come values that are asked for singly, and last all formats together, where
+replies of all lengths are weighed alike in the end: the one token of a direct answer would be lost among a path's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
-from torch.nn import functional
 
-from insightv.tiny import batches, measure, model
+from insightv.tiny import batches, fitting, measure, model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STATE, LOG = "state.pt", "training.jsonl"
 _ASKED = ("perceive", "perceive", "direct", "direct")
@@ -54,10 +54,11 @@ TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("s
 class Stage:
     """A stretch of training: `steps` batches of `batch` charts, the learning rate falling from `high` to `low`.
 
-    `alike`: every reply weighs by the root of its length; else every token weighs the same.
+    `mix` names the mixes that follow each other, a batch each, over and over. `alike`: every reply weighs by the root
+    of its length; else every token weighs the same.
     """
 
-    mix: str
+    mix: tuple[str, ...]
     steps: int
     high: float
     low: float
@@ -65,58 +66,19 @@ class Stage:
     alike: bool = False
 
 
-def _pictures(inner: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """(b, 78, width): the image tokens of pictures (b, 3, 84, 84).
-
-    The whole picture and its one tile are the same 84 x 84 pixels here, so the vision tower runs once for both; the
-    result is that of the model's own forward pass.
-    """
-    hidden = inner.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
-    patches: torch.Tensor = inner.multi_modal_projector(hidden)
-    count, side = len(patches), model.SIDE // model.PATCH
-    ends = inner.image_newline.to(patches.dtype).expand(count, side, 1, -1)
-    tile = torch.cat([patches.view(count, side, side, -1), ends], dim=2).flatten(1, 2)
-    return torch.cat([patches, tile], dim=1)
-
-
-def forward(net: Any, batch: batches.Batch, alike: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss over the reply tokens (weighed as `Stage.alike` says), and the share of them that came first."""
-    inner = net.model
-    ids = torch.from_numpy(batch.ids)
-    if batch.pixels is None:
-        embedded = inner.language_model.embed_tokens(ids)
-    else:
-        words = inner.language_model.embed_tokens(ids[:, batches.IMAGE_TOKENS :])
-        pictures = _pictures(inner, torch.from_numpy(batch.pixels))
-        embedded = torch.cat([pictures, words.to(pictures.dtype)], dim=1)
-    states = inner.language_model(
-        inputs_embeds=embedded,
-        attention_mask=torch.from_numpy(batch.mask),
-        position_ids=torch.from_numpy(batch.positions),
-        use_cache=False,
-    ).last_hidden_state
-    labels = torch.from_numpy(batch.labels)[:, 1:]
-    told = labels != -100
-    scores = net.lm_head(states[:, :-1][told]).float()
-    right = (scores.argmax(-1) == labels[told]).float().mean()
-    losses = functional.cross_entropy(scores, labels[told], reduction="none")
-    weights = torch.from_numpy(batch.weights)[:, 1:][told] if alike else torch.ones_like(losses)
-    return (losses * weights).sum() / weights.sum(), right
-
-
 @dataclass
 class Progress:
     """Where a training run stands; `save` and `load` keep it in a file of the output folder until the run is done."""
 
     net: Any
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     stage: int = 0
     step: int = 0
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
         """Write everything that a later process needs to go on; the old file stays whole until the new one is."""
-        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {"net": self.net.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers]}
         torch.save({**state, "stage": self.stage, "step": self.step, "seconds": self.seconds}, f"{path}.part")
         Path(f"{path}.part").replace(path)
 
@@ -124,7 +86,8 @@ class Progress:
         """Go on from where `save` was called."""
         state = torch.load(path, weights_only=True)
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for one, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            one.load_state_dict(kept)
         self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
 
 
@@ -135,8 +98,7 @@ def train(net: Any, processor: Any, stages: Sequence[Stage], out: Path, seed: in
     The state stays there after the last stage, for a run with more stages.
     """
     out.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
-    progress, state = Progress(net, optimizer), out / STATE
+    progress, state = Progress(net, fitting.optimizers(net)), out / STATE
     if state.exists():
         progress.load(state)
     with (out / LOG).open("a" if state.exists() else "w", encoding="utf-8") as log, ThreadPoolExecutor(1) as maker:
@@ -162,11 +124,12 @@ def _stage(
     began, kept, before = time.monotonic(), time.monotonic(), progress.seconds
 
     def make(step: int) -> batches.Batch:
-        rng = random.Random(f"recipe {seed} {number} {step}")
-        if stage.mix in TEXTS:
-            return batches.make_texts(processor.tokenizer, TEXTS[stage.mix], stage.batch, rng)
-        return batches.make_batch(processor.tokenizer, MIXES[stage.mix], stage.batch, rng)
+        rng, mix = random.Random(f"recipe {seed} {number} {step}"), stage.mix[step % len(stage.mix)]
+        if mix in TEXTS:
+            return batches.make_texts(processor.tokenizer, TEXTS[mix], stage.batch, rng)
+        return batches.make_batch(processor.tokenizer, MIXES[mix], stage.batch, rng)
 
+    seen: dict[str, list[tuple[float, float]]] = {}
     if progress.step == 0:
         _write(log, {"stage": number, **asdict(stage)})
     pending = maker.submit(make, progress.step + 1)
@@ -174,17 +137,22 @@ def _stage(
         batch = pending.result()
         pending = maker.submit(make, step + 1)
         rate = stage.low + (stage.high - stage.low) * (1 + math.cos(math.pi * step / stage.steps)) / 2
-        for group in progress.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, step / 50)
-        loss, right = update(progress.net, progress.optimizer, batch, stage.alike)
+        fitting.set_rate(progress.optimizers, rate * min(1.0, step / 50))
+        loss, right = fitting.update(progress.net, progress.optimizers, batch, stage.alike)
         progress.step, progress.seconds = step, before + time.monotonic() - began
+        seen.setdefault(stage.mix[step % len(stage.mix)], []).append((loss, right))
         if step % 25 == 0 or step == stage.steps:
-            row = {"stage": number, "step": step, "loss": round(loss, 4), "right": round(right, 4)}
-            _write(log, {**row, "seconds": round(progress.seconds, 1)})
+            _write(log, {"stage": number, "step": step, "seconds": round(progress.seconds, 1), **_means(seen)})
+            seen.clear()
         if time.monotonic() - kept > keep_s:
             kept = time.monotonic()
             progress.save(out / STATE)
             model.save(progress.net, processor, out)
+
+
+def _means(seen: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """Mean loss and share of right tokens since the last line, of each mix."""
+    return {mix: [round(fmean(column), 4) for column in zip(*found, strict=True)] for mix, found in seen.items()}
 
 
 def _write(log: TextIO, row: dict[str, Any]) -> None:
@@ -194,41 +162,21 @@ def _write(log: TextIO, row: dict[str, Any]) -> None:
     print(line, flush=True)
 
 
-def update(
-    net: Any, optimizer: torch.optim.Optimizer, batch: batches.Batch, alike: bool = False
-) -> tuple[float, float]:
-    """One step of the optimizer; the loss and the share of reply tokens that were right."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, right = forward(net, batch, alike)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-    optimizer.step()
-    return float(loss.detach()), float(right)
-
-
 SHARED = (
-    Stage("describe", 1400, 1e-3, 2e-4),
-    Stage("mixed", 855, 8e-4, 5e-5),
-    Stage("drill", 425, 8e-4, 3e-4),
-    Stage("text drill", 475, 8e-4, 2.4e-4),
-    Stage("mixed", 150, 6e-4, 2e-5),
-    Stage("text steps", 240, 1e-3, 3e-4, batch=40),
-    Stage("mixed", 130, 6e-4, 1e-5),
+    Stage(("text drill", "text drill", "text steps"), 400, 1e-3, 3e-4),
+    Stage(("describe", "describe", "describe", "text drill"), 900, 1e-3, 2e-4),
+    Stage(("described", "described", "described", "text steps"), 250, 8e-4, 2e-4, alike=True),
 )
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "shared": SHARED,
-    "teacher": (*SHARED, Stage("asked", 220, 5e-4, 1e-5, alike=True)),
-    "base": (*SHARED, Stage("described", 150, 6e-4, 1e-5, alike=True)),
+    "teacher": (
+        *SHARED,
+        Stage(("asked", "describe", "asked", "text steps"), 440, 8e-4, 1e-4),
+        Stage(("asked", "describe"), 120, 2e-4, 1e-5, alike=True),
+    ),
+    "base": (*SHARED, Stage(("asked", "described", "text steps"), 160, 6e-4, 1e-5, alike=True)),
 }
-"""The stages of each model. The two begin with the same ones, which are done once.
-
-The models in the repository were made by these stages with some breaks and changes on the way, which the notes in their
-`training.jsonl` name. The main one: the heads that look back (`model._look_back`) were set before the "text drill",
-where they are set at the start now, and until then the texts had "A is 5" beside "A 5". Heads that were set at the
-start and had nothing to look for through a long reading are of little use later; a recipe that reads first and works
-after wants them tested (docs/decisions.md).
-"""
+"""The stages of each model. The two begin with the same ones, which are done once."""
 
 
 def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
@@ -244,8 +192,7 @@ def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
             shutil.copyfile(shared / kept, folder / kept)
     tokenizer = model.build_tokenizer()
     processor, net = model.build_processor(tokenizer), model.build_model(tokenizer, seed=seed)
-    # For the short sequences of the vision tower plain matrix products are faster on a CPU than the fused attention.
-    net.model.vision_tower.set_attn_implementation("eager")
+    fitting.prepare(net)
     train(net, processor, RECIPES[name], folder, seed)
     if name != "shared":
         (folder / STATE).unlink()

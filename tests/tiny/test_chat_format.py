@@ -130,7 +130,7 @@ def test_the_recipes_forward_pass_is_the_models_own() -> None:
     """Conversations that share a picture cost what they cost each for itself in the ordinary forward pass."""
     import torch
 
-    from insightv.tiny import recipe
+    from insightv.tiny import fitting
 
     tokenizer = model.build_tokenizer()
     net = model.build_model(tokenizer, model.Shape(64, 2, 64, 2, 128, 32)).eval()
@@ -139,7 +139,7 @@ def test_the_recipes_forward_pass_is_the_models_own() -> None:
     texts = ["<direct>What is A?<bot>5<eos>", "<reason>What is B?<bot><thoughts>B is 3.<eos>"]
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     with torch.no_grad():
-        packed, _ = recipe.forward(net, batches.pack(tokenizer, pixels[None], [rows]))
+        packed, _ = fitting.forward(net, batches.pack(tokenizer, pixels[None], [rows]))
         losses, counts = [], []
         for row in rows:
             single = batches.pack(tokenizer, pixels[None], [[row]])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from insightv.tiny import WEIGHTS, measure, weights, world
+from insightv.tiny import WEIGHTS, measure, recipe, weights, world
 
 QUESTIONS = 48
 """Held-out questions per look. Guessing a value gives about one in nine."""
@@ -41,9 +41,10 @@ def test_parameters(player: measure.Player) -> None:
 
 def test_the_log_stands_beside_the_weights(folder: Path) -> None:
     log = [json.loads(line) for line in (folder / "training.jsonl").read_text("utf-8").splitlines()]
-    assert [row["mix"] for row in log if "mix" in row][-1] == {"teacher": "asked", "base": "described"}[folder.name]
+    assert [row["mix"] for row in log if "mix" in row] == [list(stage.mix) for stage in recipe.RECIPES[folder.name]]
     figures = json.loads((folder / "measured.json").read_text("utf-8"))
-    assert figures["steps, perception"]["own"] > 2 * figures["steps, perception"]["swapped"]
+    looks = figures[{"teacher": "steps, perception", "base": "direct, perception"}[folder.name]]
+    assert looks["own"] > 2 * looks["swapped"]
 
 
 @pytest.mark.parametrize("way", ["steps", "direct"])
