@@ -38,7 +38,8 @@ def optimizers(net: Any) -> list[torch.optim.Optimizer]:
     What the first layer of the language model attends to is left to AdamW as well: two heads of it are set at the start
     (`model._look_back`), and Muon, which moves a matrix in all directions alike, wears them away before they are used.
     """
-    inner, outer = [], []
+    inner: list[torch.nn.Parameter] = []
+    outer: list[torch.nn.Parameter] = []
     for name, weights in net.named_parameters():
         matrix = weights.ndim == 2 and (".layers." in name or ".multi_modal_projector." in name)
         (inner if matrix and not _LOOKING.search(name) else outer).append(weights)
