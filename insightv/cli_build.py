@@ -88,9 +88,9 @@ def demo(
     questions: Annotated[int, typer.Option(help="How many chart questions.", min=4, max=2000)] = 60,
     paths: Annotated[int, typer.Option(help="Paths per question.", min=1, max=64)] = 4,
     heldout: Annotated[int, typer.Option(help="How many held-out questions.", min=4, max=2000)] = 100,
-    train: Annotated[bool, typer.Option(help="Train both agents too, which takes minutes.")] = False,
+    train: Annotated[bool, typer.Option(help="Train both agents too, which takes two minutes or more.")] = True,
 ) -> None:
-    """Build a run of chart questions with the embedded model and show what came out; with --train, train on it too."""
+    """Build a run of chart questions with the embedded model, show what came out, and train both agents on it."""
     from insightv.demo import SEED, ask_both_agents, demo_settings, describe_training, show_run, write_demo_questions
     from insightv.pipeline import Pipeline
     from insightv.progress import EvaluationDisplay, ProgressDisplay
