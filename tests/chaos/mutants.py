@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "NaN is a number",
         "insightv/replies.py",
-        "                parse_constant=_bad_number,\n",
+        "        parse_constant=_bad_number,\n",
         "",
         (f"{STEPS}::test_labelled_reply",),
     ),
