@@ -96,6 +96,7 @@ class Connection(asyncio.Protocol):
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._unread = 0
+        self._read_on()
         return body
 
     async def piece(self) -> bytes | None:
@@ -113,10 +114,15 @@ class Connection(asyncio.Protocol):
             await self._wait()
         piece = self._pieces.popleft()
         self._unread -= len(piece)
-        if self._paused and self._unread <= _MOST_UNREAD_BYTES and self._transport is not None:
+        if self._unread <= _MOST_UNREAD_BYTES:
+            self._read_on()
+        return piece
+
+    def _read_on(self) -> None:
+        """Read again where reading was held up: also for the next reply, if this one ended meanwhile."""
+        if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-        return piece
 
     def close(self) -> None:
         """Let go of the connection, whatever is under way."""
