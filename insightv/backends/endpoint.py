@@ -90,6 +90,8 @@ class Endpoint:
         self.named = False
         """Whether the moment at which it opens was named by the server."""
         self._limits = 0
+        self.trouble = ""
+        """What its last failure was."""
         self._failures = 0
         self._probes = 0
         self._probe_at: float | None = None
@@ -145,6 +147,7 @@ class Endpoint:
         """The server broke off or failed. A refused connection is an outage at once, other failures are in a row."""
         now = time.monotonic()
         self._failures += 1
+        self.trouble = reason
         if self._probe_at is not None:
             self._probe_at = max(self._probe_at, now + self._gap_s() / 2)
         elif not connected or self._failures >= max(DOWN_AFTER, self.in_flight / 2):
@@ -168,7 +171,9 @@ class Endpoint:
 def _worn_out(endpoint: Endpoint, patience: Patience) -> ModelError:
     waited = f"for more than deadline_s = {patience.deadline_s:g} s"
     if endpoint.down:
-        return ModelError("connection", f"{endpoint.label} has been down {waited}; is the server running?")
+        return ModelError(
+            "connection", f"{endpoint.label} has been down {waited} ({endpoint.trouble}); is the server running?"
+        )
     return ModelError("rate_limited", f"{endpoint.label} has answered 429 {waited}; lower the run's concurrency")
 
 

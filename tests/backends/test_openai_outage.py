@@ -42,7 +42,8 @@ def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytes
         took = time.monotonic() - began
         assert caught.value.usage.requests == len(server.log())
     assert took < 3.5
-    assert caught.value.code in ("server_error", "connection")
+    assert caught.value.code in ("server_error", "connection", "timeout"), "the deadline may fall into a try"
+    assert "the server answered 500" in str(caught.value)
 
 
 def test_nobody_listening_ends_after_the_patience_and_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from insightv.tiny import world
 from tests.server.serving import chat
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import command, insightv, wait_for
@@ -38,8 +41,8 @@ def serving(*args: object, **environment: str) -> Iterator[tuple[subprocess.Pope
             process.kill()
 
 
-def post(url: str, stream: bool = False) -> str:
-    body = json.dumps(chat(stream=stream)).encode()
+def post(url: str, stream: bool = False, **asked: str) -> str:
+    body = json.dumps(chat(**asked, stream=stream)).encode()
     request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return str(reply.read().decode())
@@ -94,9 +97,12 @@ def _is_closed(url: str) -> bool:
 
 
 def test_the_embedded_model_is_served() -> None:
+    item, drawn = next(world.make_questions(1, 5, "heldout")), io.BytesIO()
+    item.image.save(drawn, "PNG")
+    image = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
     with serving("--model", "tiny") as (_, url):
-        form = json.loads(post(url))
-        streamed = post(url, stream=True)
+        form = json.loads(post(url, text=item.question, image=image))
+        streamed = post(url, stream=True, text=item.question, image=image)
     message = form["choices"][0]["message"]
     assert message["content"]
     assert message["reasoning_content"].startswith("### ")
