@@ -35,6 +35,8 @@ HOMES = 16384
 LENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 """Variables of this process that workers are given, beside those that the settings name."""
 CLOSE_S = 30.0
+OTHERS_S = 15.0
+"""A run begins when no other worker has become ready for so long; those that come later join it."""
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1
 
 
@@ -109,7 +111,7 @@ class Crew:
         return self._models[-1]
 
     async def begin(self) -> None:
-        """Start the workers, and wait until their models are ready.
+        """Start the workers, and wait until their models are ready; for the slower ones not longer than `OTHERS_S`.
 
         Raises:
             ConfigError, MissingExtra, PluginError: there is no cluster or no room, or a worker cannot make a model.
@@ -121,12 +123,14 @@ class Crew:
     async def _begin(self) -> None:
         size, room = await asyncio.to_thread(self._cluster.connect)
         self._keepers = [asyncio.create_task(self._keep(number)) for number in range(size)]
-        start_s = self._section.start_s
+        start_s, loop = self._section.start_s, asyncio.get_running_loop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(start_s):
+            async with asyncio.timeout(start_s) as limit:
                 while len(self._members) < room and self._fault is None:
                     await self._changed.wait()
                     self._changed.clear()
+                    if self._members:  # a node that has just gone still counts as room, which nobody will fill
+                        limit.reschedule(min(limit.when() or 0.0, loop.time() + OTHERS_S))
         if self._fault is not None:
             raise self._fault.error()
         ready = len(self._members)

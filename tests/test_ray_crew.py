@@ -214,6 +214,22 @@ def test_workers_without_a_place_are_not_waited_for(caplog: pytest.LogCaptureFix
     assert "2 of 4 workers are ready; the others join once the cluster has room" in caplog.messages
 
 
+def test_room_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A node that has just gone out counts for a while; what is meant for it waits, and the run does not."""
+    monkeypatch.setattr(ray_crew, "OTHERS_S", 0.1)
+
+    class Counted(FakeCluster):
+        def connect(self) -> tuple[int, int]:
+            return self.size, self.size
+
+    async def work(model: ChatModel, crew: Crew) -> None:
+        async with asyncio.timeout(10):
+            assert await ask(model, 1) == "0"
+
+    with_crew(Counted(3, room=2), Slow, work)
+    assert "2 of 3 workers are ready; the others join once the cluster has room" in caplog.messages
+
+
 def test_no_worker_in_time_is_said_before_anything_is_started() -> None:
     class Deaf(FakeCluster):
         def connect(self) -> tuple[int, int]:
