@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -160,12 +161,12 @@ class HttpTransport(Transport):
         loop, tls = asyncio.get_running_loop(), self._tls if server.tls else None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
-                # A public name may have an address that leads nowhere, so its addresses are tried side by side.
-                side_by_side = 0.25 if tls else None
-                _, connection = await loop.create_connection(
-                    Connection, server.host, server.port, ssl=tls, happy_eyeballs_delay=side_by_side
-                )
-                return connection
+                connecting = partial(loop.create_connection, Connection, server.host, server.port, ssl=tls)
+                if tls and isinstance(loop, asyncio.BaseEventLoop):  # uvloop has no such thing
+                    # A public name may have an address that leads nowhere, so its addresses are tried side by side.
+                    connecting = partial(connecting, happy_eyeballs_delay=0.25)
+                made: tuple[asyncio.BaseTransport, Connection] = await connecting()
+                return made[1]
         except (OSError, UnicodeError) as error:
             if limit.expired():
                 raise NoConnection(f"no connection within {CONNECT_TIMEOUT_S:.0f} s") from None
