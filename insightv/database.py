@@ -32,6 +32,8 @@ _STORAGE_CODES = {
 }
 _GATHER_S = 0.01
 """Where writes come thickly each commit waits this long for company: a commit costs more than what is in it."""
+_PAGE_BYTES = 1024
+"""Of a new file. A commit writes whole pages, most of them for a row or two: smaller ones are less to write."""
 _BUSY_S = 30.0
 _RETRY_S = 0.25
 
@@ -47,6 +49,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only:
             path.touch(mode=0o600)
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = TRUNCATE")
         connection.execute("PRAGMA synchronous = FULL")
     except OSError as error:

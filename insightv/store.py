@@ -26,7 +26,7 @@ from insightv.records import Band, Completion, Question, ReasoningPath, Score, U
 SCHEMA_VERSION = 2
 TOTALS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "usd", "elapsed_s")
 
-# calls and paths are rowid tables: without rowids SQLite moves all of a row beyond 1,002 bytes to a page of its own.
+# Tables with long rows have rowids: without, SQLite moves what is beyond a quarter of a page to one of its own.
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, settings TEXT NOT NULL, at REAL NOT NULL);
@@ -49,7 +49,7 @@ CREATE TABLE paths (
 CREATE INDEX paths_counted ON paths (question, epoch, status, code, band);
 CREATE TABLE scores (
   question INTEGER NOT NULL, epoch INTEGER NOT NULL, path INTEGER NOT NULL, position INTEGER NOT NULL,
-  failed INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (question, epoch, path, position)) WITHOUT ROWID;
+  failed INTEGER NOT NULL, record BLOB NOT NULL, UNIQUE (question, epoch, path, position));
 CREATE INDEX scores_failed ON scores (question, epoch) WHERE failed = 1;
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
