@@ -51,18 +51,20 @@ ROWS: dict[str, tuple[str, str]] = {
 class Size:
     """How much of everything. `scaling` holds the numbers of training questions of the curve; the last is the table's.
 
-    `round_questions` of them are asked again in each round of DPO; `paths` is the number per question everywhere.
+    `round_questions` of them are asked again in each round of DPO; `paths` is the number per question everywhere;
+    `summary` bounds the paths of the summary set.
     """
 
-    scaling: tuple[int, ...] = (30, 60, 120, 240)
+    scaling: tuple[int, ...] = (75, 150, 300, 600)
     paths: int = 4
-    round_questions: int = 120
-    general: int = 150
+    round_questions: int = 300
+    summary: int = 600
+    general: int = 200
     validation: int = 100
     heldout: int = 300
 
 
-SMALL = Size((8, 16), 2, 8, 8, 12, 12)
+SMALL = Size((8, 16), 2, 8, 16, 8, 12, 12)
 """For a look at whether all of it works."""
 
 TRAIN: dict[str, Any] = {
@@ -75,10 +77,10 @@ TRAIN: dict[str, Any] = {
     "accumulation": 1,
     "warmup": 0.0,
     "epochs": 3,
-    "preference": {"learning_rate": 2e-5, "epochs": 1, "batch_size": 16},
+    "preference": {"learning_rate": 5e-5, "epochs": 1, "batch_size": 16},
     "summary": {"learning_rate": 1e-4, "epochs": 2},
 }
-"""The learning rates and epochs of supervised training were chosen on validation charts; the rest is as first set."""
+"""Learning rates and epochs were chosen on validation charts; the rest is as first set."""
 
 
 def settings_of(seed: int, size: Size, folder: Path, recipe: str = "multi-agent") -> Settings:
@@ -103,6 +105,7 @@ def settings_of(seed: int, size: Size, folder: Path, recipe: str = "multi-agent"
                 "licence": "Apache-2.0",
                 "source": "insightv chart world",
                 "best_per_question": 2,
+                "summary_total": size.summary,
                 "general": str(folder / "general" / "questions.jsonl"),
                 "general_share": 0.3,
             },

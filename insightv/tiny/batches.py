@@ -113,13 +113,16 @@ def judged(chart: Mapping[str, Any], kind: str, ask: Mapping[str, Any], rng: ran
 def conversation(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> str:
     """One conversation about `chart` from after the picture.
 
-    `mode` is "describe", "drill", "perceive" ("direct" with questions of perception only) or a mode token's name.
+    `mode` is "describe", "drill", "look" (a path as far as it only says what the picture shows), "perceive" ("direct"
+    with questions of perception only) or a mode token's name.
     """
     if mode == "describe":
         return f"<direct>{DESCRIBE}<bot>{tell.describe(chart)}<eos>"
     if mode == "drill":
         asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.4 else "reasoning", rng) for _ in range(8)]
         return f"<direct>{DRILL}<bot>{tell.drill(chart, asks, rng)}<eos>"
+    if mode == "look":
+        return _begun(chart, rng.choice(("steps", "reason")), family, rng)[0]
     if mode == "perceive":
         mode, family = "direct", "perception"
     kind, ask = world.make_ask(dict(chart), family, rng)
@@ -163,7 +166,8 @@ def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Rand
     given, rows = [], []
     for _ in range(size):
         chart, mode = world.chart_of("train", rng), rng.choice(modes)
-        start, text = _begun(chart, mode, rng)
+        family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
+        start, text = _begun(chart, mode, family, rng)
         given.append(len(tokenizer(start, add_special_tokens=False)["input_ids"]))
         rows.append([tokenizer(text, add_special_tokens=False)["input_ids"]])
     batch = pack(tokenizer, None, rows)
@@ -172,13 +176,12 @@ def make_texts(tokenizer: Any, modes: Sequence[str], size: int, rng: random.Rand
     return batch
 
 
-def _begun(chart: Mapping[str, Any], mode: str, rng: random.Random) -> tuple[str, str]:
-    """The part of a conversation without a picture that is given, and the whole."""
+def _begun(chart: Mapping[str, Any], mode: str, family: str, rng: random.Random) -> tuple[str, str]:
+    """A conversation as far as it says what the picture shows, and the whole."""
     if mode == "drill":
         asks = [world.make_ask(dict(chart), "perception" if rng.random() < 0.5 else "reasoning", rng) for _ in range(6)]
         start = f"<direct>{DRILL}<bot>{tell.describe(chart)}"
         return start, f"{start} {tell.drill(chart, asks, rng, described=False)}<eos>"
-    family = "perception" if rng.random() < world.PERCEPTION_SHARE else "reasoning"
     text = conversation(chart, mode, family, rng)
     read = 1 + any(title in text for title in tell.MORE)
     mark, count = {"steps": ("<eos>", read), "reason": ("### ", read + 1)}[mode]
@@ -199,18 +202,20 @@ def pack(tokenizer: Any, pixels: NDArray[np.float32] | None, rows: Sequence[Sequ
     part = np.full((count, length), -1, dtype=np.int64)
     part[:, :room] = 0
     positions = np.tile(np.arange(length), (count, 1))
+    labels = np.full((count, length), -100, dtype=np.int64)
     for place, row in enumerate(rows):
         start = room
         for number, tokens in enumerate(row, 1):
             end = start + len(tokens)
             ids[place, start:end] = tokens
+            said = np.array(tokens)
+            opened = np.cumsum(said == bot) - (np.cumsum(said == eos) - (said == eos))
+            labels[place, start:end] = np.where((opened > 0) & (said != bot), said, -100)
             part[place, start:end] = number
             positions[place, start:end] = IMAGE_TOKENS + np.arange(len(tokens))
             start = end
     shared = (part[:, :, None] == part[:, None, :]) | (part == 0)[:, None, :]
     mask = shared & np.tril(np.ones((length, length), dtype=bool))
-    opened = np.cumsum(ids == bot, axis=1) - (np.cumsum(ids == eos, axis=1) - (ids == eos))
-    labels = np.where((opened > 0) & (ids != bot) & (part > 0), ids, -100)
     replies = np.cumsum(ids == bot, axis=1) + np.arange(count)[:, None] * (length + 1)
     lengths = np.bincount(replies[labels != -100], minlength=count * (length + 1))
     weights = (1 / np.sqrt(np.maximum(lengths[replies], 1))).astype(np.float32)

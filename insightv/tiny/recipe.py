@@ -4,6 +4,7 @@ First the model learns from text alone to find a value in what is written (`tell
 learns to write down every value of a chart, with a little text between, until it reads; mixed from the start it learns
 the formats and never the picture. Then come values that are asked for singly, and last all formats together, where
 replies of all lengths are weighed alike in the end: the one token of a direct answer would be lost among a path's.
+The base sees few whole paths about a picture: it learns to look under every format, and to work in text alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("reason", "judge", "describe", *_ASKED),
     ),
     "described": (("describe", *_ASKED),),
+    "looked": (("look", "look", "look", "look", "describe", "perceive", "direct"),),
 }
 """Which conversations share a picture, by the mix of a stage."""
 TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("steps", "steps", "reason")}
@@ -174,7 +176,13 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         Stage(("asked", "describe", "asked", "text steps"), 440, 8e-4, 1e-4),
         Stage(("asked", "describe"), 120, 2e-4, 1e-5, alike=True),
     ),
-    "base": (*SHARED, Stage(("asked", "described", "text steps"), 160, 6e-4, 1e-5, alike=True)),
+    "base": (
+        *SHARED,
+        Stage(("asked", "described", "text steps"), 160, 6e-4, 1e-5, alike=True),
+        Stage(("looked", "looked", "described"), 240, 4e-4, 1e-5, alike=True),
+        Stage(("looked", "looked", "described"), 240, 6e-4, 1e-5, alike=True),
+        Stage(("text steps", "text drill", "looked"), 200, 5e-4, 1e-5, alike=True),
+    ),
 }
 """The stages of each model. The two begin with the same ones, which are done once."""
 
