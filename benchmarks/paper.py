@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -55,12 +56,12 @@ class Size:
     `summary` bounds the paths of the summary set.
     """
 
-    scaling: tuple[int, ...] = (75, 150, 300, 600)
+    scaling: tuple[int, ...] = (50, 100, 200, 400)
     paths: int = 4
-    round_questions: int = 300
-    summary: int = 600
-    general: int = 200
-    validation: int = 100
+    round_questions: int = 200
+    summary: int = 400
+    general: int = 150
+    validation: int = 60
     heldout: int = 300
 
 
@@ -198,6 +199,26 @@ def copied(source: Path, run: Path) -> Path:
     return run
 
 
+def first_begun(folder: Path) -> float:
+    """When this was first begun: a run that was stopped and gone on with counts its pauses too."""
+    kept = folder / "began"
+    if not kept.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(str(time.time()))
+    return float(kept.read_text())
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone: it would write where the next one does."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def say(text: str) -> None:
     """Print a line with the time."""
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
@@ -211,10 +232,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--small", action="store_true", help="a few questions only: does it work?")
     options = parser.parse_args()
-    began, size, folder = time.monotonic(), SMALL if options.small else Size(), options.out
+    size, folder = SMALL if options.small else Size(), options.out
+    began = first_begun(folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # the seeds share the cores
     draw_data(folder, size)
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+    cores, spawn = len(os.sched_getaffinity(0)), get_context("spawn")
+    with ProcessPoolExecutor(cores, spawn, _end_with_parent, (os.getpid(),)) as pool:
         pool.submit(teacher_runs, folder, size).result()
         tables = {seed: pool.submit(table_of, folder, size, seed) for seed in options.seeds}
         curves = {seed: pool.submit(curve_of, folder, size, seed) for seed in options.seeds}
@@ -225,7 +248,7 @@ def main() -> None:
             "settings": TRAIN,
         }
         table, curve = ({seed: one.result() for seed, one in every.items()} for every in (tables, curves))
-    about["seconds"] = round(time.monotonic() - began)
+    about["seconds"] = round(time.time() - began)
     paper_table.write(options.results, about, table, curve, size.scaling)
 
 

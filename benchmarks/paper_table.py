@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from insightv.results import Result
+from insightv.results import Graded, Result
 
 PAPER = {
     "Baseline": 59.2,
@@ -67,7 +67,17 @@ def row_of(results: Sequence[Result]) -> dict[str, Any]:
         seeds = [round(100 * fmean(shares_of([result], family).values()), 1) for result in results]
         found[family] = {"mean": round(100 * fmean(shares), 1), "interval": _rounded(interval(shares)), "seeds": seeds}
     usage = [row.usage.completion_tokens for result in results for row in result.rows]
+    found["agents"] = judgement([row for result in results for row in result.rows])
     return found | {"questions": len(shares_of(results, "all")), "completion_tokens": round(fmean(usage), 1)}
+
+
+def judgement(rows: Sequence[Graded]) -> dict[str, float] | None:
+    """Percent of paths that come to the right answer, and of right and wrong ones what the summary agent had right."""
+    right, wrong = ([row.outcome == "right" for row in rows if row.reasoning == one] for one in ("right", "wrong"))
+    if not right or not wrong:
+        return None
+    told = {"paths": len(right) / len(rows), "kept": fmean(right), "mended": fmean(wrong)}
+    return {name: round(100 * share, 1) for name, share in told.items()}
 
 
 def difference(first: Sequence[Result], second: Sequence[Result]) -> dict[str, Any]:
@@ -120,6 +130,10 @@ def markdown(found: Mapping[str, Any]) -> str:
         cells = [f"{row[f]['mean']} [{row[f]['interval'][0]}, {row[f]['interval'][1]}]" for f in FAMILIES]
         by_seed = " / ".join(str(value) for value in row["all"]["seeds"])
         lines.append(f"| {name} | {' | '.join(cells)} | {by_seed} | {row['completion_tokens']:.0f} | {row['paper']} |")
+    lines += ["", "| two agents | paths right | answered right of these | and of wrong paths |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        if row["agents"]:
+            lines.append(f"| {name} | {' | '.join(str(row['agents'][part]) for part in ('paths', 'kept', 'mended'))} |")
     lines += ["", "| from | to | difference in points [95 %] |", "|---|---|---|"]
     for one in found["differences"]:
         low, high = one["interval"]
