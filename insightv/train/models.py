@@ -79,10 +79,11 @@ def load_model(folder: str | Path, settings: TrainSettings) -> PreTrainedModel:
     Weights that stay as they are, below adapters, are held in bfloat16 where training computes in it.
 
     Raises:
-        InputError: the weights cannot be loaded.
+        InputError: the weights cannot be loaded, are no safetensors, or do not fit the model's configuration.
         MissingExtra: "qlora" without bitsandbytes.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     half = uses_bf16(settings) and settings.method != "full"
@@ -90,10 +91,19 @@ def load_model(folder: str | Path, settings: TrainSettings) -> PreTrainedModel:
     if settings.method == "qlora":
         options["quantization_config"] = _four_bits(half)
     load: Any = AutoModelForImageTextToText
+    wanted = {"use_safetensors": True, "output_loading_info": True}
     try:
-        model: PreTrainedModel = load.from_pretrained(str(folder), **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the model {str(folder)!r} cannot be loaded: {error}") from error
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = load.from_pretrained(str(folder), **options, **wanted)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        hint = "; only safetensors are loaded, never pickles (.bin)" if "safetensors" in str(error) else ""
+        raise InputError(f"the model {str(folder)!r} cannot be loaded: {error}{hint}") from error
+    model, report = loaded
+    unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if unset:
+        raise InputError(
+            f"the weights in {str(folder)!r} do not fit its configuration ({len(unset)} tensors missing or of another "
+            f"shape, the first is {unset[0]}), and would be random; save or copy the model again"
+        )
     model.config.use_cache = False
     freeze(model, settings)
     return model
