@@ -134,7 +134,8 @@ def test_a_damaged_database_is_called_that_by_every_command(tmp_path: Path) -> N
         data = (whole / "run.db").read_bytes()
         chance = random.Random(4)
         torn = bytearray(data)
-        for page in range(4096, len(data), 4096):
+        size = int.from_bytes(data[16:18], "big")  # of a page, as SQLite's header says
+        for page in range(size, len(data), size):
             torn[page : page + 64] = chance.randbytes(64)
         damages = {
             "noise": chance.randbytes(len(data)),
