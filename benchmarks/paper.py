@@ -81,7 +81,7 @@ TRAIN: dict[str, Any] = {
     "preference": {"learning_rate": 5e-5, "epochs": 1, "batch_size": 16},
     "summary": {"learning_rate": 1e-4, "epochs": 2},
 }
-"""Learning rates and epochs were chosen on validation charts; the rest is as first set."""
+"""Learning rates and epochs were tried on validation charts (docs/decisions.md); the rest is as first set."""
 
 
 def settings_of(seed: int, size: Size, folder: Path, recipe: str = "multi-agent") -> Settings:

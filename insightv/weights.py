@@ -1,4 +1,4 @@
-"""Model directories on this machine: the embedded ones by name, and what one holds, as a digest.
+"""Model directories on this machine: the embedded ones by name, what one holds, as a digest, and whether it fits.
 
 A checkpoint that was trained on is another model.
 """
@@ -6,8 +6,10 @@ A checkpoint that was trained on is another model.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from insightv.errors import ConfigError
 
@@ -54,3 +56,17 @@ def embedded_weights(name: str) -> Path:
             f"the weights of the embedded model {name!r} are not in this installation; make them with: make tiny"
         )
     return folder
+
+
+def misfit(report: Mapping[str, Any]) -> str:
+    """How weights do not fit the model's configuration, by what transformers reports of loading them; "" where they do.
+
+    Weights that are missing or of another shape are random numbers afterwards.
+    """
+    unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if not unset:
+        return ""
+    return (
+        f"do not fit its configuration ({len(unset)} tensors missing or of another shape, the first is {unset[0]}), "
+        "and would be random; save or copy the model again"
+    )

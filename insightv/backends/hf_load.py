@@ -11,6 +11,7 @@ import torch
 
 from insightv.backends.hf_source import Source
 from insightv.errors import ConfigError
+from insightv.weights import misfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,12 +124,8 @@ def _model(source: Source) -> PreTrainedModel:
         if bars:
             transformers_logging.enable_progress_bar()
     model, report = loading
-    unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    if unset:
-        raise ConfigError(
-            f"the weights of {source.model!r} do not fit its configuration ({len(unset)} tensors missing or of another"
-            f" shape, the first is {unset[0]}), and would be random; save or download the model again"
-        )
+    if wrong := misfit(report):
+        raise ConfigError(f"the weights of {source.model!r} {wrong}")
     if source.dtype == "auto" and device.type == "cpu" and model.num_parameters() <= SMALL:
         model = model.float()
     loaded: PreTrainedModel = model.to(device).eval()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from insightv.errors import ConfigError, InputError, require
 from insightv.train.checkpoints import identity_of, read_marker
 from insightv.train.settings import TrainSettings
+from insightv.weights import misfit
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -98,12 +99,8 @@ def load_model(folder: str | Path, settings: TrainSettings) -> PreTrainedModel:
         hint = "; only safetensors are loaded, never pickles (.bin)" if "safetensors" in str(error) else ""
         raise InputError(f"the model {str(folder)!r} cannot be loaded: {error}{hint}") from error
     model, report = loaded
-    unset = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    if unset:
-        raise InputError(
-            f"the weights in {str(folder)!r} do not fit its configuration ({len(unset)} tensors missing or of another "
-            f"shape, the first is {unset[0]}), and would be random; save or copy the model again"
-        )
+    if wrong := misfit(report):
+        raise InputError(f"the weights in {str(folder)!r} {wrong}")
     model.config.use_cache = False
     freeze(model, settings)
     return model
