@@ -1,4 +1,4 @@
-"""The cluster of `engine = "ray"`: the one module that imports Ray. Workers are actors; who is asked is `ray_crew`'s.
+"""The cluster of `engine = "ray"`: the one module that imports Ray. Workers are actors; who is asked is `crew`'s.
 
 Nothing is taken from Ray's own restarts and retries: a worker that is lost is replaced, and its calls are asked again,
 by the crew, which knows the journal's rules.
@@ -16,12 +16,12 @@ from typing import Any, cast
 import ray
 from ray import exceptions
 
+from insightv.crew_members import Hand, Lost
 from insightv.errors import ConfigError, ModelError, StopRun
-from insightv.ray_crew import Hand, Lost
-from insightv.ray_worker import Worker
 from insightv.records import Usage
 from insightv.run_section import RaySection
 from insightv.strangers import stored, told
+from insightv.worker import Worker
 
 _REACH_S, _JOIN_S = 5.0, 60.0
 _LOST = (
@@ -38,6 +38,10 @@ _CURE = "start one with `ray start --head`, and on other nodes `ray start --addr
 class RayCluster:
     """A Ray cluster, with the actors of one run. `concurrency` is the most calls that are in flight at once."""
 
+    table = "run.ray"
+    cure = "other jobs may hold what the cluster has, or the models take longer to load; see `ray status`"
+    blames_calls = False
+
     def __init__(self, section: RaySection, concurrency: int) -> None:
         self._section = section
         self._concurrency = concurrency
@@ -45,7 +49,7 @@ class RayCluster:
         self._wanted = {"CPU": section.cpus, "GPU": section.gpus, **section.resources}
 
     def connect(self) -> tuple[int, int]:
-        """See `ray_crew.Cluster.connect`. A cluster that the process has connected to already is used as it is."""
+        """See `crew_members.Cluster.connect`. A cluster that the process has connected to already is used as it is."""
         if not ray.is_initialized():
             self._join()
             self._ours = True
@@ -63,7 +67,7 @@ class RayCluster:
         return size, int(min(size, sum(rooms)))
 
     def start(self) -> Hand:
-        """See `ray_crew.Cluster.start`."""
+        """See `crew_members.Cluster.start`."""
         actor = ray.remote(Worker).options(
             num_cpus=self._section.cpus,
             num_gpus=self._section.gpus,
@@ -76,7 +80,7 @@ class RayCluster:
         return RayHand(actor.remote())
 
     def close(self) -> None:
-        """See `ray_crew.Cluster.close`."""
+        """See `crew_members.Cluster.close`."""
         if self._ours:
             ray.shutdown()
 
@@ -112,7 +116,7 @@ class RayHand:
         self._actor = actor
 
     async def call(self, method: str, *args: Any) -> Any:
-        """See `ray_crew.Hand.call`."""
+        """See `crew_members.Hand.call`."""
         reference = getattr(self._actor, method).remote(*args)
         try:
             return await reference
@@ -131,7 +135,7 @@ class RayHand:
             raise StopRun(f"this machine has left the Ray cluster ({_first(error)}); resume when it is back") from None
 
     def dismiss(self) -> None:
-        """See `ray_crew.Hand.dismiss`."""
+        """See `crew_members.Hand.dismiss`."""
         if ray.is_initialized():
             ray.kill(self._actor)
 

@@ -29,7 +29,7 @@ from insightv.store import TOTALS, open_database, read_totals
 from insightv.wiring import Assembly, Part, Recipe, Workshop
 
 if TYPE_CHECKING:
-    from insightv.ray_crew import Crew
+    from insightv.crew import Crew
 
 T = TypeVar("T")
 _TICK_S = 0.5
@@ -213,11 +213,17 @@ class Session:
 
 
 def _crew(section: RunSection) -> Crew | None:
-    """The workers of a run on several machines; None where the models are held by this process."""
+    """The workers of a run whose models are held elsewhere; None where this process holds them."""
     if section.engine == "local":
         return None
-    require("ray", "ray")
-    from insightv.ray_crew import Crew
+    if section.engine == "ray":
+        require("ray", "ray")
+    from insightv.crew import Crew
+
+    if section.engine == "process":
+        from insightv.process_engine import LocalProcesses
+
+        return Crew(LocalProcesses(section.process), section.process)
     from insightv.ray_engine import RayCluster
 
     return Crew(RayCluster(section.ray, section.concurrency), section.ray)

@@ -46,6 +46,7 @@ MIXES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "described": (("describe", *_ASKED),),
     "looked": (("look", "look", "look", "look", "describe", "perceive", "direct"),),
+    "judged": (("judge", "judge", "judge", "describe", "direct"), ("judge", "judge", "look", "perceive")),
 }
 """Which conversations share a picture, by the mix of a stage."""
 TEXTS: dict[str, tuple[str, ...]] = {"text drill": ("drill",), "text steps": ("steps", "steps", "reason")}
@@ -182,6 +183,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         Stage(("looked", "looked", "described"), 240, 4e-4, 1e-5, alike=True),
         Stage(("looked", "looked", "described"), 240, 6e-4, 1e-5, alike=True),
         Stage(("text steps", "text drill", "looked"), 200, 5e-4, 1e-5, alike=True),
+        Stage(("judged", "text steps", "judged", "text drill", "looked"), 250, 5e-4, 1e-5, alike=True),
     ),
 }
 """The stages of each model. The two begin with the same ones, which are done once."""

@@ -1,8 +1,8 @@
-"""The workers of a run on several machines: who is asked, and what happens where one is lost. It knows no Ray.
+"""The workers of a run, on this machine or on several: who is asked, and what happens where one is lost.
 
 A question's calls go to one worker for as long as it lives, since its prefix cache knows them. A call that was in
 flight at a worker that is lost is asked again at another; the journal above sees one call. Each place of the crew is
-filled again and again, as far as the cluster has room.
+filled again and again, as far as there is room. How workers are reached is known by `ray_engine` and `process_engine`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from insightv.crew_members import Cluster, Hand, Lost, Member
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.journal import open_book
-from insightv.ray_worker import About, Fault, about_here
 from insightv.records import Completion, Message, Sampling, Schema, Usage
-from insightv.run_section import RaySection
+from insightv.run_section import CrewSection
 from insightv.wiring import Recipe
+from insightv.worker import About, Fault, about_here
 
-log = logging.getLogger("insightv.ray")
+log = logging.getLogger("insightv.crew")
 
-CRASHES = 3
-"""A call that was in flight at as many losses is not asked again: it may be what kills the workers."""
+CRASHES, CRASHES_ALONE = 3, 2
+"""A call that was in flight at as many losses is not asked again: it may be what kills the workers.
+
+The second holds where the call was alone with the worker at the last of them.
+"""
 HOMES = 16384
 """Questions whose worker is remembered."""
 LENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
@@ -40,58 +44,10 @@ OTHERS_S = 15.0
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1
 
 
-class Lost(Exception):
-    """A worker is gone, or out of reach; what it was asked may have been done or not."""
-
-
-class Hand(Protocol):
-    """A worker as it is reached from here."""
-
-    async def call(self, method: str, *args: Any) -> Any:
-        """What a method of `insightv.ray_worker.Worker` returns; waits until the worker has a place and has begun.
-
-        Raises:
-            Lost: the worker is gone.
-            ConfigError: the worker cannot even begin.
-        """
-
-    def dismiss(self) -> None:
-        """End the worker, if it still lives."""
-
-
-class Cluster(Protocol):
-    """Machines that have room for workers."""
-
-    def connect(self) -> tuple[int, int]:
-        """The number of workers that a run is to have, and how many of them have room. Blocks.
-
-        Raises:
-            ConfigError: there is no such cluster, or it has no room at all.
-        """
-
-    def start(self) -> Hand:
-        """A new worker."""
-
-    def close(self) -> None:
-        """Leave the cluster. Blocks."""
-
-
-@dataclass(eq=False)
-class Member:
-    """A worker whose models are ready."""
-
-    number: int
-    hand: Hand
-    host: str
-    in_flight: int = 0
-    answered: bool = False
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Crew:
     """The workers of one run."""
 
-    def __init__(self, cluster: Cluster, section: RaySection) -> None:
+    def __init__(self, cluster: Cluster, section: CrewSection) -> None:
         self._cluster = cluster
         self._section = section
         self._models: list[CrewModel] = []
@@ -136,8 +92,7 @@ class Crew:
         ready = len(self._members)
         if not ready:
             raise ConfigError(
-                f"no worker was ready within run.ray.start_s = {start_s:g} s: other jobs may hold what the cluster "
-                "has, or the models take longer to load; see `ray status`"
+                f"no worker was ready within {self._cluster.table}.start_s = {start_s:g} s: {self._cluster.cure}"
             )
         hosts = ", ".join(sorted({member.host for member in self._members}))
         log.info("%d workers are ready on %s", ready, hosts)
@@ -151,22 +106,24 @@ class Crew:
             ModelError: also "worker_crash": worker after worker was lost while this call was in flight.
             StopRun: also: no worker is left.
         """
-        for _ in range(CRASHES):
+        losses, blames = 0, self._cluster.blames_calls
+        while losses < (CRASHES_ALONE if blames else CRASHES):
             member = await self._member(chain)
-            member.in_flight += 1
-            try:
-                reply: list[Completion] | Fault = await member.hand.call("chat", place, *call)
-            except Lost as loss:
-                self._drop(member, loss)
-                continue
-            finally:
-                member.in_flight -= 1
+            async with member.turn(alone=blames and losses > 0):
+                if member.lost.is_set():  # while this call waited for its turn
+                    continue
+                try:
+                    reply: list[Completion] | Fault = await member.hand.call("chat", place, *call)
+                except Lost as loss:
+                    losses += 1
+                    self._drop(member, loss)
+                    continue
             member.answered = True
             if isinstance(reply, Fault):
                 raise reply.error()
             return reply
-        text = f"{CRASHES} workers were lost one after the other while this call was in flight; see the log"
-        raise ModelError("worker_crash", text, usage=Usage(requests=CRASHES))
+        text = f"{losses} workers were lost one after the other while this call was in flight; see the log"
+        raise ModelError("worker_crash", text, usage=Usage(requests=losses))
 
     async def _member(self, chain: int | None) -> Member:
         """The worker that knows the chain, or the one with the least to do; waits until there is one."""
@@ -176,8 +133,8 @@ class Crew:
                 raise self._fault.error()
             if time.monotonic() > ends:
                 raise StopRun(
-                    "every worker is lost, and no other was ready within run.ray.start_s = "
-                    f"{self._section.start_s:g} s; see `ray status`, and resume when the cluster has room"
+                    f"every worker is lost, and no other was ready within {self._cluster.table}.start_s = "
+                    f"{self._section.start_s:g} s: {self._cluster.cure}; then resume"
                 )
             await asyncio.sleep(_LOOK_S)
         home = None if chain is None else self._homes.get(chain)
@@ -270,7 +227,7 @@ class Crew:
         if member in self._members:
             self._members.remove(member)
             self._chains.pop(member, None)
-            member.lost.set()
+            member.lose()
             text = "worker %d on %s is lost (%s); %d calls in flight are asked again, %d workers are left"
             log.warning(text, member.number, member.host, loss, member.in_flight, len(self._members))
 
@@ -283,7 +240,7 @@ class Crew:
             log.warning("worker %d is not started again: %s", number, fault.text)
             current = asyncio.current_task()
             if all(keeper.done() for keeper in self._keepers if keeper is not current):
-                self._fault = Fault("StopRun", f"no worker is left: {fault.text}; mend the cluster, and resume the run")
+                self._fault = Fault("StopRun", f"no worker is left: {fault.text}; see the log, and resume the run")
         self._changed.set()
 
     async def aclose(self) -> None:

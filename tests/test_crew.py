@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-from insightv import Pipeline, errors, ray_crew
+from insightv import Pipeline, crew, errors
 from insightv.config import check_settings
+from insightv.crew import Crew, CrewModel
+from insightv.crew_members import Lost
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.journal import Book, open_book
 from insightv.plugins import Source
-from insightv.ray_crew import Crew, CrewModel, Lost
-from insightv.ray_worker import Fault, Worker, about_here
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.run_section import RaySection
 from insightv.testing import ScriptedModel, sample_picture
 from insightv.wiring import Recipe
+from insightv.worker import Fault, Worker, about_here
 from tests.world import build_args, insightv, write_questions, write_settings
 
 CALL = [Message(role="user", content="How high?")]
@@ -64,6 +65,8 @@ class FakeHand:
 
 class FakeCluster:
     """A cluster with room for `room` workers at a time; workers beyond it wait."""
+
+    table, cure, blames_calls = "run.ray", "see `ray status`", False
 
     def __init__(self, size: int, room: int | None = None) -> None:
         self.size = size
@@ -179,6 +182,32 @@ def test_a_call_that_kills_workers_is_given_up() -> None:
     with_crew(cluster, Killer, work)
 
 
+def test_calls_that_may_have_killed_a_worker_are_asked_again_alone_and_only_the_culprit_is_given_up() -> None:
+    class Killer(Slow):
+        async def chat(self, messages: Any, sampling: Sampling, **options: Any) -> list[Completion]:
+            seen.append(sampling.seed or 0)
+            await asyncio.sleep(0.01)
+            if sampling.seed == 3:
+                cluster.hands[-1].lose()
+            return await super().chat(messages, sampling, **options)
+
+    async def work(model: ChatModel, _: Crew) -> None:
+        calls = (asyncio.create_task(ask(model, question, question)) for question in range(6))
+        later = asyncio.create_task(ask(model, 7, 7))
+        found = await asyncio.gather(*calls, later, return_exceptions=True)
+        assert found[:3] + found[4:] == ["0", "1", "2", "4", "5", "7"]
+        assert isinstance(found[3], ModelError)
+        assert (found[3].code, found[3].usage.requests) == ("worker_crash", 2)
+
+    seen: list[int] = []
+    cluster = FakeCluster(1, room=9)
+    cluster.blames_calls = True
+    with_crew(cluster, Killer, work)
+    assert seen.count(3) == 2
+    assert max(map(seen.count, range(8))) == 2, "a call that was not to blame was lost twice"
+    assert len(cluster.hands) == 3
+
+
 def test_where_no_worker_is_left_the_run_stops() -> None:
     async def work(model: ChatModel, crew: Crew) -> None:
         crew._section = RaySection(start_s=0.3)  # after the start, which takes as long as it takes
@@ -192,7 +221,7 @@ def test_where_no_worker_is_left_the_run_stops() -> None:
 
 
 def test_a_place_whose_workers_die_one_after_the_other_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_crew, "_LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(crew, "_LONGEST_PAUSE_S", 0.0)
 
     async def work(model: ChatModel, _: Crew) -> None:
         for number in range(3):
@@ -216,7 +245,7 @@ def test_workers_without_a_place_are_not_waited_for(caplog: pytest.LogCaptureFix
 
 def test_room_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A node that has just gone out counts for a while; what is meant for it waits, and the run does not."""
-    monkeypatch.setattr(ray_crew, "OTHERS_S", 0.1)
+    monkeypatch.setattr(crew, "OTHERS_S", 0.1)
 
     class Counted(FakeCluster):
         def connect(self) -> tuple[int, int]:
