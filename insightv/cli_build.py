@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,12 +48,27 @@ def build(
     if pilot is not None:
         with ProgressDisplay(err) as display:
             piloting = pipeline.apilot(questions, pilot, watch=display.show, **common)
-            report = interruptible(piloting, pipeline.interrupt, f"insightv build --run {run} --pilot {pilot}")
+            again = f"insightv build --run {run} --pilot {pilot}"
+            report = interruptible(piloting, pipeline.interrupt, again, lambda: show_stopped(run, as_json))
         return finish_pilot(report, run, as_json)
     with ProgressDisplay(err) as display:
         work = pipeline.abuild(questions, retry_failed=retry_failed, datasets=datasets, watch=display.show, **common)
-        status = interruptible(work, pipeline.interrupt, f"insightv build --run {run}")
+        again = f"insightv build --run {run}"
+        status = interruptible(work, pipeline.interrupt, again, lambda: show_stopped(run, as_json))
     finish_build(status, run, as_json)
+
+
+def show_stopped(run: Path, as_json: bool) -> None:
+    """Print what is done of a run that has stopped, for programs; people are told the cause and the cure."""
+    from insightv.run import DATABASE, load_run
+
+    if not as_json or not (run / DATABASE).is_file():
+        return
+    try:
+        with load_run(run) as reader:
+            out(json.dumps(reader.status()))
+    except sqlite3.Error as error:  # as on a full disk, where a half-done write cannot be undone
+        say(f"the run cannot be read now: {error}; see later: insightv status --run {run} --json")
 
 
 def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:

@@ -48,10 +48,12 @@ def out(text: str) -> None:
     sys.stdout.write(without_controls(text) + "\n")
 
 
-def interruptible(work: Any, interrupt: Callable[[int], None], again: str) -> Any:
+def interruptible(
+    work: Any, interrupt: Callable[[int], None], again: str, stopped: Callable[[], None] = lambda: None
+) -> Any:
     """Run a coroutine; SIGINT and SIGTERM ask it to stop, a second one ends the process at once.
 
-    `again` is the command that goes on where it stopped.
+    `again` is the command that goes on where it stopped; `stopped` is called when it has, before the process ends.
     """
 
     async def main() -> Any:
@@ -75,4 +77,5 @@ def interruptible(work: Any, interrupt: Callable[[int], None], again: str) -> An
     except StopRun as error:
         say(f"stopped: {error}" if not isinstance(error, Interrupted) else "stopped")
         say(f"resume with: {again}")
+        stopped()
         raise typer.Exit(error.exit_code) from None

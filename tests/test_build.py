@@ -144,7 +144,9 @@ def test_a_budget_holds_across_resumes(tmp_path: Path) -> None:
             stopped = insightv(*args, "--set", f"run.max_requests={limit}")
             assert stopped.returncode == 3
             assert f"run.max_requests = {limit} is reached" in stopped.stderr
-            spent = check_balance(tmp_path / "run", done=False)["requests"]
+            status = check_balance(tmp_path / "run", done=False)
+            assert json.loads(stopped.stdout) == status
+            spent = status["requests"]
             assert spent == len(server.log())
             assert limit <= spent <= limit + 8
         assert insightv(*args).returncode == 0
