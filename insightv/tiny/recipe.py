@@ -4,7 +4,7 @@ First the model learns from text alone to find a value in what is written (`tell
 learns to write down every value of a chart, with a little text between, until it reads; mixed from the start it learns
 the formats and never the picture. Then come values that are asked for singly, and last all formats together, where
 replies of all lengths are weighed alike in the end: the one token of a direct answer would be lost among a path's.
-The base sees few whole paths about a picture: it learns to look under every format, and to work in text alone.
+The base sees few whole paths about a picture: it learns to look under every format, to work in text, and to judge.
 """
 
 from __future__ import annotations
