@@ -38,7 +38,8 @@ HOMES = 16384
 """Questions whose worker is remembered."""
 LENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 """Variables of this process that workers are given, beside those that the settings name."""
-CLOSE_S = 30.0
+HUNG_S = 60.0
+"""A worker that lets a call go on for so long beyond the backend's own deadline hangs, and is given up."""
 OTHERS_S = 15.0
 """A run begins when no other worker has become ready for so long; those that come later join it."""
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1
@@ -99,11 +100,11 @@ class Crew:
         if ready < size:
             log.warning("%d of %d workers are ready; the others join once the cluster has room", ready, size)
 
-    async def ask(self, place: int, chain: int | None, *call: Any) -> list[Completion]:
-        """The replies of the model at `place` to a call of the question `chain`.
+    async def ask(self, model: CrewModel, chain: int | None, *call: Any) -> list[Completion]:
+        """The replies of a model to a call of the question `chain`.
 
         Raises:
-            ModelError: also "worker_crash": worker after worker was lost while this call was in flight.
+            ModelError: also "worker_crash": worker after worker was lost while this call was in flight; "timeout".
             StopRun: also: no worker is left.
         """
         losses, blames = 0, self._cluster.blames_calls
@@ -113,17 +114,38 @@ class Crew:
                 if member.lost.is_set():  # while this call waited for its turn
                     continue
                 try:
-                    reply: list[Completion] | Fault = await member.hand.call("chat", place, *call)
+                    reply = await self._asked(member, model, call)
                 except Lost as loss:
                     losses += 1
+                    member.answered |= blames and losses == CRASHES_ALONE  # the call was to blame, not the worker
                     self._drop(member, loss)
                     continue
             member.answered = True
+            tries = Usage(requests=losses)
             if isinstance(reply, Fault):
-                raise reply.error()
-            return reply
+                raise replace(reply, usage=reply.usage + tries).error()
+            return [reply[0].costing(reply[0].usage + tries), *reply[1:]] if losses and reply else reply
         text = f"{losses} workers were lost one after the other while this call was in flight; see the log"
         raise ModelError("worker_crash", text, usage=Usage(requests=losses))
+
+    async def _asked(self, member: Member, model: CrewModel, call: tuple[Any, ...]) -> list[Completion] | Fault:
+        """The reply of one worker, within the call's deadline.
+
+        Raises:
+            Lost: the worker is lost, or hangs.
+        """
+        own, limit = model.recipe.options.get("deadline_s"), model.recipe.deadline_s
+        if limit is None and isinstance(own, int | float):
+            limit = own + HUNG_S
+        try:
+            async with asyncio.timeout(limit):
+                reply: list[Completion] | Fault = await member.hand.call("chat", model.place, *call)
+                return reply
+        except TimeoutError:
+            if model.recipe.deadline_s is None:
+                raise Lost(f"no reply for {limit:g} s") from None
+            text = f"{model.name}: no reply within run.deadline_s = {limit} s"
+            return Fault("ModelError", text, "timeout", Usage(requests=1))
 
     async def _member(self, chain: int | None) -> Member:
         """The worker that knows the chain, or the one with the least to do; waits until there is one."""
@@ -141,7 +163,7 @@ class Crew:
         if home is not None and chain is not None and not home.lost.is_set():
             self._homes.move_to_end(chain)
             return home
-        best = min(self._members, key=lambda member: (member.in_flight, self._chains[member]))
+        best = min(self._members, key=lambda member: (member.alone, member.in_flight, self._chains[member]))
         if chain is not None:
             self._settle(chain, best)
         return best
@@ -248,10 +270,12 @@ class Crew:
         if self._begun is None:
             return
         self._begun.cancel()
-        closing = [asyncio.wait_for(member.hand.call("close"), CLOSE_S) for member in self._members]
-        await asyncio.gather(*closing, return_exceptions=True)
-        for keeper in self._keepers:
-            keeper.cancel()
+        closing = [asyncio.wait_for(member.hand.call("close"), self._cluster.close_s) for member in self._members]
+        try:
+            await asyncio.gather(*closing, return_exceptions=True)
+        finally:
+            for keeper in self._keepers:
+                keeper.cancel()
         await asyncio.gather(self._begun, *self._keepers, return_exceptions=True)
         await asyncio.to_thread(self._cluster.close)
 
@@ -263,7 +287,7 @@ class CrewModel(ChatModel):
         self.name = recipe.name
         self.recipe = recipe
         self._crew = crew
-        self._place = place
+        self.place = place
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
@@ -271,7 +295,7 @@ class CrewModel(ChatModel):
         """See `ChatModel.chat` and `Crew.ask`."""
         await self._crew.begin()
         book = open_book.get(None)
-        return await self._crew.ask(self._place, book.seq if book else None, list(messages), sampling, n, schema)
+        return await self._crew.ask(self, book.seq if book else None, list(messages), sampling, n, schema)
 
     async def check(self) -> None:
         """See `ChatModel.check`: whether the workers could make their models and can ask them."""

@@ -33,11 +33,13 @@ class Cluster(Protocol):
 
     `table` is its place in the settings, `cure` says why workers may not be ready. `blames_calls`: a worker that is
     lost was likely brought down by one of its calls; they are asked again one at a time, and the second loss ends one.
+    `close_s` is how long a worker has to let go of its models.
     """
 
     table: str
     cure: str
     blames_calls: bool
+    close_s: float
 
     def connect(self) -> tuple[int, int]:
         """The number of workers that a run is to have, and how many of them have room. Blocks.

@@ -41,6 +41,7 @@ class RayCluster:
     table = "run.ray"
     cure = "other jobs may hold what the cluster has, or the models take longer to load; see `ray status`"
     blames_calls = False
+    close_s = 30.0
 
     def __init__(self, section: RaySection, concurrency: int) -> None:
         self._section = section

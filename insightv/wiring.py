@@ -78,13 +78,17 @@ def given_table(place: str, role: object, objects: dict[str, object]) -> dict[st
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made: its backend's factory and options. It can be pickled, and so followed by another process."""
+    """How a model is made: its backend's factory and options. It can be pickled, and so followed by another process.
+
+    `deadline_s` bounds a call; None where the backend does so itself, by its option of that name.
+    """
 
     name: str
     what: str
     factory: Factory
     options: Mapping[str, Any]
     source: Source
+    deadline_s: float | None = None
 
     def make(self) -> ChatModel:
         """The model.
@@ -153,9 +157,12 @@ class Workshop:
                 given.setdefault("deadline_s", deadline_s)
             if known is not None and "log_folder" in known and self._folder is not None:
                 given.setdefault("log_folder", str(self._folder))
-            recipe = Recipe(name, f"backend {provider!r}", factory, given, entry.source)
-            model = recipe.make() if options.get("mode") == "batch" else self._place(recipe)
-            self._models[key] = self._wrap(model, None if own_deadline else deadline_s)
+            limit = None if own_deadline else deadline_s
+            recipe = Recipe(name, f"backend {provider!r}", factory, given, entry.source, limit)
+            here = options.get("mode") == "batch" or self._place is Recipe.make
+            model = recipe.make() if here else self._place(recipe)
+            # Whoever holds a model elsewhere bounds its calls there: waiting for a worker is no fault of a call.
+            self._models[key] = self._wrap(model, limit if here else None)
         return self._models[key]
 
     def generator(self) -> Part[Generator]:

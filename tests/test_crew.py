@@ -66,7 +66,7 @@ class FakeHand:
 class FakeCluster:
     """A cluster with room for `room` workers at a time; workers beyond it wait."""
 
-    table, cure, blames_calls = "run.ray", "see `ray status`", False
+    table, cure, blames_calls, close_s = "run.ray", "see `ray status`", False, 30.0
 
     def __init__(self, size: int, room: int | None = None) -> None:
         self.size = size

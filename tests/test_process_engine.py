@@ -140,6 +140,25 @@ def test_workers_end_with_a_run_that_is_killed(world: World) -> None:
     wait_for(lambda: not Path("/proc", pid.read_text()).exists(), 20)
 
 
+def test_many_samples_that_crash_do_not_stop_the_run(world: World) -> None:
+    done = world.build("run", "process", 14, (1, 2, 3, 5, 8), "generator.paths=1", "run.process.restarts=2")
+    assert done.returncode == 4, done.stderr
+    assert json.loads(done.stdout)["paths"]["by_code"] == {"worker_crash": 5}
+    spent = check_balance(world.folder / "run")["requests"]
+    assert spent > 5 * 2 + 9 * 3, "what was lost is counted too"
+
+
+class Odd(Exception):
+    """Cannot be read from a pickle, as errors of many libraries."""
+
+    def __init__(self, text: str, *, status: int) -> None:
+        super().__init__(text)
+
+
+class Panic(BaseException):
+    """What an `except Exception` lets through."""
+
+
 class Told(ChatModel):
     """Says back what it is told; ends its process where it is told so."""
 
@@ -149,17 +168,26 @@ class Told(ChatModel):
         text = str(messages[-1].content)
         if text == "end":
             os._exit(7)
+        if text == "fork and end":
+            subprocess.Popen(["sleep", "100"], close_fds=False)
+            os._exit(7)
+        if text == "panic":
+            raise Panic("at the end of the tether")
+        if text == "unreadable":
+            return [Odd("no", status=3)]  # type: ignore[list-item]
+        if text == "unsendable":
+            return [lambda: None]  # type: ignore[list-item]
         if text == "raise":
             raise ModelError("too_long", "9000 tokens", usage=Usage(requests=2))
         await asyncio.sleep(float(text))
         return [Completion(text=text, usage=Usage(requests=1))]
 
 
-def with_model(factory: Any, work: Any, **section: Any) -> Any:
+def with_model(factory: Any, work: Any, workers: int = 1, **options: Any) -> Any:
     async def run() -> Any:
-        settings = ProcessSection(start_s=60, **section)
+        settings = ProcessSection(start_s=60, workers=workers)
         crew = Crew(LocalProcesses(settings), settings)
-        model = crew.model(Recipe("test/told", "backend 'test'", factory, {}, Source("test", "tests", "0")))
+        model = crew.model(Recipe("test/told", "backend 'test'", factory, options, Source("test", "tests", "0")))
         try:
             await model.check()
             return await work(model)
@@ -191,6 +219,58 @@ def test_many_calls_share_a_process_and_errors_come_as_they_are() -> None:
         assert (await say(model, "0"))[0].text == "0"
 
     with_model(Told, work, workers=2)
+
+
+@pytest.mark.parametrize("text", ["panic", "unreadable", "unsendable"])
+def test_a_call_that_comes_to_nothing_in_an_odd_way_is_a_call_that_failed(text: str) -> None:
+    async def work(model: ChatModel) -> None:
+        other = asyncio.create_task(say(model, "0.2"))
+        with pytest.raises(ModelError) as caught:
+            await asyncio.wait_for(say(model, text), 20)
+        assert (caught.value.code, caught.value.usage.requests) == ("backend_error", 1)
+        assert (await other)[0].text == "0.2"
+
+    with_model(Told, work)
+
+
+def test_a_loss_is_seen_where_what_the_worker_forked_lives_on() -> None:
+    async def work(model: ChatModel) -> None:
+        with pytest.raises(ModelError, match="2 workers were lost"):
+            await asyncio.wait_for(say(model, "fork and end"), 30)
+
+    with_model(Told, work)
+
+
+def test_calls_in_flight_at_a_crash_are_asked_again_whatever_their_size() -> None:
+    async def work(model: ChatModel) -> None:
+        long = "0." + "0" * 1_000_000
+        calls = [asyncio.create_task(say(model, long)) for _ in range(12)]
+        await asyncio.sleep(0.05)
+        crash = asyncio.create_task(say(model, "end"))
+        replies = await asyncio.gather(*calls)
+        assert [reply.text for [reply] in replies] == [long] * 12
+        with pytest.raises(ModelError, match="2 workers were lost"):
+            await crash
+
+    with_model(Told, work)
+
+
+def test_a_worker_that_hangs_beyond_the_backends_own_deadline_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insightv.crew.HUNG_S", 0.2)
+
+    async def work(model: ChatModel) -> None:
+        with pytest.raises(ModelError, match="2 workers were lost"):
+            await say(model, "60")
+        assert (await say(model, "0"))[0].text == "0"
+
+    with_model(Patient, work, deadline_s=0.3)
+
+
+class Patient(Told):
+    """Has a deadline, and does not keep it."""
+
+    def __init__(self, deadline_s: float = 600) -> None:
+        self.deadline_s = deadline_s
 
 
 def test_what_another_process_cannot_make_is_said_with_the_cure() -> None:

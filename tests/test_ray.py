@@ -123,11 +123,11 @@ def build_disturbed(
 
 
 def check_equal(tmp_path: Path, done: subprocess.CompletedProcess[str], undisturbed: int, asked: int) -> None:
-    """Completed as without Ray, each call counted once, and no more asked again than was in flight at one worker."""
+    """Completed as without Ray, each try counted, and no more asked again than was in flight at one worker."""
     assert done.returncode == 0, done.stderr
     assert "is lost" in done.stderr
     assert undisturbed <= asked <= undisturbed + 16
-    assert check_balance(tmp_path / "run")["requests"] == undisturbed
+    assert asked <= check_balance(tmp_path / "run")["requests"] <= undisturbed + 16
     assert path_rows(tmp_path / "run") == path_rows(tmp_path / "whole")
     assert CANARY not in done.stdout + done.stderr
 
