@@ -36,6 +36,7 @@ from insightv.store import pending
 from insightv.wiring import Assembly, given_table, role_identity
 
 log = logging.getLogger("insightv")
+_WARNINGS = 20
 Questions = str | Path | Iterable[Question | dict[str, Any]]
 
 
@@ -187,6 +188,7 @@ class RunBuilder:
                 watch(Snapshot("checking", Tally()))
                 read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
                 intake = await asyncio.to_thread(read)
+                _warn(intake.source.warnings)
             await session.check()
             await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
@@ -277,6 +279,14 @@ class RunBuilder:
 
 def _unwatched(snapshot: Snapshot) -> None:
     """Nobody watches."""
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Say what was done about rows that can be used but are not as they should be."""
+    for warning in warnings[:_WARNINGS]:
+        log.warning(warning)
+    if len(warnings) > _WARNINGS:
+        log.warning("... and %d more of the kind", len(warnings) - _WARNINGS)
 
 
 def _prepare(

@@ -6,10 +6,13 @@ otherwise the options of the role's factory, which are checked against its signa
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date
+from datetime import time as clock
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -186,9 +189,11 @@ def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Se
     """Settings from a mapping; raises ConfigError as `load_settings`."""
     _refuse_secrets(table, ())
     try:
-        return Settings.model_validate(table)
+        settings = Settings.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "\n  ".join(_explain(fault) for fault in error.errors())) from error
+    _refuse_unwritable(table, ())
+    return settings
 
 
 def write_settings(settings: Settings, path: Path) -> None:
@@ -275,6 +280,20 @@ def _refuse_secrets(value: object, where: tuple[str, ...]) -> None:
         _refuse_secret_text(value, where)
 
 
+def _refuse_unwritable(value: object, where: tuple[str, ...]) -> None:
+    """Refuse what cannot be kept as it is in a run's settings, and compared when the run is gone on with."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_unwritable(inner, (*where, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            _refuse_unwritable(inner, (*where, str(i)))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{'.'.join(where)} = {value}: a number is needed; leave it out, or give a finite one")
+    elif isinstance(value, (date, clock)):
+        raise ConfigError(f"{'.'.join(where)} = {value}: dates and times are given as text, in quotes")
+
+
 def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
     if where and where[-1].endswith("_env"):
         if not text.isidentifier():
@@ -282,6 +301,9 @@ def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
     elif text.startswith(("sk-", "hf_")) and len(text) > 20 and " " not in text:
         raise ConfigError(f"{'.'.join(where)}: this looks like a key; put it into an environment variable")
     elif "://" in text and "\n" not in text and " " not in text:
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # the text is not shown: what it holds cannot be told
+            raise ConfigError(f"{'.'.join(where)}: this is not a URL; write it like 'http://host:8000/v1'") from None
         if parts.username or parts.password:
             raise ConfigError(f"{'.'.join(where)}: the URL holds a user name or password; name a key in api_key_env")

@@ -66,7 +66,7 @@ class ImageError(InputError):
 
     Codes: bad_path, missing, is_directory, not_a_file, unreadable, outside_root, empty, too_large_bytes, lfs_pointer,
     html, not_an_image, unsupported_format, truncated, corrupt, animated, too_large_pixels, too_small, too_complex,
-    bad_data_url, wrong_mime, unsupported_scheme, remote_not_allowed, remote_refused, remote_failed.
+    bad_data_url, wrong_mime, unsupported_scheme, remote_not_allowed, remote_refused, remote_failed, changed.
     """
 
     def __init__(self, code: str, message: str) -> None:

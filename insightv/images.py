@@ -37,6 +37,7 @@ __all__ = [
     "ImageStore",
     "aopen_question",
     "check_image",
+    "open_hashed_question",
     "open_picture",
     "open_question",
 ]
@@ -78,13 +79,22 @@ def open_picture(
     Raises:
         ImageError: with a code and a text that names the source, the reason and the cure.
     """
+    return _opened(source, root, allow_http, limits)[0]
+
+
+def _opened(
+    source: str | Path | bytes | Image.Image | Picture, root: Path | None, allow_http: AllowHttp, limits: ImageLimits
+) -> tuple[Picture, str]:
+    """The picture, and SHA-256 (hex) of what it was made of: a file's bytes, or the picture that it was."""
     if isinstance(source, Picture):
-        return source
+        return source, source.sha256
     if not isinstance(source, str | Path | bytes):
-        return _from_pil(source, limits)
+        picture = _from_pil(source, limits)
+        return picture, picture.sha256
     data = read_image(source, root=root, allow_http=allow_http, limits=limits)
     with _decoding(data, source, limits) as image:
-        return _encode(_sized(image, limits), "PNG" if image.format in ("PNG", "GIF") else "JPEG")
+        picture = _encode(_sized(image, limits), "PNG" if image.format in ("PNG", "GIF") else "JPEG")
+    return picture, hashlib.sha256(data).hexdigest()
 
 
 def check_image(
@@ -112,16 +122,30 @@ def open_question(
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Question:
     """The same question with all its images opened; see `open_picture`, whose errors here name the question too."""
-    if all(isinstance(image, Picture) for image in question.images):
-        return question
+    return open_hashed_question(question, root=root, allow_http=allow_http, limits=limits)[0]
+
+
+def open_hashed_question(
+    question: Question,
+    *,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> tuple[Question, list[str]]:
+    """`open_question`, and the hash of each image's content as `check_image` gives it."""
     pictures: list[Picture | str] = []
+    hashes: list[str] = []
     for index, image in enumerate(question.images):
         try:
-            pictures.append(open_picture(image, root=root, allow_http=allow_http, limits=limits))
+            picture, found = _opened(image, root, allow_http, limits)
         except ImageError as error:
             where = f"question {shorten(question.id)}: images[{index}]: "
             raise ImageError(error.code, where + str(error)) from None
-    return question.model_copy(update={"images": tuple(pictures)})
+        pictures.append(picture)
+        hashes.append(found)
+    if all(isinstance(image, Picture) for image in question.images):
+        return question, hashes
+    return question.model_copy(update={"images": tuple(pictures)}), hashes
 
 
 async def aopen_question(

@@ -42,7 +42,7 @@ class Intake:
     @property
     def entrants(self) -> Iterator[Entrant]:
         """The good questions in order."""
-        place = str(self.source.root) if self.source.root is not None else ""
+        place = str(self.source.root.resolve()) if self.source.root is not None else ""
         return (Entrant(question, digest, place) for question, digest in self.source.items())
 
     @property
@@ -90,6 +90,9 @@ def take_in(
     row = connection.execute("SELECT epoch, settings FROM epochs ORDER BY epoch DESC LIMIT 1").fetchone()
     text = json.dumps(identity, sort_keys=True)
     differences = settings_differences(json.loads(row[1]), json.loads(text)) if row else []
+    sizes = [difference for difference in differences if difference.startswith("images.")]
+    if sizes and entrants is None:
+        raise RunChanged(f"{sizes[0]}: give the questions file too, so that pictures are opened anew", tuple(sizes))
     if entrants is not None:
         _line_up(connection, entrants)
         differences += _question_differences(connection) if row else []
@@ -101,7 +104,7 @@ def take_in(
         connection.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, text, time.time()))
         connection.execute("UPDATE questions SET epoch = ? WHERE state = 'pending'", (epoch,))
     if entrants is not None:
-        _admit(connection, epoch)
+        _admit(connection, epoch, anew=bool(sizes))
 
 
 def changed(differences: list[str]) -> RunChanged:
@@ -144,13 +147,26 @@ def _question_differences(connection: sqlite3.Connection) -> list[str]:
     return [f"question {name!r}: {what}" for what, sql in cases for (name,) in connection.execute(sql).fetchall()]
 
 
-def _admit(connection: sqlite3.Connection, epoch: int) -> None:
-    """Make the questions of the run those that are lined up."""
+_UNOPENED = """instr(questions.record, CAST('"images":["sha256:' AS BLOB)) = 0"""
+
+
+def _admit(connection: sqlite3.Connection, epoch: int, *, anew: bool) -> None:
+    """Make the questions of the run those that are lined up.
+
+    One whose pictures are not in the run's store yet takes them from where they are now; `anew`: also one that is
+    pending and has them there in another size.
+    """
     connection.execute("UPDATE questions SET present = 1 - present WHERE present <> (id IN (SELECT id FROM entrants))")
     connection.execute(
         "UPDATE questions SET epoch = ?, digest = e.digest, record = e.record, place = e.place, state = 'pending' "
         "FROM entrants e WHERE e.id = questions.id AND e.digest <> questions.digest",
         (epoch,),
+    )
+    connection.execute(
+        "UPDATE questions SET record = e.record, place = e.place FROM entrants e "
+        "WHERE e.id = questions.id AND e.digest = questions.digest "
+        f"AND ({_UNOPENED} OR (? AND questions.state = 'pending'))",
+        (anew,),
     )
     connection.execute(
         "INSERT INTO questions (id, epoch, digest, state, present, record, place) "
@@ -176,5 +192,7 @@ def retry_failed(connection: sqlite3.Connection) -> int:
     for row in failed:
         connection.execute("DELETE FROM scores WHERE question = ? AND epoch = ?", row)
         connection.execute("DELETE FROM paths WHERE question = ? AND epoch = ?", row)
-        connection.execute("UPDATE questions SET state = 'pending' WHERE seq = ?", row[:1])
+        connection.execute(
+            "UPDATE questions SET state = 'pending', epoch = (SELECT max(epoch) FROM epochs) WHERE seq = ?", row[:1]
+        )
     return len(failed)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from insightv.config import ImageSection
 from insightv.database import Database
-from insightv.image_sources import ImageLimits
+from insightv.image_sources import ImageError, ImageLimits
 from insightv.image_store import ImageStore
-from insightv.images import aopen_question
+from insightv.images import open_hashed_question
+from insightv.questions import question_digest
 from insightv.records import Question
 from insightv.run import open_stored
 from insightv.store import StoredQuestion, pack_question
@@ -32,20 +33,27 @@ class QuestionOpener:
         """The question with its pictures, which are in the run's store from now on.
 
         Raises:
-            ImageError: an image cannot be opened any more.
+            ImageError: an image cannot be opened any more, or is another one than when the questions were checked.
             StorageFull: the store cannot be written.
         """
         question = stored.question
         if all(isinstance(image, str) and image.startswith("sha256:") for image in question.images):
             return await asyncio.to_thread(open_stored, question, self._images)
-        root = Path(stored.place) if stored.place else None
-        limits, hosts = image_limits(self._section), self._section.allowed
-        opened = await aopen_question(question, root=root, allow_http=hosts, limits=limits)
-        await asyncio.to_thread(self._keep, opened)
+        opened = await asyncio.to_thread(self._opened, stored)
         packed = pack_question(opened)
         await self._database.write([("UPDATE questions SET record = ? WHERE seq = ?", (packed, stored.seq))])
         return opened
 
-    def _keep(self, question: Question) -> None:
-        for picture in question.pictures:
+    def _opened(self, stored: StoredQuestion) -> Question:
+        root = Path(stored.place) if stored.place else None
+        limits, hosts = image_limits(self._section), self._section.allowed
+        opened, hashes = open_hashed_question(stored.question, root=root, allow_http=hosts, limits=limits)
+        if question_digest(stored.question, hashes) != stored.digest:
+            raise ImageError(
+                "changed",
+                f"question {stored.question.id!r}: an image is not the one that was checked any more; build again with "
+                "the questions file, which names what has changed",
+            )
+        for picture in opened.pictures:
             self._images.put(picture)
+        return opened

@@ -239,7 +239,7 @@ def _plain(value: object, depth: int) -> object:
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise _Unplain("number_too_large", f"a number of {len(str(value))} digits; 64 bits hold 19")
+            raise _Unplain("number_too_large", f"a number of {value.bit_length()} bits; 63 and a sign can be kept")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -264,8 +264,15 @@ def _same(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+_MOST_BITS = 14_000
+"""Of a whole number; a little under the 4,300 digits that Python turns into text."""
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    # Of almost any size, unlike a float; of what is larger Python makes no text.
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _MOST_BITS
 
 
 def _kind(value: object) -> str:

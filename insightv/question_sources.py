@@ -90,6 +90,13 @@ class Line:
     ended: bool
 
 
+def _start_of(item: object) -> str:
+    try:
+        return reprlib.repr(item)
+    except ValueError:  # a number of more digits than Python turns into text
+        return f"<{type(item).__name__}>"
+
+
 class JsonLines(RowSource):
     """One JSON object a line; `.gz` is unpacked on the way."""
 
@@ -123,7 +130,7 @@ class Rows(RowSource):
                 fault = Fault("", "not_an_object", f"a question is a Question or a mapping, not {type(item).__name__}")
                 yield RawRow(number, "", None, fault)
             else:
-                yield RawRow(number, reprlib.repr(item), item)
+                yield RawRow(number, _start_of(item), item)
 
 
 def read_lines(source: RowSource, path: Path) -> Iterator[Line]:

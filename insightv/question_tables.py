@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 from insightv.errors import InputError, require
-from insightv.question_sources import RawRow, RowSource, SourceFault
+from insightv.question_sources import Fault, RawRow, RowSource, SourceFault
 
 if TYPE_CHECKING:
     import datasets
@@ -48,9 +48,9 @@ class ParquetFile(RowSource):
         try:
             with pq.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(batch_size=_BATCH):
-                    for values in batch.to_pylist():
+                    for row in _rows(batch, number + 1):
                         number += 1
-                        yield _row(number, values)
+                        yield row
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(error, number + 1) from None
 
@@ -140,6 +140,28 @@ def datasets_features(features: Any) -> Any:
     if isinstance(features, dict):
         return type(features)({name: datasets_features(feature) for name, feature in features.items()})
     return features
+
+
+def _rows(batch: Any, first: int) -> Iterator[RawRow]:
+    """The rows of a batch of Arrow's, numbered from `first`; one that Python cannot hold has a fault."""
+    try:
+        converted = batch.to_pylist()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a time before the year 1: one row spoils the batch
+        yield from (_row_alone(batch.slice(at, 1), first + at) for at in range(batch.num_rows))
+    else:
+        yield from (_row(first + at, values) for at, values in enumerate(converted))
+
+
+def _row_alone(row: Any, number: int) -> RawRow:
+    values: dict[str, object] = {}
+    for name in row.schema.names:
+        try:
+            values[name] = row.column(name)[0].as_py()
+        except (ValueError, OverflowError) as error:
+            code = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "bad_value"
+            text = f"the column {name!r} holds what cannot be read: {_first_line(error)}; mend it, or leave the row out"
+            return RawRow(number, reprlib.repr(values), None, Fault(name, code, text), "table")
+    return _row(number, values)
 
 
 def _row(number: int, values: dict[str, object]) -> RawRow:

@@ -76,14 +76,21 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
         raise Unreadable("empty", "the reply is empty")
     if (plain := _plain_object(body, max_depth)) is not None:
         return plain
-    fenced = _FENCE.fullmatch(body)
-    if fenced:
-        body = fenced[1].strip()
+    fenced = _within_fence(body)
+    body = fenced or body
     if (body[:1], body[-1:]) in {("[", "]"), ('"', '"')}:
         raise Unreadable("not_object", f"the reply is a JSON {'list' if body[0] == '[' else 'string'}, not one object")
     groups = [group for group in _groups(body, max_depth) if _OBJECT.match(group)]
     alone: Rung = "fence" if fenced else "strict"
     return _only(groups, "prose" if groups and groups[0] != body else alone)
+
+
+def _within_fence(body: str) -> str | None:
+    """What stands in the one fence that a text consists of; found without going back, which long blanks make slow."""
+    opened = _FENCE.match(body)
+    if opened is None or not body.endswith("```") or body.count("```") != 2 or opened.end() > len(body) - 3:
+        return None
+    return body[opened.end() : -3].strip()
 
 
 def _plain_object(body: str, max_depth: int) -> Reading | None:
@@ -107,7 +114,7 @@ def check_text(text: str) -> None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EATEN = re.compile("[\t\r](?=[A-Za-z])")
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\r?\n((?:(?!```).)*?)\r?\n?[ \t]*```", re.S)
+_FENCE = re.compile(r"```[\w+-]*+[ \t]*+\r?\n")
 _OBJECT = re.compile(r"""\{\s*(?:["'\u201c\u2018}]|\w+\s*:|$)""")
 _QUOTED = re.compile(r"""\{\s*["'\u201c\u2018}]""")
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.S)

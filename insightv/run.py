@@ -23,7 +23,7 @@ from insightv.errors import InputError
 from insightv.image_store import ImageStore
 from insightv.ledger import read_ledger
 from insightv.records import Band, Question, ReasoningPath, Score
-from insightv.store import check_schema, read_totals, stored_question
+from insightv.store import QUESTION_COLUMNS, check_schema, read_totals, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"
@@ -103,7 +103,7 @@ class RunReader:
         after = 0
         while True:
             rows = self._connection.execute(
-                "SELECT seq, epoch, state, record, place FROM questions "
+                f"SELECT {QUESTION_COLUMNS} FROM questions "
                 "WHERE present = 1 AND state = 'done' AND seq > ? ORDER BY seq LIMIT 100",
                 (after,),
             ).fetchall()

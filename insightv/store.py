@@ -66,13 +66,17 @@ AUDIT = "audit:"
 
 @dataclass(frozen=True)
 class StoredQuestion:
-    """A question of a run: its number in the run, the record (image sources as stored), and where it came from."""
+    """A question of a run: its number in the run, the record (image sources as stored), and where it came from.
+
+    `digest` is that of its content when it was checked, images included.
+    """
 
     seq: int
     epoch: int
     state: str
     question: Question
     place: str
+    digest: str
 
 
 @dataclass
@@ -143,10 +147,13 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = F
     raise InputError(f"{path} is not the database of an insightv run; point --run at a run's folder")
 
 
-def stored_question(row: tuple[int, int, str, bytes, str]) -> StoredQuestion:
-    """A row (seq, epoch, state, record, place) as a record."""
-    seq, epoch, state, record, place = row
-    return StoredQuestion(seq, epoch, state, Question.model_validate_json(record), place)
+QUESTION_COLUMNS = "seq, epoch, state, record, place, digest"
+
+
+def stored_question(row: tuple[int, int, str, bytes, str, str]) -> StoredQuestion:
+    """A row of the `QUESTION_COLUMNS` as a record."""
+    seq, epoch, state, record, *rest = row
+    return StoredQuestion(seq, epoch, state, Question.model_validate_json(record), *rest)
 
 
 def read_progress(connection: sqlite3.Connection, seq: int, epoch: int) -> Progress:
@@ -174,7 +181,7 @@ def pending(
     """The next unfinished questions after number `after`, in order; of those in `among`, where it is given."""
     chosen = "" if among is None else "AND seq IN (SELECT value FROM json_each(?)) "
     rows = connection.execute(
-        "SELECT seq, epoch, state, record, place FROM questions "
+        f"SELECT {QUESTION_COLUMNS} FROM questions "
         f"WHERE present = 1 AND state = 'pending' AND seq > ? {chosen}ORDER BY seq LIMIT ?",
         (after, limit) if among is None else (after, orjson.dumps(list(among)).decode(), limit),
     )
@@ -193,8 +200,7 @@ class Spent:
 def questions_of(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredQuestion]:
     """The questions of these numbers, in order."""
     rows = connection.execute(
-        "SELECT seq, epoch, state, record, place FROM questions "
-        "WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        f"SELECT {QUESTION_COLUMNS} FROM questions WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
         (orjson.dumps(list(seqs)).decode(),),
     )
     return [stored_question(row) for row in rows]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from insightv.run import load_run
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import (
     build_args,
@@ -133,6 +134,41 @@ def test_changed_settings_prompts_and_data_are_refused_by_name(tmp_path: Path) -
         assert len(server.log()) > asked
     status = check_balance(tmp_path / "run")
     assert status["questions"]["total"] == 4
+
+
+def test_a_run_goes_on_with_data_that_has_moved_and_from_another_folder(tmp_path: Path) -> None:
+    data, moved, run = tmp_path / "data", tmp_path / "moved", tmp_path / "run"
+    data.mkdir()
+    with FakeServer() as server:
+        write_questions(data, 6)
+        settings = write_settings(tmp_path, server.base_url)
+        args = build_args(Path("questions.jsonl"), settings, run)
+        few = ("--set", "run.max_requests=6", "--set", "run.concurrency=1")
+        assert insightv(*args, *few, cwd=data).returncode == 3
+        data.rename(moved)
+        (moved / "images" / "5.png").rename(moved / "images" / "five.png")
+        text = (moved / "questions.jsonl").read_text("utf-8").replace("images/5.png", "images/five.png")
+        (moved / "questions.jsonl").write_text(text, "utf-8")
+        done = insightv(*build_args(moved / "questions.jsonl", settings, run), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert check_balance(run)["paths"]["ok"] == 24
+
+
+def test_pictures_of_another_size_are_opened_anew(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 4), write_settings(tmp_path, server.base_url)
+        args = build_args(questions, settings, tmp_path / "run")
+        few = ("--set", "run.max_requests=6", "--set", "run.concurrency=1")
+        assert insightv(*args, *few).returncode == 3
+        smaller = ("--set", "images.max_pixels=784", "--allow-change")
+        resumed = ("build", "--run", tmp_path / "run", "--no-datasets")
+        refused = insightv(*resumed, *smaller)
+        assert refused.returncode == 2
+        assert "give the questions file too" in refused.stderr
+        assert insightv(*args, *smaller).returncode == 0
+    with load_run(tmp_path / "run") as run:
+        sizes = {q.question.id: q.question.pictures[0].width for q in run.assessed()}
+    assert sizes == dict.fromkeys(sizes, 32)
 
 
 def test_a_budget_holds_across_resumes(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from insightv.redact import MASK, Redactor
 
 PUBLIC_API = "https://api.openai.com/v1"
 
+EXAMPLE = "write it like 'http://localhost:8000/v1'"
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -71,6 +73,8 @@ async def _unreached(address: Address, within_s: float) -> str | None:
         return f"{address.url} did not answer within {within_s:g} s"
     except OSError as error:
         return f"{address.url}: {error.strerror or error}"
+    except UnicodeError:  # what the encoding of names for the network refuses: labels that are empty or too long
+        raise ConfigError(f"{address.url} names a host that cannot be; {EXAMPLE}") from None
     writer.close()
     return None
 
@@ -89,7 +93,7 @@ def key_from(api_key_env: str) -> str | None:
 
 def _address(url: object, key: str | None) -> Address:
     if not isinstance(url, str):
-        raise ConfigError(f"base_url holds {url!r}, which is not a URL; write it like 'http://localhost:8000/v1'")
+        raise ConfigError(f"base_url holds {url!r}, which is not a URL; {EXAMPLE}")
     parts = _split(url.strip())
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port else ""
@@ -106,16 +110,16 @@ def _address(url: object, key: str | None) -> Address:
 
 
 def _split(url: str) -> SplitResult:
-    example = "write it like 'http://localhost:8000/v1'"
     _, at, rest = url.rpartition("@")
-    shown = Redactor().clean(f"{MASK}@{rest}" if at else rest, 200)
+    rest, cut, _ = rest.replace("#", "?").partition("?")  # a key may stand there
+    shown = Redactor().clean((f"{MASK}@{rest}" if at else rest) + ("?..." if cut else ""), 200)
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise ConfigError(f"base_url {shown!r} is not a URL; {example}") from None
+        raise ConfigError(f"base_url {shown!r} is not a URL; {EXAMPLE}") from None
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url {shown!r} is not an http or https URL; {example}")
+        raise ConfigError(f"base_url {shown!r} is not an http or https URL; {EXAMPLE}")
     if parts.query or parts.fragment:
-        raise ConfigError(f"base_url {shown!r} has a query or a fragment, which cannot be kept; {example}")
+        raise ConfigError(f"base_url {shown!r} has a query or a fragment, which cannot be kept; {EXAMPLE}")
     return parts

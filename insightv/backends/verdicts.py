@@ -101,14 +101,14 @@ def of_reply(reply: Reply, n: int, redactor: Redactor) -> Verdict:
         return _of_other_success(reply, redactor)
     if _codes(error) & _QUOTA or status == 402:
         return Halt(QuotaExhausted, text)
+    if status != 401 and _codes(error) & _FILTERED:  # hosts say so with 400 or 403; it is about this call alone
+        return Answered([Completion(text="", finish="refusal")])
     if status in (401, 403):
         return Halt(KeyRefused, text)
     if status in (404, 410):
         return Halt(ModelUnknown, text)
     if status in (408, 409, 425, 429) or status >= 500:
         return _of_trouble(reply, text, redactor)
-    if _codes(error) & _FILTERED:
-        return Answered([Completion(text="", finish="refusal")])
     code = "too_long" if _TOO_LONG.search(f"{error.get('code')} {error.get('message')}") else "bad_request"
     return Refused(code, text, redactor.clean_bytes(reply.body, KEPT_BYTES))
 

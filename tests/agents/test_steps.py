@@ -55,6 +55,15 @@ def test_the_rung_is_named(reply: str, rung: str, mended: bool) -> None:
     assert (reading.rung, reading.mended) == (rung, mended)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("blank", [" ", "\t", "\n", " \r\n", "`", "``", "-", "x"])
+def test_a_long_reply_is_read_in_time_that_grows_with_it(blank: str) -> None:
+    """Going back and forth over blanks, 200,000 of them take minutes."""
+    for reply in (f"```json\n{blank * 100_000}x", f"```{blank * 100_000}", f"{blank * 100_000}{{{blank * 100_000}"):
+        with pytest.raises(Unreadable):
+            read_object(reply)
+
+
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [

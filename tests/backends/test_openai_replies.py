@@ -157,6 +157,7 @@ def test_redirects_are_not_followed() -> None:
         ("refusal", "refusal", "I cannot help with that"),
         ("content_filter", "refusal", ""),
         ("filter400", "refusal", ""),
+        ("filter403", "refusal", ""),
     ],
 )
 def test_cut_and_refused_replies_say_so_and_are_not_repeated(fault: str, finish: str, text: str) -> None:

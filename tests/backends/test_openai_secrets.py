@@ -75,7 +75,14 @@ def test_a_model_shows_no_secret_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://anna:canary@host:bad/v1", "http://anna:canary@h/v1?x=1", "anna:canary@host/v1"]
+    "url",
+    [
+        "http://anna:canary@host:bad/v1",
+        "http://anna:canary@h/v1?x=1",
+        "anna:canary@host/v1",
+        "http://h/v1?key=canary",
+        "http://h/v1#canary",
+    ],
 )
 def test_a_bad_url_is_named_without_its_userinfo(url: str) -> None:
     with pytest.raises(ConfigError) as caught:

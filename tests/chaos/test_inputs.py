@@ -118,13 +118,13 @@ def test_skipping_bad_rows_and_images_the_good_ones_are_built_and_nothing_else_i
 
 
 def test_images_that_change_after_they_were_checked_cost_their_own_question(tmp_path: Path) -> None:
-    """Gone, a link to a secret, a bomb, a folder, cut: swapped while the run stands still at its first question."""
+    """Gone, a link, a bomb, a folder, cut, another: swapped while the run stands still at its first question."""
     with FakeServer() as server:
         images = tmp_path / "images"
         images.mkdir()
         secret = tmp_path / "secret.png"
         Image.new("RGB", (8, 8), "red").save(secret)
-        names = ["first", "gone", "link", "bomb", "folder", "cut", "same"]
+        names = ["first", "gone", "link", "bomb", "folder", "cut", "other", "same"]
         for name in names:
             Image.new("RGB", (40, 30), "blue").save(images / f"{name}.png")
         rows = [good(i, id=name, images=[f"images/{name}.png"]) for i, name in enumerate(names)]
@@ -142,14 +142,16 @@ def test_images_that_change_after_they_were_checked_cost_their_own_question(tmp_
         (images / "bomb.png").write_bytes(hostile.png(9000, 9000))
         (images / "folder.png").unlink()
         (images / "folder.png").mkdir()
+        Image.new("RGB", (40, 30), "green").save(images / "other.png")
         (images / "cut.png").write_bytes((images / "same.png").read_bytes()[:60])
         (tmp_path / "rows.jsonl").unlink()  # the run has its questions
         again = run("build", "--run", folder, "--no-datasets", "--set", "run.max_requests=1000")
         assert again.returncode == 4, again.stderr
     status = check_run(folder)
     assert status["paths"]["ok"] >= 2
-    assert status["paths"]["failed"] == 7 - status["paths"]["ok"]
+    assert status["paths"]["failed"] == 8 - status["paths"]["ok"]
+    assert status["paths"]["by_code"]["image_changed"] == 2, "another picture, and the link to one"
     assert set(status["paths"]["by_code"]) <= {
         f"image_{code}"
-        for code in ("missing", "outside_root", "too_large_pixels", "is_directory", "truncated", "corrupt")
+        for code in ("missing", "outside_root", "too_large_pixels", "is_directory", "truncated", "corrupt", "changed")
     }

@@ -311,6 +311,26 @@ def test_parquet_with_bytes_and_paths(folder: Path) -> None:
         read_questions(path, columns={"questions": "query"})
 
 
+def test_parquet_values_that_python_cannot_hold_cost_their_row(folder: Path) -> None:
+    text = pa.array([b"good", b"\xff", b"good"]).view(pa.string())
+    late = pa.array([0, 0, 10**9], pa.int32()).view(pa.date32())
+    table = pa.table({"id": ["a", "b", "c"], "question": text, "day": late})
+    path = folder / "odd.parquet"
+    pq.write_table(table, path)
+    assert codes(lambda: read_questions(path)) == [(2, "question", "invalid_utf8"), (3, "day", "bad_value")]
+    assert [question.id for question in read_questions(path, bad_rows="skip")] == ["a"]
+
+
+def test_numbers_of_any_size_are_answers_or_faults(folder: Path) -> None:
+    path = write(folder, b'{"id": "big", "question": "How many?", "answer": 1' + b"0" * 400 + b"}")
+    assert [question.answer for question in read_questions(path)] == ["1" + "0" * 400]
+    rows: list[dict[str, object]] = [
+        {"id": "a", "question": "How many?", "answer": 10**5000},
+        {"id": "b", "question": "How many?", "meta": {"n": 10**5000}},
+    ]
+    assert codes(lambda: read_questions(rows)) == [(1, "answer", "wrong_type"), (2, "meta", "number_too_large")]
+
+
 def test_a_set_without_ids_gets_them_from_the_content(folder: Path) -> None:
     path = folder / "no-ids.parquet"
     rows = [{"question": f"What {number}?", "images": ["a.png"]} for number in (1, 2, 1)]

@@ -113,6 +113,7 @@ def _with_choice(**changes: Any) -> Any:
 _ERRORS: dict[str, tuple[int, dict[str, str]]] = {
     "quota": (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}),
     "too_long": (400, {"message": "This model's maximum context length is 4096 tokens", "code": "x"}),
+    "filter403": (403, {"message": "flagged", "code": "content_policy_violation"}),
     "filter400": (400, {"message": "filtered", "code": "content_filter"}),
 }
 _BODIES = {
