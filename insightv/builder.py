@@ -28,12 +28,13 @@ from insightv.pilot import PilotReport, read_sampled, report_on, sample
 from insightv.plugins import Registry, default_registry
 from insightv.recipes import check_train
 from insightv.records import Question
+from insightv.row_sets import check_sets
 from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
 from insightv.store import pending
-from insightv.wiring import Assembly, given_table, role_identity
+from insightv.wiring import Assembly, Workshop, given_table, role_identity
 
 log = logging.getLogger("insightv")
 _WARNINGS = 20
@@ -120,6 +121,9 @@ class RunBuilder:
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
         watch = watch or _unwatched
+        if datasets:
+            Workshop(self._registry, self.settings).check_agents()
+            await asyncio.to_thread(check_sets, self.settings)  # what is wrong with them is said before it is paid for
         async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
             await self._built(session, watch)

@@ -6,6 +6,7 @@ some items failed, 130 or 143 interrupted and resumable.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import sys
 import traceback
@@ -51,6 +52,9 @@ def main() -> None:
     except Exception as error:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             say(f"error: the run's database is damaged ({error}); restore it from a copy, or begin in another --run")
+            sys.exit(InputError.exit_code)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            say(f"error: a path is too long for this system: {str(error.filename)[:80]!r}...; name a shorter one")
             sys.exit(InputError.exit_code)
         traceback.print_exc()
         say("this is a fault inside insightv; please report it with the lines above")

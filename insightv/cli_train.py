@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from insightv.errors import InputError
+from insightv.errors import ConfigError, InputError
 from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say
+
+BUILT = ("generator.", "questions.")
+"""What `--set` begins with for keys that only a build reads."""
 
 
 def train(
@@ -46,7 +51,8 @@ def train(
         work = pipeline.atrain(
             allow_change=allow_change, watch=display.show, tell=lambda event, stage: say(told(event, stage))
         )
-        found = interruptible(work, pipeline.interrupt, f"insightv train --run {run}")
+        again = shlex.join(["insightv", *sys.argv[1:]])
+        found = interruptible(work, pipeline.interrupt, again)
     if as_json:
         out(json.dumps(found))
     else:
@@ -77,9 +83,16 @@ def train_settings(
 
     if not (run / CONFIG).is_file():
         raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); make one with: insightv build")
-    table = load_settings(run / CONFIG, () if config else changes).model_dump(exclude_unset=True)
+    if built := [change for change in changes if change.lstrip().startswith(BUILT)]:
+        raise ConfigError(
+            f"--set {built[0]}: that says how the run was built, and training does not do it again; leave it out, or "
+            "build with it"
+        )
+    of_train = [change for change in changes if change.lstrip().startswith("train.")] if config else []
+    others = [change for change in changes if change not in of_train]
+    table = load_settings(run / CONFIG, others).model_dump(exclude_unset=True)
     if config is not None:
-        table["train"] = load_settings(config, changes).model_dump(exclude_unset=True).get("train", {})
+        table["train"] = load_settings(config, of_train).model_dump(exclude_unset=True).get("train", {})
     own = dict(table.get("train", {}))
     files = {"heldout": heldout, "external": external}
     own |= {name: str(Path(file).absolute()) for name, file in files.items() if file is not None}

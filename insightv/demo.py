@@ -10,8 +10,8 @@ from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.config import Settings, check_settings
 from insightv.reasoner import Reasoner
 from insightv.records import Answer
+from insightv.row_sets import SETS
 from insightv.run import DATASETS, load_run
-from insightv.selection import SETS
 from insightv.status_table import accuracy
 
 SEED = 7

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from insightv.errors import InsightvError
 
@@ -20,6 +20,14 @@ def _background_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+async def _whatever_comes(work: Coroutine[Any, Any, T]) -> tuple[Any, BaseException | None]:
+    """The result, or the error: one that is no Exception would end the loop, and whoever waits would wait for ever."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        return None, error
+
+
 def blocking(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and wait for it; an interrupt of the waiting thread cancels it.
 
@@ -30,9 +38,12 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread().name == "insightv-loop":
         work.close()
         raise InsightvError("a blocking call from inside insightv's own loop would never return; await the a-twin")
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    future = asyncio.run_coroutine_threadsafe(_whatever_comes(work), loop)
     try:
-        return future.result()
+        value, error = future.result()
     except BaseException:
         future.cancel()
         raise
+    if error is not None:
+        raise error
+    return cast(T, value)

@@ -174,6 +174,7 @@ class Evaluation:
             seed=self.settings.seed,
             models={role: table.model for role, table in self._tables.items()},
             grading=_own(self._grader),
+            bad_rows=self.status()["questions"]["bad_rows"],
             rows=tuple(self._rows()),
         )
 

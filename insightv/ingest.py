@@ -21,7 +21,7 @@ from insightv.opening import image_limits
 from insightv.questions import QuestionFile, read_questions
 from insightv.records import Question
 from insightv.run import settings_differences
-from insightv.store import pack_question
+from insightv.store import intact, pack_question
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def take_in(
     """
     row = connection.execute("SELECT epoch, settings FROM epochs ORDER BY epoch DESC LIMIT 1").fetchone()
     text = json.dumps(identity, sort_keys=True)
-    differences = settings_differences(json.loads(row[1]), json.loads(text)) if row else []
+    with intact("the settings of the run"):
+        differences = settings_differences(json.loads(row[1]), json.loads(text)) if row else []
     sizes = [difference for difference in differences if difference.startswith("images.")]
     if sizes and entrants is None:
         raise RunChanged(f"{sizes[0]}: give the questions file too, so that pictures are opened anew", tuple(sizes))

@@ -23,7 +23,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         self._holder = folder / "holder.json"
-        self._lock = filelock.FileLock(folder / "run.lock", timeout=0)
+        self._lock = filelock.FileLock(folder / "run.lock", timeout=0, mode=0o600)
 
     def acquire(self) -> None:
         """Take the lock.

@@ -13,17 +13,21 @@ from functools import partial
 from typing import Any
 
 from insightv.builder import RunBuilder
-from insightv.config import write_settings
+from insightv.config import Settings, load_settings, write_settings
 from insightv.doors import blocking
 from insightv.errors import InputError, require
 from insightv.ledger import Ledger
 from insightv.lock import RunLock
 from insightv.policy_runs import PolicyRuns
+from insightv.questions import QuestionFile
 from insightv.run import CONFIG, DATABASE, LOG
 from insightv.runlog import run_log
 from insightv.session import Watch
 from insightv.training import Tell, Training
 from insightv.training_plan import plan_of
+
+_BUILT = ("seed", "generator", "scorers", "bands", "questions")
+"""Sections that say how the paths of a run came about."""
 
 
 class Pipeline(RunBuilder):
@@ -63,21 +67,35 @@ class Pipeline(RunBuilder):
         try:
             runs = PolicyRuns(self.folder, self.settings, self._registry, self._objects, watch, allow_change)
             self._runs = runs
-            plan = await asyncio.to_thread(partial(plan_of, self.settings, self.folder))
+            plan = await asyncio.to_thread(partial(plan_of, self.settings, self.folder, self._registry))
+            if plan.heldout is not None:
+                runs.heldout = frozenset(await asyncio.to_thread(partial(_digests, plan.heldout)))
             with run_log(self.folder / LOG), Ledger(self.folder / DATABASE) as ledger:
                 training = Training(plan, runs, ledger, tell or _untold)
                 training.refuse_changes()
-                write_settings(self.settings, self.folder / CONFIG)
+                write_settings(self._as_built(), self.folder / CONFIG)
                 return await training.run()
         finally:
             self._runs = None
             lock.release()
+
+    def _as_built(self) -> Settings:
+        """The settings to keep: those of the training, but what the run was built with stays as it was built."""
+        kept = self.folder / CONFIG
+        if not kept.is_file():
+            return self.settings
+        built = load_settings(kept)
+        return self.settings.model_copy(update={name: getattr(built, name) for name in _BUILT})
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop a build or training: no further call is begun, calls in flight are recorded. Any thread may ask."""
         super().interrupt(signal_number)
         if self._runs is not None:
             self._runs.interrupt(signal_number)
+
+
+def _digests(file: QuestionFile) -> list[str]:
+    return [digest for _, digest in file.items()]
 
 
 def _untold(event: str, facts: Mapping[str, Any]) -> None:

@@ -57,6 +57,7 @@ class PolicyRuns:
     objects: Mapping[str, object]
     watch: Watch | None = None
     allow_change: bool = False
+    heldout: frozenset[str] | None = None
     _current: _Stoppable | None = field(default=None, init=False)
     _stopped: Interrupted | None = field(default=None, init=False)
 
@@ -133,9 +134,11 @@ class PolicyRuns:
             settings=settings.model_copy(update=agents),
             registry=self.registry,
         )
-        if (evaluation.folder / RESULT).is_file():  # written last; its name says what it is of
+        if (evaluation.folder / RESULT).is_file():  # written last; its name does not say of which pictures
             found = read_result(evaluation.folder)
-            if not any(row.outcome == "failed" for row in found.rows):
+            if self.heldout is not None and {row.digest for row in found.rows} != self.heldout:
+                remove(evaluation.folder)
+            elif not any(row.outcome == "failed" for row in found.rows):
                 return found
         return await self._asked(evaluation, evaluation.arun(retry_failed=True, watch=self.watch))
 

@@ -54,8 +54,10 @@ def check_train(settings: Settings) -> None:
     Raises:
         ConfigError: a key is unknown or a value out of range.
     """
-    for agent in ("reasoning", "summary", "preference", "direct", "multi-turn"):
+    for agent in ("reasoning", "summary", "direct", "multi-turn"):
         agent_settings(settings, agent)
+    if settings.train.trainer == "dpo":  # what another trainer takes, its factory says
+        agent_settings(settings, "preference")
     course_of(settings)
 
 

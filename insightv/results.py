@@ -62,7 +62,8 @@ class Graded(Record):
 class Result(BaseModel):
     """An evaluation as it is kept in `result.json`, beside the summary that follows from it.
 
-    `models` are the models asked, by agent; `grading` is what the answers were graded with.
+    `models` are the models asked, by agent; `grading` is what the answers were graded with; `bad_rows` the number of
+    faults in rows that were left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -74,6 +75,7 @@ class Result(BaseModel):
     seed: int
     models: dict[str, str | None]
     grading: dict[str, Any]
+    bad_rows: int = 0
     rows: tuple[Graded, ...]
 
     def as_json(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from insightv.errors import InsightvError, PluginError
 from insightv.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
 from insightv.opening import image_limits
@@ -24,6 +25,7 @@ from insightv.replies import Json
 from insightv.results import Result, compare, summary
 from insightv.run import IMAGES, RunReader, open_stored
 from insightv.selection import Selection
+from insightv.strangers import told
 from insightv.train.checkpoints import identity_of
 from insightv.train.external import read_external
 from insightv.train.lengths import Lengths, statistics
@@ -59,13 +61,34 @@ class Round:
         facts |= found
         if not pairs:
             return facts | {"result": self._placed(policy), "trained": False, "rolled_back": False}
-        trained = await asyncio.to_thread(self.trainer.train, policy, pairs, self.folder / "policy")
+        trained = await asyncio.to_thread(self._trained, policy, pairs)
         facts |= {"trained": True, "drift": drift_of(trained)}
         before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
         after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
         facts |= evidence(before, after)
         worse = hurts(facts.get("compared"), self.runs.settings.train.rollback_p)
         return facts | {"rolled_back": worse, "result": self._placed(policy if worse else trained)}
+
+    def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
+        """What the trainer made.
+
+        Raises:
+            PluginError: it is a plugin's, and raised something of its own, or returned no folder.
+        """
+        kind = type(self.trainer)
+        name = f"the trainer {kind.__module__}.{kind.__qualname__}"
+        try:
+            trained = self.trainer.train(policy, pairs, self.folder / "policy")
+        except InsightvError:
+            raise
+        # A trainer may be a stranger's; whatever it raises is told as its fault.
+        except (Exception, SystemExit) as error:
+            if kind.__module__.startswith("insightv."):
+                raise
+            raise PluginError(f"{name} failed: {told(error)}") from error
+        if not isinstance(trained, Path) or not trained.is_dir():
+            raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
+        return trained
 
     def _placed(self, policy: Path) -> str:
         return placed(policy, self.runs.folder)

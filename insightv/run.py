@@ -23,7 +23,7 @@ from insightv.errors import InputError
 from insightv.image_store import ImageStore
 from insightv.ledger import read_ledger
 from insightv.records import Band, Question, ReasoningPath, Score
-from insightv.store import QUESTION_COLUMNS, check_schema, read_totals, stored_question
+from insightv.store import QUESTION_COLUMNS, check_schema, intact, read_totals, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"
@@ -70,9 +70,17 @@ class RunReader:
         """The digest of each question's content, images included, by question id."""
         return dict(self._connection.execute("SELECT id, digest FROM questions WHERE present = 1").fetchall())
 
+    def questions(self) -> Iterator[Question]:
+        """Every question, pictures named by digest; of those not asked yet by where they come from."""
+        for (record,) in self._connection.execute("SELECT record FROM questions WHERE present = 1 ORDER BY seq"):
+            with intact("a question"):
+                question = Question.model_validate_json(record)
+            yield question
+
     def bad_rows(self) -> list[dict[str, Any]]:
         """The rows of the questions file that were left out."""
-        return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]
+        with intact("a row that was left out"):
+            return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]
 
     def faults(self, limit: int = 1000) -> list[tuple[str, str, str]]:
         """The last calls that were not answered: question id, code, message."""
@@ -93,7 +101,9 @@ class RunReader:
 
     def epochs(self) -> list[dict[str, Any]]:
         """The settings that results were made under, in order."""
-        return [json.loads(text) for (text,) in self._connection.execute("SELECT settings FROM epochs ORDER BY epoch")]
+        rows = self._connection.execute("SELECT settings FROM epochs ORDER BY epoch").fetchall()
+        with intact("the settings of the run"):
+            return [json.loads(text) for (text,) in rows]
 
     def assessed(self, *, pictures: bool = True) -> Iterator[AssessedQuestion]:
         """Every finished question with its paths, scores and bands, in the order of the questions file.
@@ -119,17 +129,18 @@ class RunReader:
         where = "WHERE question = ? AND epoch = ? ORDER BY path"
         scores: dict[int, list[Score]] = {}
         rows = self._connection.execute(f"SELECT path, record FROM scores {where}, position", (seq, epoch)).fetchall()
-        for path, record in rows:
-            scores.setdefault(path, []).append(Score.model_validate_json(record))
         paths = self._connection.execute(f"SELECT band, record FROM paths {where}", (seq, epoch)).fetchall()
-        return tuple(
-            AssessedPath(
-                path=(path := ReasoningPath.model_validate_json(record)),
-                scores=tuple(scores.get(path.index, ())),
-                band=Band(band) if band else None,
+        with intact(f"a path or score of question number {seq}"):
+            for path, record in rows:
+                scores.setdefault(path, []).append(Score.model_validate_json(record))
+            return tuple(
+                AssessedPath(
+                    path=(path := ReasoningPath.model_validate_json(record)),
+                    scores=tuple(scores.get(path.index, ())),
+                    band=Band(band) if band else None,
+                )
+                for band, record in paths
             )
-            for band, record in paths
-        )
 
     def calls(self) -> Iterator[dict[str, Any]]:
         """Every recorded call in the form that `replay/FILE` reads."""
@@ -143,13 +154,9 @@ class RunReader:
             if not rows:
                 return
             for question, key, model, kind, seed, replies in rows:
-                yield {
-                    "key": key.hex(),
-                    "model": model,
-                    "kind": kind,
-                    "seed": seed,
-                    "completions": orjson.loads(replies),
-                }
+                with intact(f"the call {key.hex()[:16]}"):
+                    completions = orjson.loads(replies)
+                yield {"key": key.hex(), "model": model, "kind": kind, "seed": seed, "completions": completions}
                 last = (question, key)
 
 

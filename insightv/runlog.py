@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 from insightv.redact import Redactor, environment_secrets
@@ -35,6 +37,11 @@ class JsonLines(logging.Formatter):
 
 
 class _RunLogFile(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        """The file, for its owner alone: it quotes what models say."""
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open(handle, "a", encoding="utf-8")
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk stops the run by way of its database; the log then only falls silent."""
         logging.getLogger("insightv").removeHandler(self)

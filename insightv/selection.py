@@ -16,33 +16,20 @@ from typing import Any
 
 import orjson
 
-from insightv.agents.alone import answer_turn, direct_cot_messages, multi_turn_messages
+from insightv.agents.alone import direct_cot_messages, multi_turn_messages
 from insightv.agents.reasoning import reasoning_messages
 from insightv.agents.summary import summary_messages
 from insightv.assessed import AssessedQuestion
-from insightv.config import RoleTable, Settings, load_settings
+from insightv.config import Settings, load_settings
 from insightv.errors import ConfigError
-from insightv.images import open_question
-from insightv.opening import image_limits
-from insightv.questions import read_questions
 from insightv.records import Message, Question, ReasoningPath
-from insightv.run import CONFIG, DATASETS, RunReader, open_stored
-from insightv.train.alone import DirectSet, MultiTurnSet
+from insightv.row_sets import BASELINES, SETS, RowSets, shown_by
+from insightv.run import CONFIG, DATABASE, DATASETS, EVALUATIONS, IMAGES, LOG, REPORT, RunReader, open_stored
 from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
 from insightv.train.files import new_file
-from insightv.train.general import GeneralData
-from insightv.train.pairs import PairRule
-from insightv.train.preference_set import PreferenceSet
-from insightv.train.rows import Licence
-from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
-from insightv.transcript import TAGS, check_tags
-
-SETS = ("reason", "summary")
-"""The sets that every run gets."""
-
-BASELINES = ("direct", "multi-turn")
-"""The sets of the paper's single-model baselines."""
+from insightv.train.sets import RowSet, SummarySet
+from insightv.transcript import check_tags
 
 
 @dataclass(frozen=True)
@@ -61,59 +48,19 @@ class Selection:
 
     def prompt(self, question: Question) -> tuple[Message, ...]:
         """What the reasoning agent is shown of a question."""
-        return reasoning_messages(question, **_shown(self.settings.reasoning_agent))
+        return reasoning_messages(question, **shown_by(self.settings.reasoning_agent))
 
     @property
     def tags(self) -> tuple[str, str]:
         """What encloses the reasoning agent's reply."""
-        return check_tags(_shown(self.settings.reasoning_agent)["tags"])
+        return check_tags(shown_by(self.settings.reasoning_agent)["tags"])
 
     def row_set(self, what: str) -> RowSet:
         """A set by name.
 
         `reason`, `summary`, `preference` (pairs), `paths` (every judged path with its verdict), or one of `BASELINES`.
         """
-        chosen = self.settings.datasets
-        licence = Licence(source=chosen.source, licence=chosen.licence)
-        opener = partial(open_stored, images=self.run.images)
-        shown = _shown(self.settings.reasoning_agent)
-        prompt = partial(reasoning_messages, **shown)
-        if what == "paths":
-            return JudgedPaths(prompt=prompt, tags=shown["tags"], open=opener, licence=licence)
-        if what == "preference":
-            rule = PairRule(seed=self.settings.seed, tags=shown["tags"])
-            return PreferenceSet(prompt=prompt, rule=rule, open=opener, licence=licence)
-        reason = ReasonSet(
-            prompt=prompt, best_per_question=chosen.best_per_question, tags=shown["tags"], open=opener, licence=licence
-        )
-        if what == "reason":
-            return reason
-        if what == "direct":
-            return DirectSet(replace(reason, prompt=partial(direct_cot_messages, tags=shown["tags"])))
-        if what == "multi-turn":
-            return MultiTurnSet(replace(reason, prompt=partial(multi_turn_messages, tags=shown["tags"])), answer_turn)
-        return SummarySet(
-            render=partial(summary_messages, **_shown(self.settings.summary_agent)),
-            mix={str(band): share for band, share in chosen.summary_mix.items()},
-            total=chosen.summary_total,
-            per_question=chosen.summary_per_question,
-            seed=self.settings.seed,
-            general=self._general(),
-            open=opener,
-            licence=licence,
-        )
-
-    def _general(self) -> GeneralData | None:
-        chosen, images = self.settings.datasets, self.settings.images
-        if chosen.general is None:
-            return None
-        hosts, limits = images.allowed, image_limits(images)
-        file = read_questions(chosen.general, require_answer=True, allow_http=hosts, limits=limits)
-
-        def opened(question: Question) -> Question:
-            return open_question(question, root=file.root, allow_http=hosts, limits=limits)
-
-        return GeneralData(questions=lambda: file, share=chosen.general_share, open=opened)
+        return RowSets(self.settings, partial(open_stored, images=self.run.images)).by_name(what)
 
     def origin(self, what: str = "") -> Origin:
         """What the card of a set says of the run; `what` is the set's name where it is one of `BASELINES`."""
@@ -129,24 +76,18 @@ class Selection:
         question = Question(id="any", question="any")
         path = ReasoningPath(question_id="any", index=0, status="rejected", code="any")
         shown = {
-            "reasoning agent": reasoning_messages(question, **_shown(self.settings.reasoning_agent)),
-            "summary agent": summary_messages(question, path, **_shown(self.settings.summary_agent)),
+            "reasoning agent": reasoning_messages(question, **shown_by(self.settings.reasoning_agent)),
+            "summary agent": summary_messages(question, path, **shown_by(self.settings.summary_agent)),
         }
         if what in BASELINES:
             opening = direct_cot_messages if what == "direct" else multi_turn_messages
-            shown = {"model alone": opening(question, tags=_shown(self.settings.reasoning_agent)["tags"])}
+            shown = {"model alone": opening(question, tags=shown_by(self.settings.reasoning_agent)["tags"])}
         for agent, (system, _) in shown.items():
             prompts[f"{agent}: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
         models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
         settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run", "serve"})
         return Origin(prompts=prompts, settings=settings, models=models, seed=self.settings.seed)
-
-
-def _shown(table: RoleTable) -> dict[str, Any]:
-    """The options of an agent that say what it is shown."""
-    options = table.options
-    return {"system_prompt": options.get("system_prompt"), "tags": tuple(options.get("tags", TAGS))}
 
 
 def write_datasets(
@@ -207,6 +148,7 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
     known = ("paths", *SETS, "preference", *BASELINES)
     if what not in known:
         raise ConfigError(f"--what {what!r} is not known; one of: {', '.join(known)}, calls")
+    refuse_own(Path(folder), Path(out))
     with RunReader(folder) as run:
         selection = Selection(run, load_settings(Path(folder) / CONFIG))
         if what == "paths" and form in ("jsonl", "parquet"):
@@ -214,9 +156,25 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
         return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin(what))
 
 
+def refuse_own(folder: Path, out: Path) -> None:
+    """Refuse to write an export over what a run consists of.
+
+    Raises:
+        ConfigError: `out` is the run's folder, one of its files, or within one of its own folders.
+    """
+    run, target = folder.resolve(), out.resolve()
+    if target.is_relative_to(run) and (target == run or target.relative_to(run).parts[0] in _OWN):
+        raise ConfigError(f"--out {str(out)!r} is where the run keeps {target.name!r}; name another place")
+
+
+_OWN = {DATABASE, f"{DATABASE}-journal", CONFIG, LOG, REPORT, "run.lock"}
+_OWN |= {IMAGES, DATASETS, EVALUATIONS, "checkpoints", "rounds"}
+
+
 def export_calls(folder: str | Path, out: Path) -> int:
     """Write every recorded call of a run as a line of JSON, as `replay/FILE` reads them; returns their number."""
     rows = 0
+    refuse_own(Path(folder), out)
     with RunReader(folder) as run, new_file(out) as file:
         for call in run.calls():
             file.write(orjson.dumps(call) + b"\n")

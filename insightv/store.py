@@ -11,9 +11,11 @@ epochs      the settings that results were made under; a new one begins where `-
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,6 +90,23 @@ class Progress:
     scores: dict[int, dict[int, Score]] = field(default_factory=dict)
 
 
+@contextmanager
+def intact(what: str) -> Iterator[None]:
+    """Reading of what is stored: where it is not what was written, InputError says which.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        yield
+    except ValueError as error:  # pydantic's errors, and those of JSON, are of this kind
+        first = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"the run's database is damaged: {what} is not as it was written ({first}); restore run.db from a copy, or "
+            "begin in another --run"
+        ) from error
+
+
 def pack_question(question: Question) -> bytes:
     """A question as it is stored: without opened pictures, which are named by digest."""
     images = [image if isinstance(image, str) else f"sha256:{image.sha256}" for image in question.images]
@@ -102,7 +121,8 @@ def pack_replies(replies: Sequence[Completion]) -> bytes:
 
 def unpack_replies(data: bytes, key: bytes) -> list[Completion]:
     """Replies as they were recorded under `key`."""
-    return [Completion.model_validate(reply | {"call": key.hex()}) for reply in orjson.loads(data)]
+    with intact(f"the call {key.hex()[:16]}"):
+        return [Completion.model_validate(reply | {"call": key.hex()}) for reply in orjson.loads(data)]
 
 
 def open_database(path: Path, on_trouble: Callable[[StorageFull], None]) -> Database:
@@ -127,9 +147,12 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = F
     """
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError as error:
         raise storage_trouble(error, path) or damaged(error, path) from error
+    gone = set(re.findall(r"CREATE TABLE (\w+)", _TABLES)) - tables
+    if 0 < found <= SCHEMA_VERSION and gone:
+        raise InputError(f"{path} is damaged: it has no table {min(gone)}; restore it from a copy")
     if found == SCHEMA_VERSION or (0 < found < SCHEMA_VERSION and not create):
         return
     if 0 < found < SCHEMA_VERSION:
@@ -153,7 +176,8 @@ QUESTION_COLUMNS = "seq, epoch, state, record, place, digest"
 def stored_question(row: tuple[int, int, str, bytes, str, str]) -> StoredQuestion:
     """A row of the `QUESTION_COLUMNS` as a record."""
     seq, epoch, state, record, *rest = row
-    return StoredQuestion(seq, epoch, state, Question.model_validate_json(record), *rest)
+    with intact(f"question number {seq}"):
+        return StoredQuestion(seq, epoch, state, Question.model_validate_json(record), *rest)
 
 
 def read_progress(connection: sqlite3.Connection, seq: int, epoch: int) -> Progress:
@@ -162,11 +186,12 @@ def read_progress(connection: sqlite3.Connection, seq: int, epoch: int) -> Progr
     for key, replies in connection.execute("SELECT key, replies FROM calls WHERE question = ?", (seq,)):
         progress.calls[key] = unpack_replies(replies, key)
     where = "WHERE question = ? AND epoch = ? ORDER BY path"
-    for (record,) in connection.execute(f"SELECT record FROM paths {where}", (seq, epoch)):
-        progress.paths.append(ReasoningPath.model_validate_json(record))
-    scores = connection.execute(f"SELECT path, position, record FROM scores {where}", (seq, epoch))
-    for path, position, record in scores:
-        progress.scores.setdefault(position, {})[path] = Score.model_validate_json(record)
+    scores = connection.execute(f"SELECT path, position, record FROM scores {where}", (seq, epoch)).fetchall()
+    with intact(f"a path or score of question number {seq}"):
+        for (record,) in connection.execute(f"SELECT record FROM paths {where}", (seq, epoch)):
+            progress.paths.append(ReasoningPath.model_validate_json(record))
+        for path, position, record in scores:
+            progress.scores.setdefault(position, {})[path] = Score.model_validate_json(record)
     return progress
 
 

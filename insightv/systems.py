@@ -20,7 +20,7 @@ from insightv.config import ReasoningTable, RoleTable, Settings, SummaryTable
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.journal import open_book
-from insightv.records import Answer, Question, ReasoningPath
+from insightv.records import Answer, Question, ReasoningPath, Usage
 from insightv.trained import trained_table
 from insightv.wiring import Assembly, Workshop, agent_table
 
@@ -171,7 +171,9 @@ class SystemGenerator(Generator):
             path = await self._reasoning.reason(question, seed=seed)
         except ModelError as error:
             lost = unanswered(blank, error)
-            return [lost] if self._answering is None else [lost, lost.model_copy(update={"index": REASONING})]
+            # What it cost is told once.
+            again = lost.model_copy(update={"index": REASONING, "usage": Usage()})
+            return [lost] if self._answering is None else [lost, again]
         own = concluded(path)
         if self._answering is None:
             return [own.model_copy(update={"index": ANSWER})]

@@ -98,5 +98,5 @@ def trained_table(
     if table.use == "steps":  # an untrained model's way to reason; a trained one writes its path as text
         kept = {name: table.options[name] for name in ("tags",) if name in table.options}
         return type(table).model_validate({**kept, "use": "thoughts", "model": model, "backend": given})
-    where: dict[str, Any] = {"base_url": None, "api_key_env": None, "structured": None, "backend": given}
+    where: dict[str, Any] = {"base_url": None, "api_key_env": None, "structured": None, "mode": None, "backend": given}
     return table.model_copy(update={"model": model, **where})

@@ -29,9 +29,10 @@ from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
 from insightv.run import DATASETS, settings_differences
 from insightv.selection import write_datasets, write_summary_set
-from insightv.train.checkpoints import identity_of, is_complete
+from insightv.train.checkpoints import identity_of, is_complete, last_complete
 from insightv.train.child import run_here, run_job
 from insightv.train.files import copy_folder, remove
+from insightv.train.fit import STEPS
 from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.settings import Job, Stage
 from insightv.trained import CHECKPOINTS
@@ -42,6 +43,10 @@ log = logging.getLogger("insightv")
 ROUNDS = "rounds"
 ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
 """The system that asks a model trained alone."""
+TITLES = {
+    "direct": "One model that reasons and answers in one reply",
+    "multi-turn": "One model that reasons in one turn and answers in the next",
+}
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Is told what happens: an event ("begin", "done", "kept") and the stage with its facts."""
 
@@ -164,7 +169,8 @@ class Training:
     ) -> dict[str, Any]:
         """The facts of a stage: of one that is done as they are in the ledger, else of its work."""
         entry = self._ledger.find(name)
-        if entry is not None and (found := _differences(entry, identity)) and not self._runs.allow_change:
+        held = entry is not None and not self._runs.allow_change and self._begun(entry)
+        if entry is not None and held and (found := _differences(entry, identity)):
             raise _changed(found)
         if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
             self._tell("kept", {"stage": name, **entry.facts})
@@ -181,6 +187,14 @@ class Training:
         )
         self._tell("done", {"stage": name, **facts})
         return facts
+
+    def _begun(self, entry: Entry) -> bool:
+        """Whether anything was trained in a stage; what failed before that has no result that could be mixed."""
+        if entry.name == "reasoning" or entry.name.startswith("round "):
+            out = self._folder / ROUNDS / (entry.name.removeprefix("round ") if " " in entry.name else "0") / "policy"
+        else:
+            out = self._checkpoint(entry.name)
+        return entry.done or last_complete(out.with_name(f"{out.name}.training") / STEPS) is not None
 
     def _whole(self, entry: Entry) -> bool:
         """Whether what came of a stage is there as it was."""
@@ -202,7 +216,7 @@ class Training:
         found: list[str] = []
         for name, identity in self._plan.stages().items():
             entry = self._ledger.find(name)
-            if entry is not None:
+            if entry is not None and self._begun(entry):
                 found += _differences(entry, identity)
         if found and not self._runs.allow_change:
             raise _changed(found)
@@ -236,7 +250,8 @@ class Training:
     def _job(self, agent: str, data: Path, out: Path) -> Job:
         stage: Stage = "summary" if agent == "summary" else "reason"
         settings = agent_settings(self._plan.settings, agent)
-        return Job(stage=stage, policy=self._plan.base, data=data, out=out, settings=settings)
+        title = TITLES.get(agent, "")
+        return Job(stage=stage, policy=self._plan.base, data=data, out=out, settings=settings, title=title)
 
     def _checkpoint(self, agent: str) -> Path:
         return self._folder / CHECKPOINTS / agent

@@ -13,14 +13,19 @@ from typing import Any
 
 from insightv.config import RoleTable, Settings
 from insightv.errors import ConfigError, InputError, require
+from insightv.heldout import read_heldout
 from insightv.opening import image_limits
-from insightv.questions import QuestionFile, read_questions
+from insightv.plugins import Registry, default_registry
+from insightv.questions import QuestionFile
 from insightv.recipes import Course, agent_settings, course_of
+from insightv.row_sets import check_sets
 from insightv.run import RunReader
 from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
+from insightv.train.external import check_external
+from insightv.train.fit import check_trl
 from insightv.weights import embedded_weights
-from insightv.wiring import FREE_KEYS
+from insightv.wiring import FREE_KEYS, Workshop
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class TrainingPlan:
     run_identity: str
     heldout: QuestionFile | None
     external: Path | None
+    trainer: str = "dpo"
 
     def stages(self) -> dict[str, dict[str, Any]]:
         """All stages in order, each with what decides its result as far as that is known before the first."""
@@ -50,7 +56,7 @@ class TrainingPlan:
         }
         for number in range(1, course.rounds + 1):
             stages[f"round {number}"] = self._decides("preference") | {
-                "trainer": settings.train.trainer,
+                "trainer": self.trainer,
                 "rollback_p": settings.train.rollback_p,
                 **({"external": _digest(self.external)} if self.external else drawn | {"pairs": self._pairs()}),
             }
@@ -83,11 +89,15 @@ class TrainingPlan:
             "run": self.run_identity,
             "datasets": self._datasets(),
             "heldout": self.heldout.digest if self.heldout else None,
-            "settings": agent_settings(self.settings, agent).identity(),
+            "settings": (
+                dict(self.settings.train.preference)
+                if agent == "preference" and self.settings.train.trainer != "dpo"
+                else agent_settings(self.settings, agent).identity()
+            ),
         }
 
 
-def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
+def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) -> TrainingPlan:
     """The plan for the run in `folder`.
 
     Raises:
@@ -97,11 +107,21 @@ def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
     """
     course, train = course_of(settings), settings.train
     for agent in ("reasoning", "preference", "summary"):
-        _check_launch(settings, agent)
+        if agent != "preference" or train.trainer == "dpo":
+            _check_launch(settings, agent)
+    registry = registry or default_registry()
+    workshop = Workshop(registry, settings)
+    workshop.check_agents()
+    workshop.check_backend(train.engine, train.engine_options)
+    check_sets(settings)
     base, identity = _base(train.base)
     if course.pairs == "external" and train.external is None:
         raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
     external = Path(train.external) if course.pairs == "external" and train.external else None
+    images = settings.images
+    pairs = None
+    if external is not None:
+        pairs = check_external(external, allow_http=images.allowed, limits=image_limits(images))
     with RunReader(folder) as run:
         status, digests = run.status(), run.digests()
         if status["questions"]["done"] < status["questions"]["total"]:
@@ -111,12 +131,22 @@ def plan_of(settings: Settings, folder: Path) -> TrainingPlan:
             )
     counts = {"paths": status["paths"], "bands": status["bands"]}
     made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
-    return TrainingPlan(settings, course, base, identity, made, _heldout(settings, set(digests.values())), external)
+    heldout = read_heldout(settings, folder, pairs)
+    return TrainingPlan(settings, course, base, identity, made, heldout, external, _trainer(train.trainer, registry))
+
+
+def _trainer(name: str, registry: Registry) -> str:
+    """What identifies a trainer: its name, and the plugin's version where it is one's."""
+    if name.startswith("object:"):
+        return name
+    source = registry.find("trainer", name).source
+    return name if source.distribution == "insightv" else f"{name} ({source.distribution} {source.version})"
 
 
 def _check_launch(settings: Settings, agent: str) -> None:
     """See that an agent's training can be started at all, while nothing has been spent on what comes before it."""
     asked = agent_settings(settings, agent)
+    check_trl(agent, asked.trl)
     if asked.method == "qlora":
         require("bitsandbytes", "train")
     if asked.accelerate_config is None:
@@ -145,26 +175,6 @@ def _base(name: str | None) -> tuple[str, str]:
     if name.startswith(("/", ".")) or name.count("/") != 1:
         raise InputError(f"train.base = {name!r} is no directory and no id of the hub (OWNER/NAME)")
     return name, name
-
-
-def _heldout(settings: Settings, trained_on: set[str]) -> QuestionFile | None:
-    if settings.train.heldout is None:
-        return None
-    images = settings.images
-    file = read_questions(
-        settings.train.heldout,
-        columns=settings.questions.columns,
-        require_answer=True,
-        allow_http=images.allowed,
-        limits=image_limits(images),
-    )
-    both = [question.id for question, digest in file.items() if digest in trained_on]
-    if both:
-        raise InputError(
-            f"{settings.train.heldout}: {len(both)} of {len(file)} held-out questions are in the run that is trained "
-            f"on (the first is {both[0]!r}); hold out other questions"
-        )
-    return file
 
 
 def _own(table: RoleTable) -> dict[str, Any]:

@@ -26,15 +26,25 @@ Wrap = Callable[[ChatModel, float | None], ChatModel]
 
 FREE_KEYS = {"base_url", "api_key_env", "backend", "mode"}
 """Keys of a role's table that say where a model is reached, not what it answers."""
+_FREE_OPTIONS = {
+    *("deadline_s", "connections", "max_reply_bytes", "gather_s", "poll_s"),
+    *("program", "arguments", "environment", "start_s", "restarts", "log_folder"),
+    *("device", "batch", "threads", "cache_gb"),
+}
+"""Options of our backends that say how a model is run and reached; others (a revision, a dtype) may change replies."""
 
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """A role that has been built, and where it came from; `deadline_s` bounds a call of a plugin's part."""
+    """A role that has been built, and where it came from; `deadline_s` bounds a call of a plugin's part.
+
+    `backend` is where the backend of its model came from, if it has one.
+    """
 
     role: T
     source: Source | None
     deadline_s: float | None = None
+    backend: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,26 @@ class Workshop:
         self.summary_agent()
         check_train(self._settings)
 
+    def check_agents(self) -> None:
+        """See that the tables of both agents have no option that their agent does not take; no model is made.
+
+        Raises:
+            ConfigError, PluginError: one is unknown, with the nearest name; or there is no such agent.
+        """
+        for table in (self._settings.reasoning_agent, self._settings.summary_agent):
+            if not table.use.startswith("object:"):
+                _, factory = self._registry.factory("agent", table.use)
+                _check_options(f"agent {table.use!r}", table.options, _parameters(factory), type(table).model_fields)
+
+    def check_backend(self, provider: str, options: Mapping[str, Any]) -> None:
+        """See that there is such a backend, and that it takes these options.
+
+        Raises:
+            ConfigError, PluginError: as `check_agents`.
+        """
+        _, factory = self._registry.factory("backend", provider)
+        _check_options(f"backend {provider!r}", options, _parameters(factory))
+
     def agent(self, table: RoleTable, role: type[T]) -> T:
         """The agent of a table; its model is the generator's where it names none."""
         return self._role("agent", agent_table(self._settings, table), role).role
@@ -214,13 +244,15 @@ class Workshop:
         options, known = table.options, _parameters(factory)
         # Before the model is made: a misspelt base_url must not end in an error about the model.
         _check_options(f"{kind} {table.use!r}", options, known, type(table).model_fields)
+        backend = None
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
+            backend = self._registry.find("backend", table.model.partition("/")[0]).source
         if known is not None and "seed" in known and kind == "scorer":
             options.setdefault("seed", self._settings.seed)
         built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)
         foreign = entry.source.distribution != "insightv"
-        return Part(built, entry.source, self._settings.run.deadline_s if foreign else None)
+        return Part(built, entry.source, self._settings.run.deadline_s if foreign else None, backend)
 
 
 def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
@@ -277,12 +309,16 @@ def role_identity(part: Part[Any], table: RoleTable | None) -> dict[str, Any]:
     role = part.role
     identity: dict[str, Any] = {"class": f"{type(role).__module__}.{type(role).__qualname__}"}
     if table is not None:
-        identity |= {k: v for k, v in table.model_dump(exclude_none=True).items() if k not in FREE_KEYS}
+        given = table.model_dump(exclude_none=True)
+        identity |= {k: v for k, v in given.items() if k not in FREE_KEYS}
+        if options := {k: v for k, v in given.get("backend", {}).items() if k not in _FREE_OPTIONS}:
+            identity["backend"] = options
     prompts = getattr(role, "prompts", None)
     if isinstance(prompts, Mapping):
         identity["prompts"] = {
             name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(prompts.items())
         }
-    if part.source is not None and part.source.distribution != "insightv":
-        identity["plugin"] = f"{part.source.distribution} {part.source.version}"
+    for name, source in (("plugin", part.source), ("backend_plugin", part.backend)):
+        if source is not None and source.distribution != "insightv":
+            identity[name] = f"{source.distribution} {source.version}"
     return identity

@@ -30,6 +30,12 @@ def test_a_recipe_is_one_word() -> None:
         course_of(check_settings({"train": {"recipe": "dpo", "rounds": 2}}))
 
 
+def test_another_trainer_takes_its_own_options() -> None:
+    Pipeline(run="nowhere", generator="tiny", trainer={"use": "mine", "alpha": 1})
+    with pytest.raises(ConfigError, match="training setting alpha: unknown"):
+        Pipeline(run="nowhere", generator="tiny", trainer={"use": "dpo", "alpha": 1})
+
+
 def test_an_agents_own_settings_come_last() -> None:
     table = {"epochs": 3, "learning_rate": 1e-3, "summary": {"learning_rate": 2e-3}, "multi-turn": {"epochs": 5}}
     settings = check_settings({"seed": 5, "train": table})

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from insightv.config import Settings
+from insightv.doors import blocking
+from insightv.errors import InputError, PluginError
+from insightv.interfaces import PreferenceTrainer
+from insightv.plugins import Registry
+from insightv.policy_runs import PolicyRuns
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.results import Graded, Outcome, Result
-from insightv.rounds import drift_of, evidence, hurts, margins, placed
+from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed
 from insightv.status_table import stage_lines
 
 RIGHT: tuple[Outcome, ...] = ("right",)
@@ -27,6 +33,45 @@ def verdict(worse: int, better: int, p: float = 0.05) -> bool:
     before: list[Outcome] = [*RIGHT * worse, *WRONG * better, *RIGHT * 20]
     after: list[Outcome] = [*WRONG * worse, *RIGHT * better, *RIGHT * 20]
     return hurts(evidence(result(before), result(after))["compared"], p)
+
+
+class Odd(PreferenceTrainer):
+    """A stranger's trainer."""
+
+    def __init__(self, end: object) -> None:
+        self.end = end
+
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end  # type: ignore[return-value]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        (RuntimeError("no such device"), r"Odd failed: RuntimeError: no such device"),
+        (SystemExit(3), r"Odd failed: SystemExit: 3"),
+        (None, "Odd returned None; it must return the folder"),
+        ("elsewhere", "returned 'elsewhere'"),
+        (Path("/no/where"), "it must return the folder"),
+    ],
+)
+def test_a_strangers_trainer_is_named_where_it_fails(end: object, says: str, tmp_path: Path) -> None:
+    one = Round(1, tmp_path, PolicyRuns(tmp_path, Settings(), Registry(), {}), Odd(end))
+    with pytest.raises(PluginError, match=says):
+        one._trained(tmp_path, [])
+    with pytest.raises(InputError, match="ours"):
+        Round(1, tmp_path, one.runs, Odd(InputError("ours")))._trained(tmp_path, [])
+
+
+def test_what_ends_a_program_reaches_whoever_waits() -> None:
+    async def work() -> None:
+        raise SystemExit(3)
+
+    for _ in range(2):  # the loop goes on
+        with pytest.raises(SystemExit):
+            blocking(work())
 
 
 def test_a_round_is_rolled_back_only_where_it_hurts_beyond_noise() -> None:

@@ -177,9 +177,10 @@ def test_external_preferences_stand_in_for_the_policys_own(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
-    rows = [json.loads(line) for line in heldout.read_text().splitlines()][:2]
+    other = write_questions(tmp_path / "others", 2, seed=5, split="train")
+    rows = [json.loads(line) for line in other.read_text().splitlines()]
     for row in rows:
-        image = str(heldout.parent / row["images"][0])
+        image = str(other.parent / row["images"][0])
         row |= {"image": Path(image).name, "chosen": f"It is {row['answer']}.", "rejected": "I do not know."}
         shutil.copy(image, tmp_path)
     file = tmp_path / "pairs.jsonl"
@@ -200,7 +201,7 @@ def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, t
         Pipeline(run=run, settings=settings(base=None)).train()
     with pytest.raises(InputError, match="no directory and no id"):
         Pipeline(run=run, settings=settings(base="/no/where")).train()
-    with pytest.raises(InputError, match="held-out questions are in the run"):
+    with pytest.raises(InputError, match="held-out questions are trained on too"):
         Pipeline(run=run, settings=settings(heldout=str(built.parent / "questions/questions.jsonl"))).train()
     with pytest.raises(ConfigError, match=r"train\.external is not set"):
         Pipeline(run=run, settings=settings(recipe="external")).train()

@@ -13,7 +13,7 @@ from insightv.errors import ModelUnknown, QuotaExhausted
 from insightv.redact import Redactor
 
 if TYPE_CHECKING:
-    from openai.types import Batch
+    from insightv.backends.batch_service import JobState
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _ENQUEUED = frozenset({"token_limit_exceeded", "too_many_enqueued_requests"})
@@ -45,7 +45,7 @@ def rows_of(lines: bytes) -> dict[bytes, Reply]:
     return rows
 
 
-def failures(batch: Batch) -> Outcome:
+def failures(batch: JobState) -> Outcome:
     """A job's outcome without its rows: what its validation found, by line where it says one."""
     errors = (batch.errors.data or []) if batch.errors else []
     return Outcome(

@@ -28,9 +28,10 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     if milliseconds is not None:
         return milliseconds / 1000
     text = headers.get("Retry-After", "")
-    seconds = _number(text)
-    if seconds is not None:
-        return seconds
+    waits = [_number(part) for part in text.split(",")]  # a header that came twice, joined as HTTP has it
+    seconds = [wait for wait in waits if wait is not None]
+    if len(seconds) == len(waits):
+        return max(seconds)
     moment = _moment(text)
     if moment is not None:
         return max(0.0, moment - now)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from insightv.errors import InputError
 from insightv.images import DEFAULT_LIMITS, AllowHttp, ImageLimits, open_question
-from insightv.questions import read_questions
+from insightv.questions import QuestionFile, read_questions
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
 from insightv.replies import Unreadable
 from insightv.train.pairs import Shown
@@ -40,15 +40,7 @@ def read_external(
         InputError: the file cannot be read, or rows cannot be used; every one is named.
         ImageError: a picture cannot be opened any more.
     """
-    rows = read_questions(file, columns={"id": "@content"}, allow_http=allow_http, limits=limits)
-    faults = [
-        f"{rows.name}: pair {number} ({question.question[:40]!r}): {fault}"
-        for number, question in enumerate(rows, 1)
-        if (fault := _fault(question))
-    ]
-    if faults:
-        more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise InputError("\n".join([f"{len(faults)} bad pairs; nothing was started", *faults[:_SHOWN]]) + more)
+    rows = check_external(file, allow_http=allow_http, limits=limits)
     pairs = []
     for number, question in enumerate(rows, 1):
         go_on()
@@ -58,6 +50,20 @@ def read_external(
         meta = {"source": str(file), "row": number, "replies": replies, "prompt": shown(opened)}
         pairs.append(PreferencePair(question_id=question.id, margin=MARGIN, meta=meta, **paths))
     return pairs
+
+
+def check_external(file: Path, *, allow_http: AllowHttp = False, limits: ImageLimits = DEFAULT_LIMITS) -> QuestionFile:
+    """The rows of a file of pairs as questions, their replies in `meta`; raises InputError as `read_external`."""
+    rows = read_questions(file, columns={"id": "@content"}, allow_http=allow_http, limits=limits)
+    faults = [
+        f"{rows.name}: pair {number} ({question.question[:40]!r}): {fault}"
+        for number, question in enumerate(rows, 1)
+        if (fault := _fault(question))
+    ]
+    if faults:
+        more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise InputError("\n".join([f"{len(faults)} bad pairs", *faults[:_SHOWN]]) + more)
+    return rows
 
 
 def _fault(question: Question) -> str | None:

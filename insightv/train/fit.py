@@ -13,6 +13,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
+from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +25,13 @@ from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, 
 from insightv.replies import Json
 from insightv.train import checkpoints
 from insightv.train.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
+from insightv.train.control_tokens import without_control_tokens
 from insightv.train.files import new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import digest_of, load_processor, trained_weights, write_plain
 from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
-from insightv.train.settings import Job
+from insightv.train.settings import Job, TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,7 +74,8 @@ def _train(job: Job) -> Path:
         return job.out
     refuse_foreign(job.out)
     _begin(job, identity)
-    data, processor = read_rows(job.data, job.work), load_processor(job.policy)
+    processor = load_processor(job.policy)
+    data = without_control_tokens(read_rows(job.data, job.work), processor)
     report = _preflight(job, data, processor)
     _take_steps(job, identity, data.select(report.kept), processor, report)
     return job.out
@@ -185,6 +190,8 @@ def _take_steps(
 
         trainer, base = sft_trainer(job, data, processor, recorder, found)
     recorder.trainer = trainer
+    if steps_in_all(job.settings, len(data), trainer.args.world_size) == 1:
+        trainer.args.warmup_steps = 0  # its only step would be at a rate of 0
     before = digest_of(trainer.model)
     with _told_apart(data, report):
         result = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
@@ -199,6 +206,33 @@ def _take_steps(
 
         facts["preference"] = round_report(job, base, trainer)
     _publish(job, identity, base, facts)
+
+
+def check_trl(agent: str, options: Mapping[str, Any]) -> None:
+    """See that TRL knows the options of a `trl` table.
+
+    Raises:
+        ConfigError: one is unknown; the nearest is named.
+    """
+    if not options:
+        return
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
+
+
+def steps_in_all(settings: TrainSettings, rows: int, processes: int) -> int:
+    """The optimizer's steps of a training, as transformers counts them."""
+    if settings.max_steps:
+        return settings.max_steps
+    batches = ceil(ceil(rows / processes) / settings.batch_size)
+    return ceil(settings.epochs * max(1, ceil(batches / settings.accumulation)))
 
 
 @contextmanager

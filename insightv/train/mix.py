@@ -76,7 +76,9 @@ def limit(candidates: Candidates, shares: Mapping[Band, float], per_question: in
         return kept[band] / shares[band], supply[DRAWN.index(band)] / shares[band]
 
     pool = array("L")
-    for _, numbers in groupby(range(len(candidates.question)), key=candidates.question.__getitem__):
+    # Those of one question stand together, but where the paths of a second run follow.
+    order = sorted(range(len(candidates.question)), key=candidates.question.__getitem__)
+    for _, numbers in groupby(order, key=candidates.question.__getitem__):
         left: dict[Band, list[int]] = {}
         for number in sorted(numbers, key=lambda number: (candidates.lot[number], number), reverse=True):
             band = DRAWN[candidates.band[number]]

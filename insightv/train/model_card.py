@@ -34,7 +34,7 @@ def model_card(job: Job, base: str, facts: Mapping[str, Json]) -> str:
     rows += [(f"setting {name}", value) for name, value in settings.items()]
     table = "".join(f"| {cell(name)} | {cell(value)} |\n" for name, value in rows)
     return (
-        f"---\n{text}---\n\n# {_TITLES[job.stage]}\n\n"
+        f"---\n{text}---\n\n# {job.title or _TITLES[job.stage]}\n\n"
         "A plain directory: transformers loads it by itself. `adapter/`, where there is one, holds the same training "
         "as a PEFT adapter. Rows were never cut. Licences are those of the base model and of the data.\n\n"
         f"| what | value |\n| --- | --- |\n{table}"

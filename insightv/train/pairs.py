@@ -76,6 +76,7 @@ class Picked:
 
     pairs: dict[int, tuple[str, list[Candidate]]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    dropped_for_length: int = 0
 
     @property
     def lengths(self) -> list[Lengths]:
@@ -105,7 +106,8 @@ def select_pairs(assessed: Assessed, rule: PairRule | None = None, shown: Shown 
         if number in picked.pairs:
             prompt = shown(item.question) if shown else None
             pairs += [pair_of(item, one, prompt) for one in picked.pairs[number][1]]
-    return SelectedPairs(pairs, statistics(picked.lengths), picked.left_out)
+    lengths = statistics(picked.lengths) | {"pairs_dropped": picked.dropped_for_length}
+    return SelectedPairs(pairs, lengths, picked.left_out)
 
 
 def pairs_of(
@@ -130,7 +132,10 @@ def pick(assessed: Assessed, rule: PairRule) -> Picked:
         if taken := _take(found, rule, balance):
             picked.pairs[number] = (item.question.id, taken)
     if rule.length_slack is not None:
+        before = len(picked.lengths)
         _trim(picked, rule.length_slack)
+        if dropped := before - len(picked.lengths):
+            picked.dropped_for_length = dropped
     used = sum(len({place for one in pairs for place in one[:2]}) for _, pairs in picked.pairs.values())
     if usable > used:
         picked.left_out["in no pair"] = usable - used

@@ -154,9 +154,10 @@ class SummarySet:
         yield from spread(rows, len(drawn), self.general.rows(positions, self.render), len(positions))
 
     def _candidates(self, assessed: Assessed, funnel: Funnel) -> Candidates:
-        candidates = Candidates()
-        for number, item in enumerate(assessed()):
+        candidates, numbers = Candidates(), dict[str, int]()
+        for item in assessed():
             funnel.read(item)
+            number = numbers.setdefault(item.question.id, len(numbers))  # two runs may have paths of one question
             for path in item.paths:
                 if reason := _not_drawable(item.question, path):
                     funnel.left_out[reason] += 1

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from insightv.errors import ConfigError
 from insightv.records import Record
@@ -60,6 +60,8 @@ class TrainSettings(Record):
     of TRL's configuration.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     method: Method = "lora"
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
@@ -104,6 +106,13 @@ class TrainSettings(Record):
         return self.model_dump(mode="json", exclude=set(_FREE))
 
 
+LOSSES = (
+    *("sigmoid", "sft", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),
+    *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm"),
+)
+"""The loss types of TRL's DPO, which looks at their names only when the first batch is there."""
+
+
 class PreferenceSettings(TrainSettings):
     """Settings of preference training: DPO as Insight-V's code runs it, sigmoid plus cross-entropy on the chosen path.
 
@@ -122,6 +131,10 @@ class PreferenceSettings(TrainSettings):
     def _as_many(self) -> Self:
         if not self.losses:
             raise ValueError("losses is empty; give at least one, such as sigmoid")
+        for unknown in set(self.losses) - set(LOSSES):
+            near = get_close_matches(unknown, LOSSES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(LOSSES)}"
+            raise ValueError(f"losses names {unknown!r}, which TRL does not know; {hint}")
         if len(set(self.losses)) < len(self.losses):
             raise ValueError(f"losses {', '.join(self.losses)} names one twice; give it a weight instead")
         if self.loss_weights and len(self.loss_weights) != len(self.losses):
@@ -187,7 +200,8 @@ class Job(Record):
     """One training from files to a directory: what a child process is given.
 
     `policy` is a model directory or hub id, `data` a folder of Parquet files in TRL's form, `out` the directory that
-    the trained model becomes. Beside it stands `<out>.training` with checkpoints, log and report.
+    the trained model becomes. Beside it stands `<out>.training` with checkpoints, log and report. `title` is that of
+    the model's card, where it is not the stage's.
     """
 
     stage: Stage
@@ -195,6 +209,7 @@ class Job(Record):
     data: Path
     out: Path
     settings: SerializeAsAny[TrainSettings]
+    title: str = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from insightv.errors import InsightvError
 from insightv.train.checkpoints import Checkpoint, keep_last, mark
-from insightv.train.models import digest_of, uses_bf16
+from insightv.train.models import digest_of, trained_weights, uses_bf16
 from insightv.train.settings import Job
 
 
@@ -93,11 +93,18 @@ class Recorder(TrainerCallback):
         keep_last(folder, self._job.settings.keep_checkpoints)
 
     def check_moved(self, before: str) -> None:
-        """Check that training changed any weight.
+        """Check that training changed any weight, and made numbers of all.
 
         Raises:
-            InsightvError: it did not, though the learning rate is above 0.
+            InsightvError: it did not, though the learning rate is above 0; or it has diverged.
         """
+        lost = [name for name, weight in trained_weights(self.trainer.model).items() if not weight.isfinite().all()]
+        if lost:
+            raise InsightvError(
+                f"training has diverged: after {self.trainer.state.global_step} steps {len(lost)} of the trained "
+                f"weights hold numbers that are not finite (the first is {lost[0]}); lower learning_rate, which is "
+                f"{self._job.settings.learning_rate}, and remove {str(self._job.work)!r}"
+            )
         if not self._sharded and digest_of(self.trainer.model) == before:
             raise InsightvError(
                 f"training changed no weight in {self.trainer.state.global_step} steps at learning_rate = "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,7 +12,7 @@ import pytest
 
 from insightv.backends.batch import BatchModel
 from insightv.backends.openai import openai
-from insightv.errors import ConfigError, KeyRefused, ModelError, QuotaExhausted
+from insightv.errors import ConfigError, EndpointParked, KeyRefused, ModelError, QuotaExhausted
 from insightv.jobs import MemoryLedger
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, question
@@ -121,6 +123,44 @@ def test_a_job_whose_creation_was_not_answered_is_found_and_not_made_twice() -> 
     assert len(jobs.made) == 1
     assert usages(found) == [1] * 5
     assert jobs.asked["list"] >= 1
+
+
+ODD = {
+    "html": b"<html>Bad gateway</html>",
+    "cut": b'{"id": "batch-0", "sta',
+    "null": b"null",
+    "empty": b"{}",
+    "list": b"[]",
+    "nothing": b"",
+    "large": b" " * (9 * 2**20),
+    "bomb": zlib.compress(b" " * (64 * 2**20), 9, wbits=31),
+}
+
+
+@pytest.mark.parametrize("body", ODD)
+@pytest.mark.parametrize("kind", ["upload", "create", "poll"])
+def test_a_reply_that_cannot_be_read_costs_another_request_and_no_call(kind: str, body: str) -> None:
+    jobs = Jobs(odd={kind: [ODD[body]]})
+    with FakeBatchServer(jobs=jobs) as server:
+        found = with_batch(server, lambda model: many(model, 3))
+    assert usages(found) == [1] * 3
+    assert len(jobs.made) == 1
+
+
+def test_a_reply_that_never_ends_ends_with_the_deadline() -> None:
+    jobs = Jobs(odd={"poll": [b"drip"] * 9})
+    with FakeBatchServer(jobs=jobs) as server:
+        began = time.monotonic()
+        (found,) = with_batch(server, lambda model: many(model, 1), deadline_s=1.0)
+    assert isinstance(found, ModelError)
+    assert (found.code, time.monotonic() - began < 5) == ("timeout", True)
+
+
+def test_a_service_that_wants_days_of_rest_stops_the_run() -> None:
+    with FakeBatchServer(jobs=Jobs(park_s=10 * 24 * 3600)) as server:
+        (found,) = with_batch(server, lambda model: many(model, 1))
+    assert isinstance(found, EndpointParked)
+    assert "240.0 hours" in str(found)
 
 
 @pytest.mark.parametrize("forgets", ["nothing", "the id", "the job"])

@@ -32,6 +32,8 @@ def server_date(shift: float) -> str:
         ({"Retry-After": "3"}, 3.0),
         ({"retry-after": " 3 "}, 3.0),
         ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "3, 5"}, 5.0),
+        ({"Retry-After": "3, soon"}, None),
         ({"Retry-After": "0.5"}, 0.5),
         ({"Retry-After": "3600"}, 3600.0),
         ({"Retry-After": "999999999"}, 999999999.0),

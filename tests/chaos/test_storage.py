@@ -6,9 +6,11 @@ import ctypes
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,42 @@ def test_a_damaged_database_is_called_that_by_every_command(tmp_path: Path) -> N
                 assert done.returncode == 2, (name, args[0], done.stdout, done.stderr)
                 assert "run.db" in done.stderr or "database is damaged" in done.stderr, (name, args[0], done.stderr)
         assert len(server.log()) == asked
+
+
+RECORDS = {
+    "a path": "UPDATE paths SET record = substr(record, 1, 40)",
+    "a score": "UPDATE scores SET record = '{}'",
+    "a call": "UPDATE calls SET replies = x'7b'",
+    "a question": "UPDATE questions SET record = '[]'",
+    "the settings": "UPDATE epochs SET settings = 'seed = 3'",
+    "a row left out": "INSERT INTO bad_rows VALUES ('no')",
+    "a table": "DROP TABLE scores",
+}
+
+
+@pytest.mark.parametrize("what", RECORDS)
+def test_a_record_that_is_not_what_was_written_is_named_by_every_command(what: str, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 3), write_settings(tmp_path, server.base_url)
+        folder = tmp_path / "run"
+        args = build_args(questions, settings, folder)
+        few = ("--set", "run.max_requests=20", "--set", "run.concurrency=1")
+        assert run(*args, *few).returncode == 3
+        with closing(sqlite3.connect(folder / "run.db")) as connection, connection:
+            connection.execute(RECORDS[what])
+        told = 0
+        for command in (
+            ["status", "--run", folder],
+            ["report", "--run", folder],
+            ["export", "--run", folder, "--what", "paths", "--out", tmp_path / "out"],
+            ["export", "--run", folder, "--what", "calls", "--out", tmp_path / "calls"],
+            args,
+        ):
+            done = run(*command)
+            assert "Traceback" not in done.stderr, (command[0], done.stderr)
+            assert done.returncode in (0, 2, 4), (command[0], done.stderr)
+            told += done.returncode == 2 and "damaged" in done.stderr
+        assert told, "nobody was told"
 
 
 def sqlite_of_another_program(folder: Path) -> bytes:

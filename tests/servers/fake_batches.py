@@ -7,6 +7,7 @@ with FakeBatchServer(Settings(), Jobs(hold=True)) as server:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Jobs:
 
     "expired" and "cancelled" jobs have answers for half of their rows. `row_errors`: status codes of the first rows of
     the first job. `failures`: the errors of a "failed" job. `lost_replies`: creations whose reply never arrives.
-    `busy`: polls that are answered 503.
+    `busy`: polls that are answered 503. `odd`: bodies that requests of a kind (upload, create, list, poll, download)
+    get with status 200 before they get what is right; "drip" never ends. `park_s`: a Retry-After of all polls.
     """
 
     hold: bool = False
@@ -33,6 +35,8 @@ class Jobs:
     failures: list[dict[str, Any]] = field(default_factory=list)
     lost_replies: int = 0
     busy: int = 0
+    odd: dict[str, list[bytes]] = field(default_factory=dict)
+    park_s: int = 0
     made: list[dict[str, Any]] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
 
@@ -47,12 +51,33 @@ class FakeBatches(FakeModel):
 
     def app(self) -> web.Application:
         app = super().app()
+        app.middlewares.append(self._oddly)
         app.router.add_post("/v1/files", self._upload)
         app.router.add_get("/v1/files/{id}/content", self._content)
         app.router.add_post("/v1/batches", self._create)
         app.router.add_get("/v1/batches", self._list)
         app.router.add_get("/v1/batches/{id}", self._retrieve)
         return app
+
+    @web.middleware
+    async def _oddly(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        parts = request.path.split("/")[2:]
+        names = {("POST", "files"): "upload", ("POST", "batches"): "create", ("GET", "files"): "download"}
+        kind = names.get((request.method, parts[0]), "poll" if len(parts) > 1 else "list")
+        if not self.jobs.odd.get(kind):
+            found: web.StreamResponse = await handler(request)
+            return found
+        body = self.jobs.odd[kind].pop(0)
+        if kind == "create":
+            await handler(request)  # the job is made; its maker does not learn of it
+        if body != b"drip":
+            encoded = {"Content-Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
+            return web.Response(body=body, headers=encoded)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.2)
 
     async def _upload(self, request: web.Request) -> web.Response:
         self.jobs.asked["upload"] += 1
@@ -103,6 +128,8 @@ class FakeBatches(FakeModel):
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         self.jobs.asked["poll"] += 1
+        if self.jobs.park_s:
+            return web.json_response({"error": {}}, status=429, headers={"Retry-After": str(self.jobs.park_s)})
         if self.jobs.busy:
             self.jobs.busy -= 1
             return web.json_response({"error": {"message": "busy"}}, status=503)

@@ -11,6 +11,7 @@ from datasets import load_dataset
 
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
 from insightv.train.checkpoints import is_complete, read_marker
+from insightv.train.fit import steps_in_all
 from insightv.train.settings import Job, checked
 from insightv.train.sft import train_agent
 
@@ -27,6 +28,31 @@ def lora(base: Path, reason: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def full(base: Path, reason: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_agent(base, reason, tmp_path_factory.mktemp("full") / "agent", settings=quick(method="full"))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_training_that_diverges_is_no_model(base: Path, reason: Path, tmp_path: Path, method: str) -> None:
+    out = tmp_path / "agent"
+    with pytest.raises(InsightvError, match=r"training has diverged: after 3 steps .* lower learning_rate"):
+        train_agent(base, reason, out, settings=quick(method=method, learning_rate=1e30, max_steps=3, warmup=0.0))
+    assert not out.exists()
+
+
+def test_a_training_of_one_step_learns_in_it(base: Path, reason: Path, tmp_path: Path) -> None:
+    settings = quick(max_steps=None, batch_size=16, epochs=1.0, warmup=0.05)
+    assert moved(base, train_agent(base, reason, tmp_path / "agent", settings=settings))
+
+
+def test_steps_are_counted_as_transformers_does() -> None:
+    for rows, batch, accumulation, epochs, steps in (
+        (12, 2, 1, 2, 12),
+        (13, 2, 4, 1, 2),
+        (3, 4, 4, 1, 1),
+        (9, 4, 2, 2, 4),
+    ):
+        settings = quick(max_steps=None, batch_size=batch, accumulation=accumulation, epochs=epochs)
+        assert steps_in_all(settings, rows, 1) == steps
+    assert steps_in_all(quick(max_steps=7), 12, 1) == 7
 
 
 def test_adapters_move_every_linear_layer_but_the_head_and_nothing_else(base: Path, lora: Path) -> None:

@@ -1,0 +1,123 @@
+"""The sets that a run's paths become, as its settings say; looked at before anything is paid for.
+
+Knows settings and prompts; no run, and no file but that of the general data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from insightv.agents.alone import answer_turn, direct_cot_messages, multi_turn_messages
+from insightv.agents.reasoning import reasoning_messages
+from insightv.agents.summary import summary_messages
+from insightv.config import RoleTable, Settings
+from insightv.errors import ConfigError, require
+from insightv.images import open_question
+from insightv.opening import image_limits
+from insightv.questions import read_questions
+from insightv.records import Question, ReasoningPath
+from insightv.train.alone import DirectSet, MultiTurnSet
+from insightv.train.general import GeneralData
+from insightv.train.mix import shares_of
+from insightv.train.pairs import PairRule
+from insightv.train.preference_set import PreferenceSet
+from insightv.train.rows import Licence
+from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
+from insightv.transcript import TAGS
+
+SETS = ("reason", "summary")
+"""The sets that every run gets."""
+
+BASELINES = ("direct", "multi-turn")
+"""The sets of the paper's single-model baselines."""
+
+
+@dataclass(frozen=True)
+class RowSets:
+    """How the settings make each set; `opener` opens a question's pictures."""
+
+    settings: Settings
+    opener: Callable[[Question], Question]
+
+    def by_name(self, what: str) -> RowSet:
+        """A set: `reason`, `summary`, `preference`, `paths`, or one of `BASELINES` (see `Selection.row_set`)."""
+        chosen, opener = self.settings.datasets, self.opener
+        licence = Licence(source=chosen.source, licence=chosen.licence)
+        shown = shown_by(self.settings.reasoning_agent)
+        prompt = partial(reasoning_messages, **shown)
+        if what == "paths":
+            return JudgedPaths(prompt=prompt, tags=shown["tags"], open=opener, licence=licence)
+        if what == "preference":
+            chosen_pairs = self.settings.train.pairs.model_dump()
+            rule = PairRule(**chosen_pairs, seed=self.settings.seed, tags=shown["tags"])
+            return PreferenceSet(prompt=prompt, rule=rule, open=opener, licence=licence)
+        reason = ReasonSet(
+            prompt=prompt, best_per_question=chosen.best_per_question, tags=shown["tags"], open=opener, licence=licence
+        )
+        if what == "reason":
+            return reason
+        if what == "direct":
+            return DirectSet(replace(reason, prompt=partial(direct_cot_messages, tags=shown["tags"])))
+        if what == "multi-turn":
+            return MultiTurnSet(replace(reason, prompt=partial(multi_turn_messages, tags=shown["tags"])), answer_turn)
+        return SummarySet(
+            render=partial(summary_messages, **shown_by(self.settings.summary_agent)),
+            mix={str(band): share for band, share in chosen.summary_mix.items()},
+            total=chosen.summary_total,
+            per_question=chosen.summary_per_question,
+            seed=self.settings.seed,
+            general=self._general(),
+            open=opener,
+            licence=licence,
+        )
+
+    def _general(self) -> GeneralData | None:
+        chosen, images = self.settings.datasets, self.settings.images
+        if chosen.general is None:
+            return None
+        hosts, limits = images.allowed, image_limits(images)
+        file = read_questions(chosen.general, require_answer=True, allow_http=hosts, limits=limits)
+
+        def opened(question: Question) -> Question:
+            return open_question(question, root=file.root, allow_http=hosts, limits=limits)
+
+        return GeneralData(questions=lambda: file, share=chosen.general_share, open=opened)
+
+
+def check_sets(settings: Settings) -> None:
+    """See that the sets of a run can be made as the settings say, before there is anything to make them of.
+
+    Raises:
+        ConfigError: a setting of [datasets] or of an agent's prompt is wrong.
+        InputError: the general data cannot be read.
+        MissingExtra: a package that writes them is not installed.
+    """
+    for package in ("pyarrow", "datasets", "yaml"):
+        require(package, "data")
+    question = Question(id="any", question="any")
+    path = ReasoningPath(question_id="any", index=0, status="rejected", code="any")
+    sets = RowSets(settings, lambda asked: asked)
+    for name in SETS:
+        try:
+            rows = sets.by_name(name)
+            if isinstance(rows, ReasonSet):
+                rows.prompt(question)
+            elif isinstance(rows, SummarySet):
+                shares_of(rows.mix)
+                rows.render(question, path)
+        except (TypeError, ValidationError) as error:
+            agent = "reasoning_agent" if name == "reason" else "summary_agent"
+            raise ConfigError(f"[{agent}]: system_prompt is a text, and tags are two texts: {error}") from error
+
+
+def shown_by(table: RoleTable) -> dict[str, Any]:
+    """The options of an agent that say what it is shown."""
+    options = table.options
+    # As in `trained.trained_table`: a prompt of steps is for an untrained model; a trained one is not shown it.
+    prompt = None if table.use == "steps" else options.get("system_prompt")
+    return {"system_prompt": prompt, "tags": tuple(options.get("tags", TAGS))}

@@ -1,0 +1,135 @@
+"""What is wrong with the settings of datasets and agents is said before anything is paid for or trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from insightv import Pipeline
+from insightv.config import Settings, check_settings
+from insightv.errors import ConfigError, InputError, PluginError
+from insightv.heldout import read_heldout
+from insightv.training_plan import plan_of
+from tests.servers.fake_openai import FakeServer
+from tests.world import build_args, insightv, write_questions, write_settings
+
+TOLD = [
+    ('datasets.general="nope.jsonl"', "the questions file 'nope.jsonl' does not exist"),
+    ("datasets.summary_mix={high=0}", "must have shares of at least 0, and one above 0"),
+    ("datasets.summary_mix={hihg=1}", "did you mean 'high'?"),
+    ('reasoning_agent.tags=["<a>","<a>"]', "tags"),
+    ("reasoning_agent.temprature=1", "agent 'thoughts' has no option 'temprature'; did you mean 'temperature'?"),
+    ("summary_agent.sytem_prompt=x", "did you mean 'system_prompt'?"),
+    ("summary_agent.system_prompt=5", "[summary_agent]: system_prompt is a text"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), TOLD)
+def test_a_build_says_it_before_the_first_request(change: str, says: str, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, server.base_url)
+        args = [arg for arg in build_args(questions, settings, tmp_path / "run") if arg != "--no-datasets"]
+        done = insightv(*args, "--set", change, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr.replace("\n", " ")
+        assert server.log() == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    with FakeServer() as server:
+        questions, settings = write_questions(folder, 6), write_settings(folder, server.base_url)
+        assert insightv(*build_args(questions, settings, folder / "run")).returncode == 0
+    return folder
+
+
+def training(built: Path, **train: object) -> Settings:
+    table = {"base": "tiny/base", "child": False, "device": "cpu"} | train
+    return check_settings({"train": table, "datasets": table.pop("datasets", {})})
+
+
+@pytest.mark.parametrize(
+    ("train", "kind", "says"),
+    [
+        ({"engine": "hff"}, PluginError, "did you mean 'hf'"),
+        ({"engine_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
+        ({"preference": {"losses": ["sigmod"]}}, ConfigError, "did you mean 'sigmoid'?"),
+        ({"preference": {"trl": {"foo": 1}}}, ConfigError, r"trl\.foo is no option of TRL's"),
+        ({"learning_rate": float("inf")}, ConfigError, "learning_rate"),
+        ({"datasets": {"general": "nope.jsonl"}}, InputError, "does not exist"),
+        ({"datasets": {"summary_mix": {"high": 0}}}, ConfigError, "one above 0"),
+    ],
+)
+def test_a_training_says_it_before_its_first_step(
+    built: Path, train: dict[str, object], kind: type[Exception], says: str
+) -> None:
+    with pytest.raises(kind, match=says):
+        plan_of(training(built, recipe="dpo", **train), built / "run")
+
+
+def test_pairs_of_somebody_else_that_cannot_be_used_are_named_beforehand(built: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"question": "Which?", "images": [], "chosen": "a", "rejected": "a"}) + "\n")
+    with pytest.raises(InputError, match=r"1 bad pairs\n.*the same as chosen"):
+        plan_of(training(built, recipe="external", external=str(file)), built / "run")
+
+
+def rewritten(built: Path, folder: Path, **changes: object) -> Path:
+    """The run's questions with other ids, and more changes; in a folder with the same pictures."""
+    shutil.copytree(built / "images", folder / "images")
+    rows = [json.loads(line) for line in (built / "questions.jsonl").read_text("utf-8").splitlines()]
+    file = folder / "heldout.jsonl"
+    texts = [json.dumps(row | {"id": f"h{i}", "meta": {"family": "x"}} | changes) for i, row in enumerate(rows)]
+    file.write_text("".join(f"{text}\n" for text in texts), "utf-8")
+    return file
+
+
+def test_held_out_questions_that_are_trained_on_are_found_by_what_they_ask(built: Path, tmp_path: Path) -> None:
+    file = rewritten(built, tmp_path)
+    with pytest.raises(InputError, match=r"6 of 6 held-out questions are trained on too .*'h0', in the run that"):
+        read_heldout(training(built, heldout=str(file)), built / "run", None)
+
+
+def test_other_questions_about_the_same_pictures_may_be_held_out(built: Path, tmp_path: Path) -> None:
+    file = rewritten(built, tmp_path, question="Is it red?", answer="no")
+    found = read_heldout(training(built, heldout=str(file)), built / "run", None)
+    assert found is not None
+    assert len(found) == 6
+
+
+def test_general_data_is_trained_on_too(built: Path, tmp_path: Path) -> None:
+    file = rewritten(built, tmp_path, question="Is it red?", answer="no")
+    settings = training(built, heldout=str(file), datasets={"general": str(file), "general_share": 0.2})
+    with pytest.raises(InputError, match=r"6 of 6 held-out .* datasets\.general"):
+        read_heldout(settings, built / "run", None)
+
+
+@pytest.mark.parametrize("out", ["run.db", "config.toml", "datasets/reason", "checkpoints/reasoning", "images", "."])
+def test_an_export_does_not_go_where_the_run_is(built: Path, out: str) -> None:
+    kept = built / "run" / "exports.jsonl"
+    kept.unlink(missing_ok=True)
+    before = sorted(path for path in (built / "run").rglob("*"))
+    for what in ("paths", "calls"):
+        done = insightv("export", "--run", built / "run", "--what", what, "--out", built / "run" / out)
+        assert done.returncode == 2
+        assert "name another place" in done.stderr
+    assert sorted(path for path in (built / "run").rglob("*")) == before
+    assert insightv("export", "--run", built / "run", "--what", "paths", "--out", kept).returncode == 0
+
+
+@pytest.mark.parametrize("change", ["generator.model=openai/other", "questions.columns={}"])
+def test_training_does_not_rewrite_how_the_run_was_built(built: Path, change: str) -> None:
+    done = insightv("train", "--run", built / "run", "--base", "tiny/base", "--set", change)
+    assert done.returncode == 2
+    assert "says how the run was built" in done.stderr
+
+
+def test_settings_to_keep_after_a_training_are_those_of_the_build(built: Path) -> None:
+    pipeline = Pipeline.from_config(run=built / "run", changes=["seed=99", "bands.high=95", "train.epochs=3"])
+    kept = pipeline._as_built()
+    assert (kept.seed, kept.bands.high, kept.train.common) == (3, 80, {"epochs": 3})
