@@ -48,8 +48,7 @@ def build(
     if pilot is not None:
         with ProgressDisplay(err) as display:
             piloting = pipeline.apilot(questions, pilot, watch=display.show, **common)
-            again = f"insightv build --run {run} --pilot {pilot}"
-            report = interruptible(piloting, pipeline.interrupt, again, lambda: show_stopped(run, as_json))
+            report = interruptible(piloting, pipeline.interrupt, f"insightv build --run {run} --pilot {pilot}")
         return finish_pilot(report, run, as_json)
     with ProgressDisplay(err) as display:
         work = pipeline.abuild(questions, retry_failed=retry_failed, datasets=datasets, watch=display.show, **common)

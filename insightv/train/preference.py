@@ -71,7 +71,8 @@ class DPOPreferenceTrainer(PreferenceTrainer):
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
     """Write pairs into a folder in TRL's form, with a card. The same pairs give the same bytes."""
-    funnel = Funnel()
+    funnel = Funnel(questions=len({pair.question_id for pair in pairs}))
+    funnel.paths = len({(pair.question_id, path.index) for pair in pairs for path in (pair.chosen, pair.rejected)})
 
     def rows() -> Iterator[TrainingRow]:
         for row in rows_of_pairs(pairs, tags):
