@@ -13,9 +13,6 @@ import typer
 from insightv.errors import ConfigError, InputError
 from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say
 
-BUILT = ("generator.", "questions.")
-"""What `--set` begins with for keys that only a build reads."""
-
 
 def train(
     run: Run = Path("runs/default"),
@@ -83,7 +80,7 @@ def train_settings(
 
     if not (run / CONFIG).is_file():
         raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); make one with: insightv build")
-    if built := [change for change in changes if change.lstrip().startswith(BUILT)]:
+    if built := [change for change in changes if change.lstrip().startswith("generator.")]:
         raise ConfigError(
             f"--set {built[0]}: that says how the run was built, and training does not do it again; leave it out, or "
             "build with it"

@@ -26,7 +26,7 @@ from insightv.session import Watch
 from insightv.training import Tell, Training
 from insightv.training_plan import plan_of
 
-_BUILT = ("seed", "generator", "scorers", "bands", "questions")
+_BUILT = ("seed", "generator", "scorers", "bands")
 """Sections that say how the paths of a run came about."""
 
 
