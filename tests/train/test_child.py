@@ -195,8 +195,5 @@ def test_a_process_killed_from_outside_is_told_with_its_log(base: Path, reason: 
 @pytest.mark.timeout(900)
 def test_settings_of_preferences_reach_the_child(base: Path, pairs: list[PreferencePair], tmp_path: Path) -> None:
     made = DPOPreferenceTrainer(device="cpu", batch_size=2, max_steps=1, log_steps=1, learning_rate=1e-3, beta=0.7)
-    with pytest.raises(InsightvError, match="changed no weight"):  # the only step is a warm-up at a rate of 0
-        made.train(base, pairs, tmp_path / "out")
-    made = DPOPreferenceTrainer(device="cpu", batch_size=2, max_steps=2, warmup=0.0, log_steps=1, beta=0.7)
     report = json.loads((made.train(base, pairs, tmp_path / "second") / "report.json").read_text())
     assert report["preference"]["beta"] == 0.7
