@@ -51,7 +51,7 @@ def test_a_full_disk_stops_paying_and_made_larger_the_run_goes_on(tmp_path: Path
         build = " ".join(f"'{part}'" for part in command(*build_args(questions, settings, small / "run")))
         script = f"""
             mount -t tmpfs -o size=1m none '{small}'
-            {build}; echo $?
+            {build} > /dev/null; echo $?
             cp -r '{small}/run' '{kept}'
             read larger
             mount -o remount,size=64m '{small}'
@@ -165,7 +165,7 @@ RECORDS = {
     "a path": "UPDATE paths SET record = substr(record, 1, 40)",
     "a score": "UPDATE scores SET record = '{}'",
     "a call": "UPDATE calls SET replies = x'7b'",
-    "a question": "UPDATE questions SET record = '[]'",
+    "a question": """UPDATE questions SET record = CAST('{"images":["sha256:' AS BLOB)""",
     "the settings": "UPDATE epochs SET settings = 'seed = 3'",
     "a row left out": "INSERT INTO bad_rows VALUES ('no')",
     "a table": "DROP TABLE scores",
