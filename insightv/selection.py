@@ -132,7 +132,7 @@ def write_summary_set(
 
         rows = selections[0].row_set("summary")
         if isinstance(rows, SummarySet):
-            rows = replace(rows, open=opened)
+            rows = replace(rows, open=opened, several_runs=len(runs) > 1)
         return build_set(rows, assessed, out, selections[0].origin())
 
 

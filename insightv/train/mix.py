@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby, islice, zip_longest
+from itertools import groupby, islice, pairwise, zip_longest
 
 from insightv.errors import ConfigError
 from insightv.records import Band
@@ -76,8 +76,10 @@ def limit(candidates: Candidates, shares: Mapping[Band, float], per_question: in
         return kept[band] / shares[band], supply[DRAWN.index(band)] / shares[band]
 
     pool = array("L")
-    # Those of one question stand together, but where the paths of a second run follow.
-    order = sorted(range(len(candidates.question)), key=candidates.question.__getitem__)
+    numbered = candidates.question
+    order: Iterable[int] = range(len(numbered))
+    if any(before > after for before, after in pairwise(numbered)):  # the paths of a second run have followed
+        order = sorted(order, key=numbered.__getitem__)
     for _, numbers in groupby(order, key=candidates.question.__getitem__):
         left: dict[Band, list[int]] = {}
         for number in sorted(numbers, key=lambda number: (candidates.lot[number], number), reverse=True):

@@ -106,7 +106,8 @@ class SummarySet:
 
     `render` gives what the agent is shown of a question and a path. `mix` holds the shares of the bands, `total` the
     number of rows of paths (None: as many as there are paths to draw from), `per_question` the most paths of one
-    question. A band with too few paths gives what it has, and the card says so.
+    question. A band with too few paths gives what it has, and the card says so. `several_runs`: paths of one question
+    may stand apart, in one run after the other.
     """
 
     render: Render
@@ -118,6 +119,7 @@ class SummarySet:
     open: Opener = as_it_is
     licence: Licence = NOT_GIVEN
     name: str = "summary"
+    several_runs: bool = False
 
     def __post_init__(self) -> None:
         shares_of(self.mix)
@@ -155,9 +157,9 @@ class SummarySet:
 
     def _candidates(self, assessed: Assessed, funnel: Funnel) -> Candidates:
         candidates, numbers = Candidates(), dict[str, int]()
-        for item in assessed():
+        for place, item in enumerate(assessed()):
             funnel.read(item)
-            number = numbers.setdefault(item.question.id, len(numbers))  # two runs may have paths of one question
+            number = numbers.setdefault(item.question.id, place) if self.several_runs else place
             for path in item.paths:
                 if reason := _not_drawable(item.question, path):
                     funnel.left_out[reason] += 1

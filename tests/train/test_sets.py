@@ -88,6 +88,20 @@ def test_summary_set_keeps_the_mix_and_the_limit_per_question() -> None:
     assert all(row.completion == "4" for row in rows)
 
 
+def test_the_limit_holds_over_two_runs_of_the_same_questions() -> None:
+    """The summary agent's set has the paths of its reasoner after those of the run."""
+    one = run_of(10)
+
+    def both() -> Iterator[AssessedQuestion]:
+        yield from one()
+        yield from one()
+
+    for several, most in ((True, 2), (False, 4)):
+        spec = SummarySet(render=render, per_question=2, several_runs=several)
+        rows = Counter(row.question.id for row in spec.rows(both, Funnel()))
+        assert max(rows.values()) == most
+
+
 def test_a_band_with_too_few_gives_what_it_has_and_nothing_makes_up_for_it() -> None:
     def few(number: int) -> AssessedQuestion:
         whole = mixed(number)
