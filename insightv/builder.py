@@ -22,6 +22,7 @@ from insightv.config import Settings, check_settings, load_settings, write_setti
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
+from insightv.identity import role_identity
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.lock import RunLock
 from insightv.pilot import PilotReport, read_sampled, report_on, sample
@@ -34,7 +35,7 @@ from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
 from insightv.store import pending
-from insightv.wiring import Assembly, Workshop, given_table, role_identity
+from insightv.wiring import Assembly, Workshop, given_table
 
 log = logging.getLogger("insightv")
 _WARNINGS = 20

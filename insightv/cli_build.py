@@ -11,7 +11,7 @@ import typer
 
 from insightv.errors import ConfigError, require
 from insightv.status_table import status_lines
-from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
+from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
 
 if TYPE_CHECKING:
     from insightv.pilot import PilotReport
@@ -48,11 +48,11 @@ def build(
     if pilot is not None:
         with ProgressDisplay(err) as display:
             piloting = pipeline.apilot(questions, pilot, watch=display.show, **common)
-            report = interruptible(piloting, pipeline.interrupt, f"insightv build --run {run} --pilot {pilot}")
+            report = interruptible(piloting, pipeline.interrupt, typed("build", "--run", run, "--pilot", pilot))
         return finish_pilot(report, run, as_json)
     with ProgressDisplay(err) as display:
         work = pipeline.abuild(questions, retry_failed=retry_failed, datasets=datasets, watch=display.show, **common)
-        again = f"insightv build --run {run}"
+        again = typed("build", "--run", run)
         status = interruptible(work, pipeline.interrupt, again, lambda: show_stopped(run, as_json))
     finish_build(status, run, as_json)
 
@@ -67,7 +67,7 @@ def show_stopped(run: Path, as_json: bool) -> None:
         with load_run(run) as reader:
             out(json.dumps(reader.status()))
     except sqlite3.Error as error:  # as on a full disk, where a half-done write cannot be undone
-        say(f"the run cannot be read now: {error}; see later: insightv status --run {run} --json")
+        say(f"the run cannot be read now: {error}; see later: {typed('status', '--run', run, '--json')}")
 
 
 def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:
     from insightv.pilot_table import pilot_lines
 
     out(json.dumps(report.as_json()) if as_json else pilot_lines(report))
-    say(f"the rest, with nothing paid again: insightv build --run {run}")
+    say(f"the rest, with nothing paid again: {typed('build', '--run', run)}")
 
 
 def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:
@@ -87,11 +87,13 @@ def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:
         if (run / "datasets").is_dir():
             out(f"datasets: {run / 'datasets'}")
     if status["questions"]["bad_rows"]:
-        say(f"{status['questions']['bad_rows']} faults in rows that were left out; see: insightv status --run {run}")
+        say(
+            f"{status['questions']['bad_rows']} faults in rows that were left out; see: {typed('status', '--run', run)}"
+        )
     if status["paths"]["failed"] or status["unjudged"]:
         say(
             f"{status['paths']['failed']} paths and {status['unjudged']} scores failed; try them again with: "
-            f"insightv build --run {run} --retry-failed"
+            f"{typed('build', '--run', run, '--retry-failed')}"
         )
         codes = {**status["paths"]["by_code"], **status["unjudged_by_code"]}
         say(f"codes: {', '.join(f'{code} {count}' for code, count in codes.items())}; the reasons are in the report")
@@ -119,7 +121,9 @@ def demo(
     pipeline = Pipeline(run=run, settings=demo_settings(paths, held))
     with ProgressDisplay(err) as display:
         found = interruptible(
-            pipeline.abuild(file, watch=display.show), pipeline.interrupt, f"insightv build --run {run}"
+            pipeline.abuild(file, watch=display.show),
+            pipeline.interrupt,
+            typed("build", "--run", run),
         )
     out("\n== The funnel ==\n" + status_lines(found))
     show_run(run, out)
@@ -127,7 +131,8 @@ def demo(
         out("\n== Training both agents from the weaker model: supervised, one round of DPO, the summary agent last ==")
         with EvaluationDisplay(err) as display:
             work = pipeline.atrain(watch=display.show, tell=lambda event, stage: say(told(event, stage)))
-            trained = interruptible(work, pipeline.interrupt, f"insightv train --run {run}")
+            trained = interruptible(work, pipeline.interrupt, typed("train", "--run", run))
         out("\n== Held-out accuracy before and after ==\n" + describe_training(trained))
         out("\n== The same question answered by the trained agents ==\n" + ask_both_agents(run))
-    out(f"\nMore: insightv status --run {run}; insightv export --run {run} --what paths --out paths.jsonl")
+    exporting = typed("export", "--run", run, "--what", "paths", "--out", "paths.jsonl")
+    out(f"\nMore: {typed('status', '--run', run)}; {exporting}")

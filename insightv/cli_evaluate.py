@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from insightv.errors import ConfigError
-from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say
+from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
 
 if TYPE_CHECKING:
     from insightv.evaluate import Evaluation
@@ -95,7 +94,7 @@ def finish(evaluation: Evaluation, other: Result | None, bad_rows: str, retry_fa
             retry_failed=retry_failed,
             watch=display.show,
         )
-        result = interruptible(work, evaluation.interrupt, shlex.join(["insightv", *sys.argv[1:]]))
+        result = interruptible(work, evaluation.interrupt, typed(*sys.argv[1:]))
     if as_json:
         out(json.dumps(result.as_json() | ({} if other is None else {"against": compare(other, result)})))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from insightv.errors import ConfigError, InputError
-from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say
+from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say, typed
 
 
 def train(
@@ -48,8 +47,7 @@ def train(
         work = pipeline.atrain(
             allow_change=allow_change, watch=display.show, tell=lambda event, stage: say(told(event, stage))
         )
-        again = shlex.join(["insightv", *sys.argv[1:]])
-        found = interruptible(work, pipeline.interrupt, again)
+        found = interruptible(work, pipeline.interrupt, typed(*sys.argv[1:]))
     if as_json:
         out(json.dumps(found))
     else:

@@ -138,10 +138,12 @@ class Crew:
         if limit is None and isinstance(own, int | float):
             limit = own + HUNG_S
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as time_limit:
                 reply: list[Completion] | Fault = await member.hand.call("chat", model.place, *call)
                 return reply
         except TimeoutError:
+            if not time_limit.expired():
+                raise
             if model.recipe.deadline_s is None:
                 raise Lost(f"no reply for {limit:g} s") from None
             text = f"{model.name}: no reply within run.deadline_s = {limit} s"

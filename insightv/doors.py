@@ -24,7 +24,7 @@ async def _whatever_comes(work: Coroutine[Any, Any, T]) -> tuple[Any, BaseExcept
     """The result, or the error: one that is no Exception would end the loop, and whoever waits would wait for ever."""
     try:
         return await work, None
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         return None, error
 
 

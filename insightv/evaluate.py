@@ -21,9 +21,10 @@ import orjson
 from insightv.assess import rules
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.builder import Questions, RunBuilder
-from insightv.config import RoleTable, ScorerTable, Settings, check_settings, load_settings
+from insightv.config import ScorerTable, Settings, check_settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, RunChanged
+from insightv.identity import table_identity
 from insightv.plugins import Registry, default_registry
 from insightv.records import Question, Usage
 from insightv.results import RESULT, Graded, Outcome, Result, Verdict
@@ -43,7 +44,6 @@ from insightv.systems import (
 from insightv.train.files import new_file
 from insightv.trained import is_trained, trained_folders
 from insightv.weights import weights_digest
-from insightv.wiring import FREE_KEYS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -173,7 +173,7 @@ class Evaluation:
             data=str(self._data) if isinstance(self._data, str | Path) else "given in Python",
             seed=self.settings.seed,
             models={role: table.model for role, table in self._tables.items()},
-            grading=_own(self._grader),
+            grading=table_identity(self._grader),
             bad_rows=self.status()["questions"]["bad_rows"],
             rows=tuple(self._rows()),
         )
@@ -188,7 +188,7 @@ class Evaluation:
         """What of the system changes results, beside its prompts and the questions."""
         agents: dict[str, Any] = {}
         for role, table in self._tables.items():
-            agents[role] = _own(table)
+            agents[role] = table_identity(table)
             source = self._registry.find("agent", table.use).source
             if source.distribution != "insightv":
                 agents[role]["plugin"] = f"{source.distribution} {source.version}"
@@ -202,7 +202,7 @@ class Evaluation:
         if isinstance(data, str | Path):
             path = Path(data)
             source = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(data)
-        form = [identity, _own(self._grader), self.settings.seed, self.settings.images.max_pixels, source]
+        form = [identity, table_identity(self._grader), self.settings.seed, self.settings.images.max_pixels, source]
         return hashlib.sha256(json.dumps(form, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
     def _changed(self, error: RunChanged) -> RunChanged:
@@ -212,11 +212,6 @@ class Evaluation:
             f"the evaluation {self.name!r} was made with something else:{shown}{more}\ngive this one another --name",
             error.differences,
         )
-
-
-def _own(table: RoleTable) -> dict[str, Any]:
-    """A table without the keys that only say where a model is reached."""
-    return {k: v for k, v in table.model_dump(mode="json", exclude_none=True).items() if k not in FREE_KEYS}
 
 
 def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, identity: Mapping[str, Any]) -> Settings:

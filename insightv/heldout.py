@@ -21,16 +21,17 @@ Content = tuple[str, tuple[str, ...]]
 """A question's text and the digests of its pictures as they are sent."""
 
 
-def read_heldout(settings: Settings, folder: Path, external: QuestionFile | None) -> QuestionFile | None:
-    """The questions of `train.heldout`, none of which is in the run, the general data or the external pairs.
+def read_heldout(
+    settings: Settings, folder: Path, general: QuestionFile | None = None, external: QuestionFile | None = None
+) -> QuestionFile | None:
+    """The questions of `train.heldout`, none of which is in the run, in the `general` data or the `external` pairs.
 
     Raises:
         InputError: one is, or the file cannot be used.
     """
     if settings.train.heldout is None:
         return None
-    images, general = settings.images, settings.datasets.general
-    hosts, limits = images.allowed, image_limits(images)
+    hosts, limits = settings.images.allowed, image_limits(settings.images)
     file = read_questions(
         settings.train.heldout,
         columns=settings.questions.columns,
@@ -48,8 +49,8 @@ def read_heldout(settings: Settings, folder: Path, external: QuestionFile | None
 
     trained = dict.fromkeys(_of_run(folder, asked), "the run that is trained on")
     if general is not None:
-        read = read_questions(general, require_answer=True, allow_http=hosts, limits=limits)
-        trained |= {content: f"datasets.general = {general!r}" for _, content in contents(read, asked)}
+        where = f"datasets.general = {settings.datasets.general!r}"
+        trained |= {content: where for _, content in contents(general, asked)}
     if external is not None:
         trained |= {content: f"the pairs of {external.name}" for _, content in contents(external, asked)}
     both = [(id, content) for id, content in contents(file, {text for text, _ in trained}) if content in trained]

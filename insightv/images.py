@@ -20,8 +20,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from insightv.image_pixels import encoded, sized
 from insightv.image_sources import AllowHttp, ImageError, ImageLimits, format_of, read_image, shorten
 from insightv.image_store import ImageStore
 from insightv.records import Picture, Question
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = ImageLimits()
-_JPEG_QUALITY = 90
 _LARGE_PIXELS = 8_000_000
 # A progressive JPEG goes over all its pixels once a scan, and a scan may be a few bytes long; cameras write about ten.
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 500, 4_000_000_000
@@ -93,7 +93,7 @@ def _opened(
         return picture, picture.sha256
     data = read_image(source, root=root, allow_http=allow_http, limits=limits)
     with _decoding(data, source, limits) as image:
-        picture = _encode(_sized(image, limits), "PNG" if image.format in ("PNG", "GIF") else "JPEG")
+        picture = encoded(sized(image, limits), "PNG" if image.format in ("PNG", "GIF") else "JPEG")
     return picture, hashlib.sha256(data).hexdigest()
 
 
@@ -240,86 +240,6 @@ def _ends_early(data: bytes) -> bool:
     return data[:2] in ends and ends[data[:2]] not in data
 
 
-def _sized(image: Image.Image, limits: ImageLimits) -> Image.Image:
-    """The image in RGB, upright, of at most `max_pixels`."""
-    from PIL.Image import Resampling
-
-    orientation = _orientation(image)
-    width, height = _target(image.size, limits.max_pixels)
-    if (width, height) != image.size:
-        image.draft("RGB", (2 * width, 2 * height))
-    image.load()
-    rgb = _to_rgb(image)
-    if (width, height) != rgb.size:
-        rgb = rgb.resize((width, height), Resampling.LANCZOS, reducing_gap=3.0)
-    return _turn(rgb, orientation)
-
-
-def _target(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
-    width, height = size
-    scale = math.sqrt(max_pixels / (width * height))
-    if scale >= 1:
-        return size
-    return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import Image as pil
-
-    if image.mode.startswith("I"):
-        return image.convert("I").point([value >> 8 for value in range(65536)], "L").convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating point pixels")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        white = pil.new("RGB", layers.size, (255, 255, 255))
-        white.paste(layers, mask=layers.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF is left behind anyway; the picture under it may be sound
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
-
-
-def _encode(image: Image.Image, format_name: Literal["PNG", "JPEG"]) -> Picture:
-    from PIL import Image as pil
-
-    # A new image without `info`: Pillow writes some of what it finds there (profiles, comments) into the file.
-    clean = pil.frombytes("RGB", image.size, image.tobytes()) if image.info else image
-    buffer = io.BytesIO()
-    mime: Literal["image/png", "image/jpeg"]
-    if format_name == "PNG":
-        mime = "image/png"
-        clean.save(buffer, "PNG", compress_level=6)
-    else:
-        mime = "image/jpeg"
-        clean.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
-    data = buffer.getvalue()
-    return Picture(
-        data=data, mime=mime, sha256=hashlib.sha256(data).hexdigest(), width=clean.width, height=clean.height
-    )
-
-
 def _from_pil(image: Image.Image, limits: ImageLimits) -> Picture:
     from PIL import Image as pil
 
@@ -328,7 +248,7 @@ def _from_pil(image: Image.Image, limits: ImageLimits) -> Picture:
         raise ImageError("not_an_image", f"an image is {kinds}, not {type(image).__name__}")
     try:
         _check_size(image.size, image, limits)
-        return _encode(_sized(image.copy(), limits), "PNG")
+        return encoded(sized(image.copy(), limits), "PNG")
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # as in `_decoding`: an image that is opened lazily is decoded here

@@ -19,7 +19,7 @@ from insightv.config import RoleTable, Settings
 from insightv.errors import ConfigError, require
 from insightv.images import open_question
 from insightv.opening import image_limits
-from insightv.questions import read_questions
+from insightv.questions import QuestionFile, read_questions
 from insightv.records import Question, ReasoningPath
 from insightv.train.alone import DirectSet, MultiTurnSet
 from insightv.train.general import GeneralData
@@ -77,20 +77,34 @@ class RowSets:
         )
 
     def _general(self) -> GeneralData | None:
-        chosen, images = self.settings.datasets, self.settings.images
-        if chosen.general is None:
+        file = read_general(self.settings)
+        if file is None:
             return None
-        hosts, limits = images.allowed, image_limits(images)
-        file = read_questions(chosen.general, require_answer=True, allow_http=hosts, limits=limits)
+        images = self.settings.images
+        root, hosts, limits = file.root, images.allowed, image_limits(images)
 
         def opened(question: Question) -> Question:
-            return open_question(question, root=file.root, allow_http=hosts, limits=limits)
+            return open_question(question, root=root, allow_http=hosts, limits=limits)
 
-        return GeneralData(questions=lambda: file, share=chosen.general_share, open=opened)
+        return GeneralData(questions=lambda: file, share=self.settings.datasets.general_share, open=opened)
 
 
-def check_sets(settings: Settings) -> None:
+def read_general(settings: Settings) -> QuestionFile | None:
+    """The file of `datasets.general`, read and checked; None where there is none.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    chosen, images = settings.datasets, settings.images
+    if chosen.general is None:
+        return None
+    return read_questions(chosen.general, require_answer=True, allow_http=images.allowed, limits=image_limits(images))
+
+
+def check_sets(settings: Settings) -> QuestionFile | None:
     """See that the sets of a run can be made as the settings say, before there is anything to make them of.
+
+    Returns the general data that it has read.
 
     Raises:
         ConfigError: a setting of [datasets] or of an agent's prompt is wrong.
@@ -101,7 +115,8 @@ def check_sets(settings: Settings) -> None:
         require(package, "data")
     question = Question(id="any", question="any")
     path = ReasoningPath(question_id="any", index=0, status="rejected", code="any")
-    sets = RowSets(settings, lambda asked: asked)
+    without = settings.datasets.model_copy(update={"general": None})
+    sets = RowSets(settings.model_copy(update={"datasets": without}), lambda asked: asked)
     for name in SETS:
         try:
             rows = sets.by_name(name)
@@ -113,6 +128,7 @@ def check_sets(settings: Settings) -> None:
         except (TypeError, ValidationError) as error:
             agent = "reasoning_agent" if name == "reason" else "summary_agent"
             raise ConfigError(f"[{agent}]: system_prompt is a text, and tags are two texts: {error}") from error
+    return read_general(settings)
 
 
 def shown_by(table: RoleTable) -> dict[str, Any]:

@@ -30,6 +30,7 @@ CONFIG = "config.toml"
 IMAGES = "images"
 DATASETS = "datasets"
 EVALUATIONS = "evaluations"
+ROUNDS = "rounds"
 REPORT = "report.html"
 LOG = "log.jsonl"
 

@@ -24,11 +24,12 @@ from insightv.config import Settings, load_settings
 from insightv.errors import ConfigError
 from insightv.records import Message, Question, ReasoningPath
 from insightv.row_sets import BASELINES, SETS, RowSets, shown_by
-from insightv.run import CONFIG, DATABASE, DATASETS, EVALUATIONS, IMAGES, LOG, REPORT, RunReader, open_stored
+from insightv.run import CONFIG, DATABASE, DATASETS, EVALUATIONS, IMAGES, LOG, REPORT, ROUNDS, RunReader, open_stored
 from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
 from insightv.train.files import new_file
 from insightv.train.sets import RowSet, SummarySet
+from insightv.trained import CHECKPOINTS
 from insightv.transcript import check_tags
 
 
@@ -86,8 +87,10 @@ class Selection:
             prompts[f"{agent}: system"] = hashlib.sha256(str(system.content).encode()).hexdigest()
         models = {"generator": self.settings.generator.model or self.settings.generator.use}
         models |= {f"scorer {table.use}": table.model for table in self.settings.scorers if table.model}
-        settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run", "serve"})
-        return Origin(prompts=prompts, settings=settings, models=models, seed=self.settings.seed)
+        # A training may come with others of these; the paths were made and sorted with those of the build.
+        built = {name: last[name] for name in ("seed", "bands") if name in last}
+        settings = self.settings.model_dump(mode="json", exclude_none=True, exclude={"run", "serve"}) | built
+        return Origin(prompts=prompts, settings=settings, models=models, seed=int(settings["seed"]))
 
 
 def write_datasets(
@@ -168,7 +171,7 @@ def refuse_own(folder: Path, out: Path) -> None:
 
 
 _OWN = {DATABASE, f"{DATABASE}-journal", CONFIG, LOG, REPORT, "run.lock"}
-_OWN |= {IMAGES, DATASETS, EVALUATIONS, "checkpoints", "rounds"}
+_OWN |= {IMAGES, DATASETS, EVALUATIONS, CHECKPOINTS, ROUNDS}
 
 
 def export_calls(folder: str | Path, out: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,11 @@ Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+
+
+def typed(*words: object) -> str:
+    """A command of insightv's as it is typed, with quotes where a shell needs them."""
+    return shlex.join(["insightv", *map(str, words)])
 
 
 def say(text: str) -> None:

@@ -27,7 +27,7 @@ from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
 from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
-from insightv.run import DATASETS, settings_differences
+from insightv.run import DATASETS, ROUNDS, settings_differences
 from insightv.selection import write_datasets, write_summary_set
 from insightv.train.checkpoints import identity_of, is_complete, last_complete
 from insightv.train.child import run_here, run_job
@@ -40,7 +40,6 @@ from insightv.training_plan import TrainingPlan
 from insightv.wiring import Workshop
 
 log = logging.getLogger("insightv")
-ROUNDS = "rounds"
 ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
 """The system that asks a model trained alone."""
 TITLES = {

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from insightv.config import RoleTable, Settings
+from insightv.config import Settings
 from insightv.errors import ConfigError, InputError, require
 from insightv.heldout import read_heldout
+from insightv.identity import table_identity
 from insightv.opening import image_limits
 from insightv.plugins import Registry, default_registry
 from insightv.questions import QuestionFile
@@ -25,7 +26,7 @@ from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
 from insightv.train.fit import check_trl
 from insightv.weights import embedded_weights
-from insightv.wiring import FREE_KEYS, Workshop
+from insightv.wiring import Workshop
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class TrainingPlan:
         if course.alone:
             stages[course.alone] = self._decides(course.alone)
         if course.reasoning:
-            stages["reasoning"] = self._decides("reasoning") | {"shown": _own(settings.reasoning_agent)}
+            stages["reasoning"] = self._decides("reasoning") | {"shown": table_identity(settings.reasoning_agent)}
         drawn = {
             "generation": settings.train.generation.model_dump(),
-            "scorers": [_own(table) for table in settings.scorers],
+            "scorers": [table_identity(table) for table in settings.scorers],
             "bands": settings.bands.model_dump(),
         }
         for number in range(1, course.rounds + 1):
@@ -68,7 +69,7 @@ class TrainingPlan:
                     "rounds": course.rounds,
                     "pairs": course.pairs if course.rounds else "none",
                     "summary_paths": settings.train.summary_paths if course.reasoning else 0,
-                    "shown": _own(settings.summary_agent),
+                    "shown": table_identity(settings.summary_agent),
                 }
             )
         return {name: json.loads(json.dumps(identity, default=str)) for name, identity in stages.items()}
@@ -113,7 +114,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
     workshop = Workshop(registry, settings)
     workshop.check_agents()
     workshop.check_backend(train.engine, train.engine_options)
-    check_sets(settings)
+    general = check_sets(settings)
     base, identity = _base(train.base)
     if course.pairs == "external" and train.external is None:
         raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
@@ -131,7 +132,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
             )
     counts = {"paths": status["paths"], "bands": status["bands"]}
     made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
-    heldout = read_heldout(settings, folder, pairs)
+    heldout = read_heldout(settings, folder, general, pairs)
     return TrainingPlan(settings, course, base, identity, made, heldout, external, _trainer(train.trainer, registry))
 
 
@@ -175,11 +176,6 @@ def _base(name: str | None) -> tuple[str, str]:
     if name.startswith(("/", ".")) or name.count("/") != 1:
         raise InputError(f"train.base = {name!r} is no directory and no id of the hub (OWNER/NAME)")
     return name, name
-
-
-def _own(table: RoleTable) -> dict[str, Any]:
-    """A role's table without what says only where a model is reached."""
-    return {k: v for k, v in table.model_dump(mode="json", exclude_none=True).items() if k not in FREE_KEYS}
 
 
 def _digest(file: Path) -> str:

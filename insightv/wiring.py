@@ -1,11 +1,10 @@
-"""Settings -> models and roles, through the plugin registry; and what of them makes up a run's identity.
+"""Settings -> models and roles, through the plugin registry.
 
 Everything here happens before anything is paid for: unknown names, unknown options and missing keys end here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -23,15 +22,6 @@ from insightv.recipes import check_train
 T = TypeVar("T")
 Wrap = Callable[[ChatModel, float | None], ChatModel]
 """Puts a model into the journal; the number is the deadline in seconds of a backend that does not keep its own."""
-
-FREE_KEYS = {"base_url", "api_key_env", "backend", "mode"}
-"""Keys of a role's table that say where a model is reached, not what it answers."""
-_FREE_OPTIONS = {
-    *("deadline_s", "connections", "max_reply_bytes", "gather_s", "poll_s"),
-    *("program", "arguments", "environment", "start_s", "restarts", "log_folder"),
-    *("device", "batch", "threads", "cache_gb"),
-}
-"""Options of our backends that say how a model is run and reached; others (a revision, a dtype) may change replies."""
 
 
 @dataclass(frozen=True)
@@ -302,23 +292,3 @@ def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Sour
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
     return built
-
-
-def role_identity(part: Part[Any], table: RoleTable | None) -> dict[str, Any]:
-    """What of a role changes results: its options, its prompts' hashes, and a plugin's distribution and version."""
-    role = part.role
-    identity: dict[str, Any] = {"class": f"{type(role).__module__}.{type(role).__qualname__}"}
-    if table is not None:
-        given = table.model_dump(exclude_none=True)
-        identity |= {k: v for k, v in given.items() if k not in FREE_KEYS}
-        if options := {k: v for k, v in given.get("backend", {}).items() if k not in _FREE_OPTIONS}:
-            identity["backend"] = options
-    prompts = getattr(role, "prompts", None)
-    if isinstance(prompts, Mapping):
-        identity["prompts"] = {
-            name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(prompts.items())
-        }
-    for name, source in (("plugin", part.source), ("backend_plugin", part.backend)):
-        if source is not None and source.distribution != "insightv":
-            identity[name] = f"{source.distribution} {source.version}"
-    return identity

@@ -12,6 +12,7 @@ from insightv import Pipeline
 from insightv.config import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.heldout import read_heldout
+from insightv.row_sets import read_general
 from insightv.training_plan import plan_of
 from tests.servers.fake_openai import FakeServer
 from tests.world import build_args, insightv, write_questions, write_settings
@@ -92,12 +93,12 @@ def rewritten(built: Path, folder: Path, **changes: object) -> Path:
 def test_held_out_questions_that_are_trained_on_are_found_by_what_they_ask(built: Path, tmp_path: Path) -> None:
     file = rewritten(built, tmp_path)
     with pytest.raises(InputError, match=r"6 of 6 held-out questions are trained on too .*'h0', in the run that"):
-        read_heldout(training(built, heldout=str(file)), built / "run", None)
+        read_heldout(training(built, heldout=str(file)), built / "run")
 
 
 def test_other_questions_about_the_same_pictures_may_be_held_out(built: Path, tmp_path: Path) -> None:
     file = rewritten(built, tmp_path, question="Is it red?", answer="no")
-    found = read_heldout(training(built, heldout=str(file)), built / "run", None)
+    found = read_heldout(training(built, heldout=str(file)), built / "run")
     assert found is not None
     assert len(found) == 6
 
@@ -106,7 +107,7 @@ def test_general_data_is_trained_on_too(built: Path, tmp_path: Path) -> None:
     file = rewritten(built, tmp_path, question="Is it red?", answer="no")
     settings = training(built, heldout=str(file), datasets={"general": str(file), "general_share": 0.2})
     with pytest.raises(InputError, match=r"6 of 6 held-out .* datasets\.general"):
-        read_heldout(settings, built / "run", None)
+        read_heldout(settings, built / "run", read_general(settings))
 
 
 @pytest.mark.parametrize("out", ["run.db", "config.toml", "datasets/reason", "checkpoints/reasoning", "images", "."])

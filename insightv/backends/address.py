@@ -63,7 +63,11 @@ async def reach_any(addresses: Iterable[Address], within_s: float = 5.0) -> None
 
 
 async def _unreached(address: Address, within_s: float) -> str | None:
-    """Why nothing answers at an address; None where something does."""
+    """Why nothing answers at an address; None where something does.
+
+    Raises:
+        ConfigError: its host is no name that a network could know.
+    """
     parts = urlsplit(address.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
