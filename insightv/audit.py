@@ -62,16 +62,15 @@ class JudgeAudit:
         self._tasks: list[asyncio.Task[Finding]] = []
 
     async def run(self) -> None:
-        """Ask about every question; a stop of the run ends it early, with the switch thrown."""
+        """Ask about every question; a stop of the run, or a fault of our own, ends it early with the switch thrown."""
+        await self._session.switch.heard_by(self._ask())
+        await self.wind_up()
+
+    async def _ask(self) -> None:
         rows = await self._session.database.do(partial(questions_of, seqs=self._seqs))
         turn = asyncio.Semaphore(2 * self._settings.run.concurrency)
         self._tasks = [asyncio.create_task(self._guarded(stored, turn)) for stored in rows]
-        try:
-            self.findings = list(await asyncio.gather(*self._tasks))
-        # A call's stop has thrown the switch already; anything else is a fault of our own, and stops the run too.
-        except Exception as error:
-            self._session.switch.stop(error)
-        await self.wind_up()
+        self.findings = list(await asyncio.gather(*self._tasks))
 
     async def wind_up(self) -> None:
         """Cancel what is left; calls under way have `run.grace_s` seconds to be recorded."""

@@ -58,19 +58,7 @@ class Build:
 
     async def run(self) -> None:
         """Work until every question is done or the switch is thrown."""
-        feeding = asyncio.create_task(self._feed())
-        stopped = asyncio.create_task(self._switch.thrown.wait())
-        try:
-            # What is waited for (a parked server, a free place) may be hours away; a stop is heard at once.
-            await asyncio.wait({feeding, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            feeding.cancel()
-            stopped.cancel()
-            [fed, _] = await asyncio.gather(feeding, stopped, return_exceptions=True)
-        if isinstance(fed, StopRun):
-            self._switch.stop(fed)
-        elif isinstance(fed, Exception):
-            raise fed
+        await self._switch.heard_by(self._feed())
         await self.wind_up()
 
     async def _feed(self) -> None:

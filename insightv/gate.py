@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Coroutine
 from itertools import count
+from typing import Any
 
 
 class Gate:
@@ -71,6 +73,21 @@ class StopSwitch:
     def stop(self, error: BaseException) -> None:
         """Let no further call begin; calls in flight go on."""
         self._loop.call_soon_threadsafe(self._stop, error)
+
+    async def heard_by(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, but cancel what is left of it when the switch is thrown; an error of the work throws it.
+
+        What is waited for (a parked server, a free place) may be hours away; a stop is heard at once.
+        """
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self.thrown.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            working.cancel()
+            stopped.cancel()
+            [done, _] = await asyncio.gather(working, stopped, return_exceptions=True)
+        if isinstance(done, Exception):
+            self._stop(done)
 
     def _stop(self, error: BaseException) -> None:
         if self.error is None:

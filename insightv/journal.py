@@ -20,6 +20,7 @@ from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError
 from insightv.gate import Gate, StopSwitch
 from insightv.interfaces import ChatModel
 from insightv.jobs import JobModel
+from insightv.pausing import NotTriedAgain, no_more_tries
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.store import Spent, call_statements, fault_statements
 from insightv.strangers import code_of, cost_of, is_ours, is_own, stored, told
@@ -172,6 +173,7 @@ class JournaledModel(ChatModel):
         self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
         await self._take_slot(book)
+        no_more_tries.set(self._journal.switch.thrown)
         try:
             replies, spent = await self._paid(book, key, messages, sampling, n, schema)
             kind = book.purpose + (schema.name if schema else "text")
@@ -221,7 +223,9 @@ class JournaledModel(ChatModel):
                 raise
             raise fault from error
         except StopRun as error:
-            usage, fault = cost_of(error), error
+            usage = cost_of(error)
+            if usage.requests or not isinstance(error, NotTriedAgain):
+                fault = error
             raise
         except (ConfigError, MissingExtra) as error:
             # The model could not be made ready: no call will ever be answered, and no path failed by it.

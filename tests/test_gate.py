@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from insightv.gate import Gate
+from insightv.errors import StopRun
+from insightv.gate import Gate, StopSwitch
+from insightv.pausing import NotTriedAgain, no_more_tries, pause
 
 
 def test_the_oldest_question_goes_first_and_never_more_than_the_limit() -> None:
@@ -59,5 +61,39 @@ def test_a_closed_gate_refuses_who_waits_and_who_comes() -> None:
             await waiter
         with pytest.raises(RuntimeError, match="over"):
             await gate.acquire(2)
+
+    asyncio.run(run())
+
+
+def test_work_ends_when_the_switch_is_thrown_and_its_error_throws_it() -> None:
+    async def run() -> None:
+        told = StopSwitch(Gate(1))
+        asyncio.get_running_loop().call_later(0.01, told.stop, StopRun("told to"))
+        await asyncio.wait_for(told.heard_by(asyncio.sleep(100)), 10)
+        assert str(told.error) == "told to"
+
+        async def fails() -> None:
+            raise ValueError("a fault of our own")
+
+        failed = StopSwitch(Gate(1))
+        await failed.heard_by(fails())
+        assert str(failed.error) == "a fault of our own"
+
+    asyncio.run(run())
+
+
+def test_a_pause_ends_when_no_more_tries_are_wanted() -> None:
+    async def run() -> None:
+        await pause(0.01)  # nobody can be told to stop
+        stop = asyncio.Event()
+        no_more_tries.set(stop)
+        await pause(0.01)
+        waiting = asyncio.create_task(pause(100))
+        await asyncio.sleep(0)
+        stop.set()
+        with pytest.raises(NotTriedAgain):
+            await asyncio.wait_for(waiting, 10)
+        with pytest.raises(NotTriedAgain):
+            await pause(0)
 
     asyncio.run(run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -104,6 +105,22 @@ def test_a_pilot_keeps_within_its_budget_and_goes_on(tmp_path: Path) -> None:
         assert audited > 0  # the second stop came while the judges were audited
         assert insightv(*args).returncode == 0
         assert check_balance(tmp_path / "run", done=False)["requests"] == len(server.log())
+
+
+def test_a_pilot_whose_judges_hang_is_left_after_the_grace_time(tmp_path: Path) -> None:
+    with FakeServer(Settings(wrong=0.3)) as server:
+        settings = write_settings(tmp_path, server.base_url, paths=2, extra="[run]\nconcurrency = 4\ngrace_s = 1\n")
+        args = [*build_args(write_questions(tmp_path, 12), settings, tmp_path / "run"), "--pilot", 8]
+        assert insightv(*args, "--set", "run.max_requests=70").returncode == 3  # while the judges are audited
+        server.change(faults={"hang": 1.0})
+        pilot = subprocess.Popen(command(*args), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        wait_for(lambda: any(entry["fault"] == "hang" for entry in server.log()))
+        pilot.send_signal(signal.SIGINT)
+        errors = pilot.communicate(timeout=100)[1]  # a call's own deadline is 300 s
+        assert pilot.returncode == 130, errors
+        assert "Traceback" not in errors
+        server.change(faults={})
+        assert insightv(*args).returncode == 0
 
 
 def test_a_killed_pilot_pays_again_for_what_was_in_flight_at_most(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from insightv.backends.verdicts import Answered, Refused, Setback, Verdict, of_f
 from insightv.backends.wire import Structured, request_body
 from insightv.errors import ConfigError, EndpointParked, KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.interfaces import ChatModel
+from insightv.pausing import NotTriedAgain
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.redact import Redactor
 
@@ -91,7 +92,7 @@ class OpenAIModel(ChatModel):
             if completions is not None:
                 self._draws_one = self._draws_one or drawn < n
                 return completions
-            await asyncio.sleep(tries.pause_s(endpoint))
+            await tries.pause(endpoint)
 
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, *, schema: Schema | None = None
@@ -119,7 +120,7 @@ class OpenAIModel(ChatModel):
                 return
             if streamed.begun and isinstance(verdict, Setback):
                 raise tries.error("malformed", f"the stream broke off: {verdict.text}")
-            await asyncio.sleep(tries.pause_s(endpoint))
+            await tries.pause(endpoint)
 
     async def aclose(self) -> None:
         """Close the connections; those of a client handed in stay its owner's."""
@@ -181,7 +182,7 @@ class OpenAIModel(ChatModel):
             self._check_stopped(tries)
             try:
                 endpoint = await self._pool.admit(chain, tries.patience)
-            except (EndpointParked, ModelError) as error:
+            except (EndpointParked, NotTriedAgain, ModelError) as error:
                 error.usage = tries.usage
                 raise
             try:

@@ -6,7 +6,6 @@ outage closes it to all but probes, one per gap, until something comes back. The
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -15,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from insightv.errors import EndpointParked, ModelError
+from insightv.pausing import pause
 
 log = logging.getLogger("insightv.openai")
 
@@ -68,9 +68,9 @@ class Patience:
         return late_s
 
     async def wait(self, wait_s: float, *, named: bool) -> None:
-        """Sleep, and put the deadline off by as much as is excused."""
+        """Sleep, and put the deadline off by as much as is excused; raises NotTriedAgain as `pause`."""
         began = time.monotonic()
-        await asyncio.sleep(wait_s)
+        await pause(wait_s)
         excused = time.monotonic() - began
         if not named:
             excused = min(excused, self._unnamed_left)
@@ -207,6 +207,7 @@ class EndpointPool:
         Raises:
             EndpointParked: every endpoint asks to be left alone for more than a day.
             ModelError: code "connection": the outage outlasts the call's patience.
+            NotTriedAgain: the run was told to stop meanwhile.
         """
         while True:
             now = time.monotonic()

@@ -10,6 +10,7 @@ from collections import Counter
 from insightv.backends.endpoint import Endpoint, Patience
 from insightv.backends.verdicts import Setback
 from insightv.errors import ModelError
+from insightv.pausing import NotTriedAgain, pause
 from insightv.records import Usage
 
 log = logging.getLogger("insightv.openai")
@@ -57,6 +58,20 @@ class Tries:
         if setback.code == "malformed":
             self._malformed += 1
         log.debug("%s: %s", endpoint.label, setback.text)
+
+    async def pause(self, endpoint: Endpoint) -> None:
+        """Wait until the next try may be made.
+
+        Raises:
+            ModelError: there is none, for the tries or the time are used up.
+            NotTriedAgain: the run was told to stop; it carries what the tries have cost.
+        """
+        pause_s = self.pause_s(endpoint)
+        try:
+            await pause(pause_s)
+        except NotTriedAgain as stop:
+            stop.usage = self.usage
+            raise
 
     def pause_s(self, endpoint: Endpoint) -> float:
         """The pause before the next try: exponential, with full jitter; none at an endpoint that is closed to all.

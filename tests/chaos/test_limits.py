@@ -69,23 +69,25 @@ def test_64_workers_wait_together_for_the_moment_that_one_of_them_is_told(
     check_run(tmp_path / "run")
 
 
-def test_a_long_limit_parks_the_run_which_says_so_and_can_be_left(tmp_path: Path) -> None:
+def test_a_long_limit_parks_the_run_which_says_so_and_can_be_left_at_once(tmp_path: Path) -> None:
     with FakeServer(Settings(script=("ok",) * 20 + ("429=3600",) * 64)) as server:
         questions = write_questions(tmp_path, 30, steps=2)
         settings = write_settings(tmp_path, server.base_url)
         folder = tmp_path / "run"
-        args = command(*build_args(questions, settings, folder), "--set", "run.grace_s=1")
+        args = command(*build_args(questions, settings, folder), "--set", "run.grace_s=600")
         parked = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
         assert parked.stderr is not None
         for line in parked.stderr:
             if "asks to be left alone for 3600 s" in line:
                 break
+        wait_for(lambda: all(entry["done"] for entry in server.log()))
         parked.terminate()
-        errors = parked.communicate(timeout=300)[1]
+        errors = parked.communicate(timeout=100)[1]  # nothing is in flight, so no grace time is needed
         check_output(errors, parked.returncode)
         assert parked.returncode == 143
         assert "resume with" in errors
         assert len(server.log()) <= 20 + 64, "a worker has asked although the server is parked"
+        assert check_run(folder, done=False)["requests"] == len(server.log()), "a refused request was not counted"
         server.change(script=())
         assert run(*build_args(questions, settings, folder)).returncode == 0
     assert check_run(folder)["paths"]["failed"] == 0
