@@ -214,8 +214,8 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def passes(tree: Path, tests: tuple[str, ...]) -> bool:
-    """Whether tests pass in a tree.
+def failure(tree: Path, tests: tuple[str, ...]) -> str:
+    """What pytest says where tests fail in a tree; empty where they pass.
 
     Raises:
         RuntimeError: they could not be run at all.
@@ -225,7 +225,7 @@ def passes(tree: Path, tests: tuple[str, ...]) -> bool:
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 2) or "no tests ran" in done.stdout:
         raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 0
+    return done.stdout[-4000:] if done.returncode else ""
 
 
 def tried(mutant: Mutant, tree: Path) -> bool:
@@ -236,7 +236,7 @@ def tried(mutant: Mutant, tree: Path) -> bool:
         raise RuntimeError(f"{mutant.name}: its place occurs {text.count(mutant.right)} times in {mutant.file}")
     path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
     try:
-        return not passes(tree, mutant.tests)
+        return bool(failure(tree, mutant.tests))
     finally:
         path.write_text(text, encoding="utf-8")
 
@@ -252,8 +252,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = copied(Path(folder))
-        if not passes(tree, tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))):
-            sys.exit("the tests fail without any bug; mend that first")
+        if said := failure(tree, tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))):
+            sys.exit(f"{said}\nthe tests fail without any bug; mend that first")
         for mutant in chosen:
             began = time.monotonic()
             caught = tried(mutant, tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_of_three_servers_one_dies_and_nothing_is_lost_or_paid_twice(back: bool,
         before = [server.log() for server in servers]
         servers[1].change(latency_s=60.0)
         wait_for(lambda: sum(not entry["done"] for entry in servers[1].log()) > 2, 300)
+        # A reply that went out just before would be lost on the way, and rightly asked for again.
+        wait_for(lambda: time.time() - max(entry["done"] or 0 for entry in servers[1].log()) > 1, 300)
         servers[1].down()
         servers[1].change(latency_s=0.03)
         died_at = len(servers[1].log())
