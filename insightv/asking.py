@@ -62,6 +62,16 @@ class GaveUp(Exception):
         return self.replies[-1] if self.replies else None
 
 
+def check_count(name: str, value: object, what: str, least: int = 1) -> None:
+    """Check that an option is a whole number from `least` on.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} = {value!r}: it is {what}; use a whole number from {least} on")
+
+
 @dataclass(eq=False, repr=False)
 class Asker:
     """A model, how it is sampled, and how often it is asked for one reply.
@@ -88,13 +98,13 @@ class Asker:
     extra: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.tries, bool) or self.tries < 1:
-            raise ConfigError(f"tries = {self.tries!r}: it is the number of calls for one reply; use 1 or more")
+        check_count("tries", self.tries, "the number of calls for one reply")
         try:
             self.sampling(0)
         except ValidationError as error:
             first = error.errors()[0]
-            raise ConfigError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from error
+            why = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{first['loc'][0]} = {first['input']!r}: {why}") from error
 
     def sampling(self, seed: int) -> Sampling:
         """The sampling of one call."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from insightv.assess.bands import band_of
-from insightv.config import Settings
+from insightv.config import OBJECT, Settings
 from insightv.errors import ModelError, StopRun
 from insightv.image_sources import ImageError
 from insightv.interfaces import Generator, Scorer
@@ -228,6 +228,8 @@ def _checked_scores(scores: object, n: int, name: str, *, own: bool) -> list[Sco
     if len(scores) != n:
         raise ValueError(f"score() must return one score per path: {n} paths, {len(scores)} scores")
     checked = [score if own and "failed" not in score.details else _revalidated(score) for score in scores]
+    if name.startswith(OBJECT):
+        return checked
     # The name in the settings decides, not what a scorer calls itself: bands go by it.
     return [score if score.scorer == name else score.model_copy(update={"scorer": name}) for score in checked]
 

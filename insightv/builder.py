@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from insightv import ingest
 from insightv.audit import JudgeAudit
 from insightv.build import Build
-from insightv.config import Settings, check_settings, load_settings, write_settings
+from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
@@ -34,6 +34,7 @@ from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
+from insightv.settings_file import origin_of, write_settings
 from insightv.store import pending
 from insightv.wiring import Assembly, Workshop, given_table
 
@@ -68,17 +69,20 @@ class RunBuilder:
         agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
         for name, role in {"generator": generator, **agents}.items():
             if role is not None:
-                table[name] = table.get(name, {}) | given_table(name, role, self._objects)
+                table[name] = table.get(name, {}) | given_table(name, role, self._objects, self._registry)
         if isinstance(scorers, Scorer | str | Mapping):
             raise ConfigError("scorers is one scorer; give a list of them, in the order in which they judge")
         if scorers is not None:
-            table["scorers"] = [given_table(f"scorers.{i}", one, self._objects) for i, one in enumerate(scorers)]
+            places = [(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
+            table["scorers"] = [given_table(*one, self._objects, self._registry) for one in places]
         if trainer is not None:
-            chosen = given_table("trainer", trainer, self._objects)
+            chosen = given_table("trainer", trainer, self._objects, self._registry)
             own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
             table["train"] = table.get("train", {}) | own
         self.settings = check_settings(table)
         check_train(self.settings)
+        Workshop(self._registry, self.settings).check_options()
+        self._origin = ""
         self._switch: StopSwitch | None = None
         self._interrupted: Interrupted | None = None
 
@@ -97,7 +101,9 @@ class RunBuilder:
         """
         kept = Path(run) / CONFIG
         source = path if path is not None else kept if kept.is_file() else None
-        return cls(run=run, settings=load_settings(source, changes), registry=registry)
+        made = cls(run=run, settings=load_settings(source, changes), registry=registry)
+        made._origin = origin_of(path, kept)
+        return made
 
     def build(self, questions: Questions | None = None, **options: Any) -> dict[str, Any]:
         """`abuild`, blocking; works inside a notebook too."""
@@ -199,7 +205,7 @@ class RunBuilder:
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
             session.begin(await session.database.do(prepare))
-            write_settings(self.settings, self.folder / CONFIG)
+            write_settings(self.settings, self.folder / CONFIG, self._origin)
             yield session
 
     async def _built(self, session: Session, watch: Watch, among: Sequence[int] | None = None) -> None:
@@ -222,9 +228,13 @@ class RunBuilder:
             raise self._interrupted
 
     def status(self) -> dict[str, Any]:
-        """The run's counts and sums."""
+        """`astatus`, blocking."""
         with load_run(self.folder) as run:
             return run.status()
+
+    async def astatus(self) -> dict[str, Any]:
+        """The run's counts and sums."""
+        return await asyncio.to_thread(self.status)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:

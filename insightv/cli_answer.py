@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from insightv.errors import ConfigError
+from insightv.records import LARGEST_COUNT
 from insightv.terminal import AsJson, out, say
 
 
@@ -21,7 +22,7 @@ def answer(
     base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible server.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="A run, or a folder with its two checkpoints.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="With --run: the agents before training.")] = False,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_COUNT)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Ask the two agents: one reasons, one judges the reasoning and answers."""

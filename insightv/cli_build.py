@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from insightv.errors import ConfigError, require
+from insightv.settings_file import edited_origin
 from insightv.status_table import status_lines
 from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
 
@@ -39,8 +40,11 @@ def build(
 
     if bad_rows not in ("stop", "skip"):
         raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
-    if config is None and not (run / "config.toml").is_file() and Path("insightv.toml").is_file():
+    kept = run / "config.toml"
+    if config is None and not kept.is_file() and Path("insightv.toml").is_file():
         config = Path("insightv.toml")
+    elif config is None and (config := edited_origin(kept)) is not None:
+        say(f"{config} has changed since the run was made with it, and is used; --config {kept} goes on as it was made")
     if pilot is not None and retry_failed:
         raise ConfigError("--pilot and --retry-failed do not go together; give one of them")
     pipeline = Pipeline.from_config(config, run=run, changes=changes or ())

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from insightv.errors import ConfigError, InputError
+from insightv.run import CONFIG
+from insightv.settings_file import edited_origin
 from insightv.terminal import AsJson, Changes, Run, err, interruptible, out, say, typed
 
 
@@ -36,6 +38,8 @@ def train(
     from insightv.progress import EvaluationDisplay
     from insightv.status_table import told
 
+    if config is None and (edited := edited_origin(run / CONFIG)) is not None:
+        say(f"{edited} has changed since the run was made with it: what its [train] says is used")
     pipeline = Pipeline(run=run, settings=train_settings(run, config, changes or [], recipe, base, heldout, external))
     if pipeline.settings.train.heldout is None:
         say(
@@ -69,12 +73,13 @@ def train_settings(
 ) -> Any:
     """The run's settings; `[train]` from `config` where given, with the options and changes on top.
 
+    Without one, what `[train]` says in the file that the run was made with goes before what it said then.
+
     Raises:
         InputError: there is no run.
         ConfigError: settings are wrong.
     """
     from insightv.config import check_settings, load_settings
-    from insightv.run import CONFIG
 
     if not (run / CONFIG).is_file():
         raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); make one with: insightv build")
@@ -83,12 +88,13 @@ def train_settings(
             f"--set {built[0]}: that says how the run was built, and training does not do it again; leave it out, or "
             "build with it"
         )
-    of_train = [change for change in changes if change.lstrip().startswith("train.")] if config else []
+    source = config or edited_origin(run / CONFIG)
+    of_train = [change for change in changes if change.lstrip().startswith("train.")] if source else []
     others = [change for change in changes if change not in of_train]
     table = load_settings(run / CONFIG, others).model_dump(exclude_unset=True)
-    if config is not None:
-        table["train"] = load_settings(config, of_train).model_dump(exclude_unset=True).get("train", {})
-    own = dict(table.get("train", {}))
+    own = {} if config else dict(table.get("train", {}))
+    if source is not None:
+        own |= load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
     files = {"heldout": heldout, "external": external}
     own |= {name: str(Path(file).absolute()) for name, file in files.items() if file is not None}
     own |= {name: value for name, value in (("recipe", recipe), ("base", base)) if value is not None}

@@ -7,7 +7,6 @@ otherwise the options of the role's factory, which are checked against its signa
 from __future__ import annotations
 
 import math
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from insightv.errors import ConfigError, StorageFull
+from insightv.errors import ConfigError
+from insightv.question_rows import FIELDS
 from insightv.run_section import RunSection
 from insightv.serve_settings import ServeSection
 from insightv.train_section import Section, TrainSection
@@ -30,6 +29,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
+_NAMED_KEY = re.compile(r"(?i)(?:^|_)(?:key|token|passwd|pwd|credentials?)$")
+_LIKE_A_VALUE = re.compile(r"(?=.*[0-9])[A-Za-z0-9_.+/=-]{8,}")
+"""What a key or token may be: such options as `eos_token = "</s>"` or `sort_key = "created"` are none."""
+_KEY = re.compile(r"(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{16,}|AIza[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{12,}")
+
+
+BACKEND_KEYS = ("base_url", "api_key_env", "structured", "mode", "backend")
+"""Keys of a role's table that are for the backend of its model."""
+
+OBJECT = "object:"
+"""Begins the `use` of a role that was given as an object; the name of its class follows."""
 
 
 class RoleTable(BaseModel):
@@ -51,15 +61,18 @@ class RoleTable(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the role's factory."""
-        return dict(self.model_extra or {})
+        """The options of the role's factory; without a model, those that a backend would be given are its own too."""
+        return dict(self.model_extra or {}) | ({} if self.model is not None else self._of_backend)
 
     @property
     def backend_options(self) -> dict[str, Any]:
         """The options of the model's backend."""
-        names = ("base_url", "api_key_env", "structured", "mode")
-        own = {name: getattr(self, name) for name in names}
-        return {key: value for key, value in own.items() if value is not None} | self.backend
+        return {name: value for name, value in self._of_backend.items() if name != "backend"} | self.backend
+
+    @property
+    def _of_backend(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in BACKEND_KEYS}
+        return {name: value for name, value in own.items() if value not in (None, {})}
 
 
 class GeneratorTable(RoleTable):
@@ -119,6 +132,16 @@ class QuestionSection(Section):
     """`[questions]`: `columns` maps our field names to a dataset's own."""
 
     columns: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name in columns:
+            if name not in FIELDS:
+                near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}){hint}")
+        return columns
 
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -196,21 +219,6 @@ def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Se
     return settings
 
 
-def write_settings(settings: Settings, path: Path) -> None:
-    """Write settings as TOML, whole or not at all; they hold no secrets (see `check_settings`)."""
-    text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.touch(mode=0o600)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise StorageFull.of(path, error) from error
-
-
 def _explain(fault: ErrorDetails) -> str:
     loc, value = fault["loc"], str(fault["input"])[:80]
     where = ".".join(str(part) for part in loc) or "settings"
@@ -239,13 +247,16 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
 
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, raw = change.partition("=")
-    names = key.strip().split(".")
+    names = _names(key.strip())
     if not equals or not all(names):
         raise ConfigError(f"--set {change!r} is not of the form section.key=value")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
+    default = Settings.model_fields[names[0]].default if names[0] in Settings.model_fields else None
+    if len(names) > 1 and isinstance(default, tuple):  # a list: its places are those of the default, if none is given
+        table.setdefault(names[0], [one.model_dump(exclude_unset=True) for one in default])
     here: Any = table
     for name in names[:-1]:
         here = here[_index(here, name, change)] if isinstance(here, list) else here.setdefault(name, {})
@@ -255,6 +266,19 @@ def _apply(table: dict[str, Any], change: str) -> None:
         here[_index(here, names[-1], change)] = value
     else:
         here[names[-1]] = value
+
+
+def _names(key: str) -> list[str]:
+    """The parts of a key with dots, written as in TOML: run.prices."openai/qwen2.5".prompt."""
+    try:
+        inner: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return key.split(".")
+    names = []
+    while isinstance(inner, dict):
+        [(name, inner)] = inner.items()
+        names.append(name)
+    return names
 
 
 def _index(items: list[Any], name: str, change: str) -> int:
@@ -267,7 +291,8 @@ def _refuse_secrets(value: object, where: tuple[str, ...]) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             name = str(key).lower()
-            if any(word in name for word in _SECRET_WORDS) and not name.endswith("_env"):
+            named = _NAMED_KEY.search(name) and isinstance(inner, str) and _LIKE_A_VALUE.fullmatch(inner)
+            if (named or any(word in name for word in _SECRET_WORDS)) and not name.endswith("_env"):
                 raise ConfigError(
                     f"{'.'.join((*where, str(key)))}: a key does not belong into the configuration; put it into an "
                     "environment variable and name that variable in api_key_env"
@@ -296,9 +321,9 @@ def _refuse_unwritable(value: object, where: tuple[str, ...]) -> None:
 
 def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
     if where and where[-1].endswith("_env"):
-        if not text.isidentifier():
+        if not text.isidentifier() or _KEY.fullmatch(text):
             raise ConfigError(f"{'.'.join(where)}: this is the name of an environment variable, not a key itself")
-    elif text.startswith(("sk-", "hf_")) and len(text) > 20 and " " not in text:
+    elif _KEY.fullmatch(text):
         raise ConfigError(f"{'.'.join(where)}: this looks like a key; put it into an environment variable")
     elif "://" in text and "\n" not in text and " " not in text:
         try:

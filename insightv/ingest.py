@@ -15,13 +15,16 @@ from typing import Any, Literal
 
 import orjson
 
-from insightv.config import Settings
+from insightv.config import OBJECT, Settings
 from insightv.errors import RunChanged
 from insightv.opening import image_limits
 from insightv.questions import QuestionFile, read_questions
 from insightv.records import Question
 from insightv.run import settings_differences
 from insightv.store import intact, pack_question
+
+_BY_ANSWER = ("answer", f"{OBJECT}insightv.assess.answer.AnswerScorer")
+"""The scorers, by `use`, that need the answer of each question."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def read_intake(
             questions,
             columns=settings.questions.columns,
             bad_rows=bad_rows,
-            require_answer=any(table.use == "answer" for table in settings.scorers),
+            require_answer=any(table.use in _BY_ANSWER for table in settings.scorers),
             allow_http=settings.images.allowed,
             limits=image_limits(settings.images),
             progress=progress,
@@ -110,10 +113,9 @@ def take_in(
 
 def changed(differences: list[str]) -> RunChanged:
     """The refusal to go on with something else than the run was made with."""
-    shown = "".join(f"\n  {difference}" for difference in differences[:50])
-    more = f"\n  ... and {len(differences) - 50} more" if len(differences) > 50 else ""
+    shown = "".join(f"\n  {difference}" for difference in differences)
     return RunChanged(
-        f"the run was made with something else, and going on would mix results:{shown}{more}\n"
+        f"the run was made with something else, and going on would mix results:{shown}\n"
         "give --allow-change to go on (finished questions keep their results, labelled), or use another --run",
         tuple(differences),
     )

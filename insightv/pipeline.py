@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from insightv.builder import RunBuilder
-from insightv.config import Settings, load_settings, write_settings
+from insightv.config import Settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import InputError, require
 from insightv.ledger import Ledger
@@ -23,6 +23,7 @@ from insightv.questions import QuestionFile
 from insightv.run import CONFIG, DATABASE, LOG
 from insightv.runlog import run_log
 from insightv.session import Watch
+from insightv.settings_file import origin_of, write_settings
 from insightv.training import Tell, Training
 from insightv.training_plan import plan_of
 
@@ -73,7 +74,7 @@ class Pipeline(RunBuilder):
             with run_log(self.folder / LOG), Ledger(self.folder / DATABASE) as ledger:
                 training = Training(plan, runs, ledger, tell or _untold)
                 training.refuse_changes()
-                write_settings(self._as_built(), self.folder / CONFIG)
+                write_settings(self._as_built(), self.folder / CONFIG, origin_of(None, self.folder / CONFIG))
                 return await training.run()
         finally:
             self._runs = None

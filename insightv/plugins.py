@@ -145,6 +145,10 @@ class Registry:
         for key in sorted(self._entries):
             yield from self._entries[key]
 
+    def has(self, kind: Kind, name: str) -> bool:
+        """Whether the name is registered, be it by several plugins."""
+        return (kind, name) in self._entries
+
     def find(self, kind: Kind, name: str) -> Entry:
         """The entry of a name.
 
@@ -164,6 +168,8 @@ class Registry:
         near = get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         broken = "".join(f"; {failure.source} did not load: {failure.reason}" for failure in self.failures)
+        if self.failures:
+            broken += "; mend, upgrade or uninstall it, or leave it out by INSIGHTV_PLUGINS"
         if self.left_out:
             broken += f"; INSIGHTV_PLUGINS leaves out {', '.join(self.left_out)}"
         raise PluginError(f"there is no {kind} {name!r}{hint} (known: {', '.join(known) or 'none'}){broken}")

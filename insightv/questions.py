@@ -27,20 +27,16 @@ from insightv.records import Question
 
 __all__ = ["BadRow", "BadRows", "QuestionFile", "question_digest", "read_questions"]
 
-_SHOWN = 200
-
 
 class BadRows(InputError):
-    """Rows that cannot be used; all of them are in `rows`, the first 200 in the text."""
+    """Rows that cannot be used; all of them are in `rows` and in the text."""
 
     def __init__(self, rows: list[BadRow]) -> None:
         lines = len({row.line for row in rows})
         text = [
             f"{rows[0].file}: {lines} bad row{'s' if lines > 1 else ''}; nothing was started",
-            *map(str, rows[:_SHOWN]),
+            *map(str, rows),
         ]
-        if len(rows) > _SHOWN:
-            text.append(f"... and {len(rows) - _SHOWN} more")
         super().__init__("\n".join(text))
         self.rows = rows
 

@@ -9,12 +9,13 @@ Knows no run and no model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from insightv.config import Settings
 from insightv.errors import ConfigError
-from insightv.train.settings import Stage, TrainSettings, settings_of
-from insightv.train_section import Recipe
+from insightv.train.settings import FORBIDDEN, Stage, TrainSettings, settings_of
+from insightv.train_section import Recipe, TrainSection
 
 ITERATIONS = 3
 """The paper's rounds of iterative DPO."""
@@ -54,11 +55,23 @@ def check_train(settings: Settings) -> None:
     Raises:
         ConfigError: a key is unknown or a value out of range.
     """
+    _check_keys(settings.train)
     for agent in ("reasoning", "summary", "direct", "multi-turn"):
         agent_settings(settings, agent)
     if settings.train.trainer == "dpo":  # what another trainer takes, its factory says
         agent_settings(settings, "preference")
     course_of(settings)
+
+
+def _check_keys(train: TrainSection) -> None:
+    """Refuse a key of `[train]` that is neither one of the section nor a setting of training."""
+    own = {field.alias or name for name, field in TrainSection.model_fields.items()}
+    known = sorted(own | set(TrainSettings.model_fields))
+    for name in train.common:
+        if name not in known and name not in FORBIDDEN:
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"unknown key 'train.{name}'; {hint}")
 
 
 def agent_settings(settings: Settings, agent: str) -> TrainSettings:

@@ -105,14 +105,28 @@ class Message(Record):
         return hashlib.sha256(json.dumps(form, ensure_ascii=True).encode()).digest()
 
 
+RESERVED = frozenset({"messages", "model", "n", "seed", "stream", "stream_options", "response_format"})
+"""Fields of a request that insightv sets itself."""
+
+
 class Sampling(Record):
-    """How a reply is drawn. `extra` goes to the server as it is (repetition_penalty and the like)."""
+    """How a reply is drawn. `extra` goes to the server as it is (repetition_penalty and the like).
+
+    It may replace other fields of the request, but not those in `RESERVED`.
+    """
 
     temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
     top_p: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
     max_tokens: int = Field(default=1024, ge=1)
     seed: Count = 0
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra")
+    @classmethod
+    def _none_reserved(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if reserved := sorted(RESERVED & extra.keys()):
+            raise ValueError(f"it holds {', '.join(reserved)}, which insightv sets itself; leave that out")
+        return extra
 
 
 class AskOptions(Record):

@@ -131,7 +131,7 @@ def _number(value: float | None) -> str:
 
 def _rendered(tables: Sequence[Table], notes: Sequence[str]) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, color_system=None, markup=False)
+    console = Console(file=text, width=_WIDTH, color_system=None, markup=False, emoji=False)
     for table in tables:
         console.print(table)
     for note in notes:

@@ -232,10 +232,14 @@ def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any], where: 
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += settings_differences(before, after, f"{where}{key}.")
         elif before != after:
-            found.append(f"{where}{key}: {_short(before)} -> {_short(after)}")
+            found.append(f"{where}{key}: {' -> '.join(_short(before, after))}")
     return found
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 100 else text[:97] + "..."
+def _short(*values: object) -> list[str]:
+    """The values as JSON; of long ones about 100 characters from where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False, default=str) for value in values]
+    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), 0)
+    begin = 0 if same < 80 else same - 20
+    cut = [("..." if begin else "") + text[begin:] for text in texts]
+    return [text if len(text) <= 100 else text[:97] + "..." for text in cut]

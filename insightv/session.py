@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from insightv.budget import Budget
-from insightv.config import Settings
+from insightv.config import OBJECT, Settings
 from insightv.database import Database
 from insightv.errors import ConfigError, require
 from insightv.gate import Gate, StopSwitch
@@ -159,24 +159,30 @@ class Session:
             return Part(given.make(self.workshop), None, self._settings.run.deadline_s)
         if given is not None:
             return Part(self._adopted(given), None, self._settings.run.deadline_s)
-        if use.startswith("object:"):
-            raise ConfigError(f"{place} of this run was an object of {use[7:]}; give such an object to Pipeline again")
+        if use.startswith(OBJECT):
+            name = use.removeprefix(OBJECT)
+            raise ConfigError(f"{place} of this run was an object of {name}; give such an object to Pipeline again")
         return build()
 
-    def _adopted(self, thing: T, depth: int = 3) -> T:
-        """A copy of an object whose ChatModels, its own or those of its parts, are in the journal."""
-        replaced: dict[str, object] = {}
-        for name, value in getattr(thing, "__dict__", {}).items() if depth else ():
-            if isinstance(value, ChatModel):
-                replaced[name] = self._journaled(value, self._settings.run.deadline_s)
-            elif (adopted := self._adopted(value, depth - 1)) is not value:
-                replaced[name] = adopted
-        if not replaced:
+    def _adopted(self, thing: Any, depth: int = 4) -> Any:
+        """A thing whose ChatModels are in the journal: it, or a copy where it is one, or has some in it."""
+        if isinstance(thing, ChatModel):
+            return self._journaled(thing, self._settings.run.deadline_s)
+        if not depth or isinstance(thing, str | bytes | int | float):
             return thing
-        adopted = copy.copy(thing)
-        for name, value in replaced.items():
-            object.__setattr__(adopted, name, value)
-        return adopted
+        held = _held(thing)
+        adopted = {name: self._adopted(value, depth - 1) for name, value in held.items()}
+        if all(adopted[name] is value for name, value in held.items()):
+            return thing
+        if type(thing) in (list, tuple):
+            return type(thing)(adopted.values())
+        if type(thing) is dict:
+            return adopted
+        own = copy.copy(thing)
+        for name, value in adopted.items():
+            if value is not held[name]:
+                object.__setattr__(own, name, value)
+        return own
 
     def snapshot(self, phase: str) -> Snapshot:
         """The build as it stands."""
@@ -210,6 +216,21 @@ class Session:
         for error in closing:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _held(thing: object) -> dict[Any, Any]:
+    """What a list, tuple or dict holds, by place; of another object, its attributes."""
+    if type(thing) is dict:
+        return thing
+    if type(thing) in (list, tuple):
+        return dict(enumerate(cast("Sequence[object]", thing)))
+    names = [name for kind in type(thing).__mro__ for name in _texts(getattr(kind, "__slots__", ()))]
+    slots = {name: getattr(thing, name) for name in names if name != "__dict__" and hasattr(thing, name)}
+    return {**slots, **getattr(thing, "__dict__", {})}
+
+
+def _texts(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _crew(section: RunSection) -> Crew | None:

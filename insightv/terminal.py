@@ -18,7 +18,7 @@ from rich.console import Console
 from insightv.errors import Interrupted, StopRun
 from insightv.redact import without_controls
 
-err = Console(stderr=True)
+err = Console(stderr=True, emoji=False)  # `:100:` in a line for people is a line number
 
 Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from insightv.config import OBJECT
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.ledger import Entry, Ledger
@@ -260,8 +261,9 @@ class Training:
         if isinstance(given, PreferenceTrainer):
             return given
         settings, name = self._plan.settings, self._train.trainer
-        if name.startswith("object:"):
-            raise ConfigError(f"the trainer was an object of {name[7:]}; give such an object to Pipeline again")
+        if name.startswith(OBJECT):
+            given = name.removeprefix(OBJECT)
+            raise ConfigError(f"the trainer was an object of {given}; give such an object to Pipeline again")
         options: dict[str, Any] = dict(self._train.preference)
         if name == "dpo":
             own = {"seed": settings.seed, **self._train.common, **options}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from insightv.config import Settings
+from insightv.config import OBJECT, Settings
 from insightv.errors import ConfigError, InputError, require
 from insightv.heldout import read_heldout
 from insightv.identity import table_identity
@@ -138,7 +138,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
 
 def _trainer(name: str, registry: Registry) -> str:
     """What identifies a trainer: its name, and the plugin's version where it is one's."""
-    if name.startswith("object:"):
+    if name.startswith(OBJECT):
         return name
     source = registry.find("trainer", name).source
     return name if source.distribution == "insightv" else f"{name} ({source.distribution} {source.version})"

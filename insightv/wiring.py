@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from insightv.config import RoleTable, ScorerTable, Settings
+from insightv.config import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Factory, Kind, Registry, Source
@@ -57,14 +57,18 @@ _ROLES: dict[str, type] = {
 }
 
 
-def given_table(place: str, role: object, objects: dict[str, object]) -> dict[str, Any]:
+def given_table(place: str, role: object, objects: dict[str, object], registry: Registry) -> dict[str, Any]:
     """The table of a role that was given in Python; an object is put into `objects`, by its place in the settings.
+
+    A text is the name of a part, or, for a generator or agent, that of a model (`provider/model`).
 
     Raises:
         ConfigError: it is neither an object of the role, nor a name, nor a table.
     """
     if isinstance(role, str):
-        return {"model": role} if place == "generator" and "/" in role else {"use": role}
+        kind: Kind = "generator" if place == "generator" else "agent"
+        asked = place in ("generator", "reasoning_agent", "summary_agent") and not registry.has(kind, role)
+        return {"model": role} if asked and registry.has("backend", role.partition("/")[0]) else {"use": role}
     if isinstance(role, Mapping):
         return dict(role)
     wanted = _ROLES[place.partition(".")[0]]
@@ -73,7 +77,7 @@ def given_table(place: str, role: object, objects: dict[str, object]) -> dict[st
         raise ConfigError(f"{place} is a {type(role).__name__}; give {known}")
     objects[place] = role
     name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
-    return {"use": f"object:{name}"}
+    return {"use": f"{OBJECT}{name}"}
 
 
 @dataclass(frozen=True)
@@ -205,16 +209,33 @@ class Workshop:
         self.summary_agent()
         check_train(self._settings)
 
-    def check_agents(self) -> None:
-        """See that the tables of both agents have no option that their agent does not take; no model is made.
+    def check_options(self) -> None:
+        """See that no table of a role has an option that its part does not take; nothing is made.
+
+        A part that is not there is left to whoever needs it.
 
         Raises:
-            ConfigError, PluginError: one is unknown, with the nearest name; or there is no such agent.
+            ConfigError: an option is unknown, with the nearest name.
+        """
+        settings = self._settings
+        tables: list[tuple[Kind, RoleTable]] = [("generator", settings.generator)]
+        tables += [("scorer", table) for table in settings.scorers]
+        agents = (settings.reasoning_agent, settings.summary_agent)
+        tables += [("agent", agent_table(settings, table)) for table in agents]
+        for kind, table in tables:
+            if self._registry.has(kind, table.use):
+                _, factory = self._registry.factory(kind, table.use)
+                _check_table(kind, table, _parameters(factory))
+
+    def check_agents(self) -> None:
+        """See that both agents are there; no model is made.
+
+        Raises:
+            PluginError: there is no such agent.
         """
         for table in (self._settings.reasoning_agent, self._settings.summary_agent):
-            if not table.use.startswith("object:"):
-                _, factory = self._registry.factory("agent", table.use)
-                _check_options(f"agent {table.use!r}", table.options, _parameters(factory), type(table).model_fields)
+            if not table.use.startswith(OBJECT):
+                self._registry.factory("agent", table.use)
 
     def check_backend(self, provider: str, options: Mapping[str, Any]) -> None:
         """See that there is such a backend, and that it takes these options.
@@ -233,7 +254,7 @@ class Workshop:
         entry, factory = self._registry.factory(kind, table.use)
         options, known = table.options, _parameters(factory)
         # Before the model is made: a misspelt base_url must not end in an error about the model.
-        _check_options(f"{kind} {table.use!r}", options, known, type(table).model_fields)
+        _check_table(kind, table, known)
         backend = None
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
@@ -246,11 +267,12 @@ class Workshop:
 
 
 def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
-    """An agent's table with the model that it uses: the generator's where it names none."""
+    """An agent's table with the model that it uses: the generator's where it names none, asked as it says itself."""
     if table.model is not None:
         return table
-    own = ("model", "base_url", "api_key_env", "structured", "backend")
-    return table.model_copy(update={name: getattr(settings.generator, name) for name in own})
+    inherited = {name: getattr(settings.generator, name) for name in ("model", *BACKEND_KEYS) if name != "mode"}
+    own = {name: value for name in inherited if (value := getattr(table, name)) not in (None, {})}
+    return table.model_copy(update=inherited | own)
 
 
 def _parameters(factory: Factory) -> dict[str, object] | None:
@@ -262,6 +284,19 @@ def _parameters(factory: Factory) -> dict[str, object] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {each.name: each.default for each in parameters if each.kind is not each.VAR_POSITIONAL}
+
+
+def _check_table(kind: Kind, table: RoleTable, known: Collection[str] | None) -> None:
+    """Refuse an option of a role's table that its factory does not take.
+
+    Raises:
+        ConfigError: it names the nearest one, or the missing model.
+    """
+    what = f"{kind} {table.use!r}"
+    for name in BACKEND_KEYS if known is not None and table.model is None else ():
+        if name in table.options and name not in (known or ()):
+            raise ConfigError(f"{what} has {name}, which is for its model, and no model; set its model (provider/NAME)")
+    _check_options(what, table.options, known, type(table).model_fields)
 
 
 def _check_options(

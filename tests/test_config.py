@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from insightv.config import load_settings, write_settings
+from insightv.config import load_settings
 from insightv.errors import ConfigError
+from insightv.settings_file import write_settings
 
 
 @pytest.mark.parametrize(

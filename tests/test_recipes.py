@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from insightv.config import check_settings, load_settings, write_settings
+from insightv.config import check_settings, load_settings
 from insightv.errors import ConfigError
 from insightv.pipeline import Pipeline
 from insightv.recipes import agent_settings, course_of
+from insightv.settings_file import write_settings
 
 
 def test_a_recipe_is_one_word() -> None:

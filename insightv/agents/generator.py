@@ -17,7 +17,7 @@ from typing import Any, Literal
 from insightv.agents.asking import all_of, path_code, question_message
 from insightv.agents.likeness import Said
 from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
-from insightv.asking import Asker, GaveUp, Kept, calls_of
+from insightv.asking import Asker, GaveUp, Kept, calls_of, check_count
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel, Generator
 from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage
@@ -91,7 +91,7 @@ class ProgressiveGenerator(Generator):
     Args:
         model: asked for each step.
         max_steps: calls for steps per path at most, the paper's 16; the final answer is one more.
-        min_steps: a summary before this many steps is asked for again.
+        min_steps: a summary before this many steps is asked for again (None: 2, or `max_steps` if that is less).
         temperature: of all calls; so are `top_p`, `max_tokens` and `extra`, which goes to the server as it is.
         top_p: see `temperature`.
         max_tokens: of one reply.
@@ -109,7 +109,7 @@ class ProgressiveGenerator(Generator):
         model: ChatModel,
         *,
         max_steps: int = 16,
-        min_steps: int = 2,
+        min_steps: int | None = None,
         temperature: float = 0.7,
         top_p: float = 0.95,
         max_tokens: int = 1024,
@@ -120,8 +120,11 @@ class ProgressiveGenerator(Generator):
         final_prompt: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if not 1 <= min_steps <= max_steps:
-            raise ConfigError(f"min_steps = {min_steps}, max_steps = {max_steps}: need 1 <= min_steps <= max_steps")
+        check_count("max_steps", max_steps, "the most steps of a path")
+        min_steps = min(2, max_steps) if min_steps is None else min_steps
+        check_count("min_steps", min_steps, "the least steps of a path")
+        if min_steps > max_steps:
+            raise ConfigError(f"min_steps = {min_steps} is above max_steps = {max_steps}; lower it or raise that")
         if first_step not in ("together", "apart"):
             raise ConfigError(f'first_step = {first_step!r}: it is "together" or "apart"')
         self._asker = Asker(

@@ -104,6 +104,8 @@ class AnswerScorer(Scorer):
     ) -> None:
         if not 0 <= tolerance < 1:
             raise ConfigError(f"tolerance = {tolerance}: it is relative to the true number; use 0 to below 1")
+        if not isinstance(exact_text, bool):
+            raise ConfigError(f"exact_text = {exact_text!r}: it is true or false")
         self._asker = (
             None
             if model is None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insightv.asking import Asker
+from insightv.asking import Asker, check_count
 from insightv.assess.asking import Reply, ask_judge
 from insightv.assess.grading import (
     ASPECTS,
@@ -64,8 +64,7 @@ class PathScorer(Scorer):
     ) -> None:
         if threshold is not None and not 1 <= threshold <= 100:
             raise ConfigError(f"threshold = {threshold}: a path's score is on 1 to 100")
-        if isinstance(repeats, bool) or repeats < 1:
-            raise ConfigError(f"repeats = {repeats!r}: it is how often each path is judged; use 1 or more")
+        check_count("repeats", repeats, "how often each path is judged")
         self._asker = Asker(
             model, temperature=temperature, top_p=top_p, max_tokens=max_tokens, tries=tries, extra=extra
         )

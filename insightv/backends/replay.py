@@ -23,7 +23,11 @@ _SHOWN = 20
 
 
 class ReplayModel(ChatModel):
-    """Answers each call with the replies recorded under its key, whichever model of the file gave them."""
+    """Answers each call with the replies recorded under its key, whichever model of the file gave them.
+
+    A call that was recorded more than once (two questions may ask the same) gets its recordings in their order, one
+    each time, and the last one from then on.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = f"replay/{path}"
@@ -46,8 +50,9 @@ class ReplayModel(ChatModel):
         """
         for model in self._models:
             key = call_key(model, messages, sampling, schema=schema, n=n)
-            place = self._places.get(bytes.fromhex(key))
-            if place is not None:
+            places = self._places.get(bytes.fromhex(key))
+            if places is not None:
+                place = places.pop(0) if len(places) > 1 else places[0]
                 return list(self._call_at(place, key).completions)
         asked = f"{len(messages)} messages, seed {sampling.seed}, schema {schema.name if schema else None}, n {n}"
         raise ModelError(
@@ -84,11 +89,10 @@ def replay(model: str) -> ReplayModel:
     return ReplayModel(Path(model).expanduser())
 
 
-def _index(file: BinaryIO, path: Path) -> tuple[list[str], dict[bytes, int]]:
-    """The models of a recording in order of appearance, and where each key's line begins."""
+def _index(file: BinaryIO, path: Path) -> tuple[list[str], dict[bytes, list[int]]]:
+    """The models of a recording in order of appearance, and where each key's lines begin."""
     models: dict[str, None] = {}
-    places: dict[bytes, int] = {}
-    lines: dict[bytes, int] = {}
+    places: dict[bytes, list[int]] = {}
     bad: list[str] = []
     for number, place, line in _lines(file):
         try:
@@ -98,13 +102,8 @@ def _index(file: BinaryIO, path: Path) -> tuple[list[str], dict[bytes, int]]:
             field = ".".join(map(str, first["loc"])) or "the line"
             bad.append(f"{path}:{number}: {field}: {first['msg']}")
             continue
-        key = bytes.fromhex(call.key)
-        if key in lines and call != _reread(path, places[key]):
-            bad.append(f"{path}:{number}: key {call.key[:12]}... stands on line {lines[key]} with other replies")
-            continue
         models[call.model] = None
-        places.setdefault(key, place)
-        lines.setdefault(key, number)
+        places.setdefault(bytes.fromhex(call.key), []).append(place)
     if bad or not places:
         listed = "\n".join(bad[:_SHOWN]) or f"{path}: no recorded calls"
         more = f"\n... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
@@ -119,9 +118,3 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         if line.strip():
             yield number, place, line
         place += len(line)
-
-
-def _reread(path: Path, place: int) -> RecordedCall:
-    with path.open("rb") as file:
-        file.seek(place)
-        return RecordedCall.model_validate_json(file.readline())

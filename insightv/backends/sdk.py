@@ -15,15 +15,15 @@ import httpx2
 import openai
 import orjson
 
-from insightv.backends import wire
 from insightv.backends.address import Address
 from insightv.backends.http import BrokenReply, Incoming, NoConnection, Transport, UnreadableReply
 from insightv.errors import KeyRefused
+from insightv.records import RESERVED
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_OWN = wire.RESERVED | {"temperature", "top_p", "max_tokens"}
+_OWN = RESERVED | {"temperature", "top_p", "max_tokens"}
 """Fields that `create` has parameters for; the others go into its extra_body."""
 
 

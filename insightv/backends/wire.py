@@ -21,9 +21,6 @@ Structured = Literal["schema", "json", "prompt"]
 Source = TypeVar("Source")
 Made = TypeVar("Made")
 
-RESERVED = frozenset({"messages", "model", "n", "seed", "stream", "stream_options", "response_format"})
-"""Fields that insightv sets itself; `Sampling.extra` may not hold them, but may replace the other fields."""
-
 
 class KeptWith(Generic[Source, Made]):
     """Values that are made once from an object, by identity, and kept as long as the object lives."""
@@ -123,9 +120,4 @@ def _fields(
     if stream:
         fields["stream"] = True
         fields["stream_options"] = {"include_usage": True}
-    if sampling.extra:
-        reserved = RESERVED & sampling.extra.keys()
-        if reserved:
-            raise ModelError("bad_request", f"sampling.extra holds {sorted(reserved)}, which insightv sets itself")
-        fields.update(sampling.extra)
-    return fields
+    return fields | sampling.extra

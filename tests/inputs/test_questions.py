@@ -114,13 +114,12 @@ def test_all_faults_of_a_row_at_once(folder: Path) -> None:
     ]
 
 
-def test_the_text_of_many_bad_rows_is_cut_and_the_list_is_whole(folder: Path) -> None:
+def test_all_bad_rows_are_told_and_listed(folder: Path) -> None:
     path = write(folder, *(defects.row(id=f"q{number}", question="") for number in range(500)))
     with pytest.raises(BadRows) as caught:
         read_questions(path)
     assert len(caught.value.rows) == 500
-    assert str(caught.value).splitlines()[-1] == "... and 300 more"
-    assert len(str(caught.value).splitlines()) == 202
+    assert len(str(caught.value).splitlines()) == 501
 
 
 def test_duplicates(folder: Path) -> None:
