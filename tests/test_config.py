@@ -38,6 +38,10 @@ from insightv.settings_file import write_settings
         ("generator.extra.day=2020-01-01", "generator.extra.day = 2020-01-01: dates and times are given as text"),
         ("generator.extra.at=10:30:00", "generator.extra.at = 10:30:00: dates and times are given as text"),
         ("generator", "section.key=value"),
+        ("generator.backend.environment.HF_TOKEN=abcdef123456", "environment variable"),
+        ("generator.api_key_env=gsk_abcdefghijklmnop1234", "the name of an environment variable"),
+        ("questions.columns.imges=x", "did you mean 'images'?"),
+        ("scorers.1.use=x", "positions 0..0 of a list"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_place_and_cure(change: str, says: str) -> None:
@@ -45,6 +49,18 @@ def test_a_wrong_setting_is_refused_with_its_place_and_cure(change: str, says: s
         load_settings(None, [change])
     assert says in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_what_only_looks_like_a_secret_is_not_refused() -> None:
+    changes = ["generator.backend.pad_token=<pad>", "generator.sort_key=created", "generator.api_key_env=HF_TOKEN_2"]
+    assert load_settings(None, changes).generator.backend == {"pad_token": "<pad>"}
+
+
+def test_every_key_can_be_set() -> None:
+    changes = ['run.prices."openai/qwen2.5".prompt=1', 'run.prices."openai/qwen2.5".completion=2']
+    settings = load_settings(None, [*changes, "scorers.0.tolerance=0.1"])
+    assert settings.run.prices["openai/qwen2.5"].prompt == 1
+    assert [(table.use, table.options) for table in settings.scorers] == [("answer", {"tolerance": 0.1})]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

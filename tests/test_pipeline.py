@@ -27,8 +27,10 @@ from insightv import (
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.assess.answer import AnswerScorer
 from insightv.config import check_settings
-from insightv.records import Message, Schema
+from insightv.questions import BadRows
+from insightv.records import Message, Sampling, Schema
 from insightv.testing import ScriptedModel
+from insightv.wiring import agent_table
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import check_balance, insightv, path_rows, write_questions
 
@@ -76,6 +78,58 @@ def test_what_is_no_role_is_refused_at_once(tmp_path: Path) -> None:
         Pipeline(run=run, generator={"model": "openai/x", "pathz": 4}).build(QUESTIONS)
 
 
+def test_a_text_is_the_name_of_a_part_or_of_a_model(tmp_path: Path) -> None:
+    named = Pipeline(run=tmp_path, generator="tiny", reasoning_agent="openai/x", summary_agent="summary").settings
+    assert (named.generator.use, named.generator.model) == ("progressive", "tiny")
+    assert (named.reasoning_agent.use, named.reasoning_agent.model) == ("thoughts", "openai/x")
+    assert (named.summary_agent.use, named.summary_agent.model) == ("summary", None)
+    assert Pipeline(run=tmp_path, generator="progresive").settings.generator.use == "progresive"  # no model either
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"generator": {"model": "openai/x", "pahts": 1}}, "no option 'pahts'; did you mean 'paths'?"),
+        ({"summary_agent": {"temprature": 1}}, "did you mean 'temperature'?"),
+        ({"scorers": [{"use": "answer", "base_url": "http://localhost:1/v1"}]}, "has base_url, which is for its model"),
+        ({"train": {"recpie": "dpo"}}, "unknown key 'train.recpie'; did you mean 'recipe'?"),
+        ({"train": {"reasonin": {"epochs": 1}}}, "unknown key 'train.reasonin'; did you mean 'reasoning'?"),
+    ],
+)
+def test_an_unknown_key_is_refused_when_the_pipeline_is_made(
+    table: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Pipeline(run=tmp_path / "run", settings=check_settings(table))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_steps": 2.5}, "max_steps = 2.5: it is the most steps"),
+        ({"tries": 1.5}, "tries = 1.5: it is the number of calls"),
+        ({"extra": {"seed": 1}}, "extra = {'seed': 1}: it holds seed, which insightv sets itself"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_refused_before_anything_is_asked(
+    change: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    with FakeServer() as server:
+        generator = {"model": "openai/fake", "base_url": server.base_url, **change}
+        with pytest.raises(ConfigError) as refused:
+            Pipeline(run=tmp_path / "run", generator=generator).build(QUESTIONS)
+        assert says in str(refused.value)
+        assert server.log() == []
+
+
+def test_an_agent_without_a_model_asks_the_generators_as_its_own_table_says(tmp_path: Path) -> None:
+    generator = {"model": "openai/x", "base_url": "http://localhost:1/v1", "api_key_env": "FIRST"}
+    pipeline = Pipeline(run=tmp_path, generator=generator, summary_agent={"base_url": "http://localhost:2/v1"})
+    asked = agent_table(pipeline.settings, pipeline.settings.summary_agent)
+    assert (asked.model, asked.base_url, asked.api_key_env) == ("openai/x", "http://localhost:2/v1", "FIRST")
+
+
 def test_a_trainer_is_an_object_a_name_or_a_table(tmp_path: Path) -> None:
     named = Pipeline(run=tmp_path, trainer="dpo").settings.train
     assert (named.trainer, named.preference) == ("dpo", {})
@@ -114,6 +168,49 @@ def test_the_calls_of_a_judge_given_as_an_object_are_in_the_journal(tmp_path: Pa
     assert len(judge.asked) == 1
     with load_run(tmp_path / "run") as run:
         assert sum(call["kind"] == "answer_verdict" for call in run.calls()) == 1
+
+
+def test_an_answer_check_given_as_an_object_makes_paths_wrong_like_one_by_name(tmp_path: Path) -> None:
+    for name, scorer in (("named", "answer"), ("object", AnswerScorer())):
+        generator = ProgressiveGenerator(ScriptedModel(reply))
+        pipeline = Pipeline(run=tmp_path / name, generator=generator, scorers=[scorer, Length()], settings=SETTINGS)
+        status = pipeline.build(QUESTIONS, datasets=False)
+        assert status["bands"] == {"high": 0, "mid": 0, "low": 6, "wrong": 6, "unscored": 0}
+        scorers = {score["scorer"] for row in path_rows(tmp_path / name) for score in row["scores"]}
+        assert scorers == {"answer", "length"}
+    with pytest.raises(BadRows, match="no answer"):
+        Pipeline(run=tmp_path / "none", scorers=[AnswerScorer()], generator=generator, settings=SETTINGS).build(
+            [Question(id="q", question="How high?")]
+        )
+
+
+def test_models_within_lists_and_slots_are_in_the_journal(tmp_path: Path) -> None:
+    class Panel(Scorer):
+        """The mean of what several judges say."""
+
+        __slots__ = ("chair", "judges")
+
+        def __init__(self, chair: ScriptedModel, judges: list[ScriptedModel]) -> None:
+            self.chair, self.judges = chair, {"all": judges}
+
+        async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+            said = [
+                (await model.chat([Message(role="user", content=question.text)], Sampling()))[0].text
+                for model in (self.chair, *self.judges["all"])
+            ]
+            return [Score(scorer="panel", value=sum(map(float, said)) / len(said), accepted=True)] * len(paths)
+
+    judges = [ScriptedModel(value) for value in ("70", "80", "90")]
+    for judge, name in zip(judges, ("one", "two", "three"), strict=True):
+        judge.name = f"scripted/{name}"
+    generator = ProgressiveGenerator(ScriptedModel(reply))
+    for _ in range(2):
+        panel = Panel(judges[0], judges[1:])
+        pipeline = Pipeline(run=tmp_path / "run", generator=generator, scorers=["answer", panel], settings=SETTINGS)
+        pipeline.build(QUESTIONS, datasets=False)
+    assert [len(judge.asked) for judge in judges] == [3, 3, 3]
+    with load_run(tmp_path / "run") as run:
+        assert sum(call["kind"] == "text" for call in run.calls()) == 9
 
 
 def test_a_role_that_breaks_its_contract_costs_its_questions_only(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ def test_escape_sequences_and_control_codes_do_not_reach_the_terminal(capsys: py
     assert not set(shown.err) & set("\x1b\x9b\x07\x08\r")
 
 
+def test_a_place_in_a_file_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (100, 1234):
+        say(f"questions.jsonl:{line}: q{line}: no answer [bold]")
+        assert capsys.readouterr().err == f"questions.jsonl:{line}: q{line}: no answer [bold]\n"
+
+
 def test_nor_do_those_of_an_error() -> None:
     done = insightv("export", "--what", HOSTILE, "--out", "x", "--run", f"no {HOSTILE}".strip())
     assert done.returncode == 2
