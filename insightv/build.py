@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
@@ -77,13 +78,14 @@ class Build:
 
     async def wind_up(self) -> None:
         """Wait for what is under way, at most `run.grace_s` seconds, and cancel the rest."""
+        ends = time.monotonic() + self._settings.run.grace_s
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.run.grace_s)
         left = list(self._tasks)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._journal.drain(0 if left else self._settings.run.grace_s)
+        await self._journal.drain(max(0.0, ends - time.monotonic()))
 
     async def _guarded(self, stored: StoredQuestion) -> None:
         book = Book(stored.seq, ticket=True)

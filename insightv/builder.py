@@ -25,6 +25,7 @@ from insightv.gate import StopSwitch
 from insightv.identity import role_identity
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.lock import RunLock
+from insightv.machine import allow_open_files, check_space
 from insightv.pilot import PilotReport, read_sampled, report_on, sample
 from insightv.plugins import Registry, default_registry
 from insightv.recipes import check_train
@@ -200,11 +201,15 @@ class RunBuilder:
                 read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
                 intake = await asyncio.to_thread(read)
                 _warn(intake.source.warnings)
-            await session.check()
+            await session.switch.heard_by(session.check())
+            if session.switch.error is not None:
+                raise session.switch.error
             await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
             prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
             session.begin(await session.database.do(prepare))
+            left = session.tally.total - session.tally.done
+            check_space(self.folder, left * self.settings.generator.paths)
             write_settings(self.settings, self.folder / CONFIG, self._origin)
             yield session
 
@@ -249,6 +254,7 @@ class RunBuilder:
         lock = RunLock(self.folder)
         lock.acquire()
         try:
+            allow_open_files(2 * self.settings.run.concurrency + 256)
             session = Session(self.settings, self._registry, self._objects, self.folder)
             self._switch = session.switch
             try:
@@ -276,6 +282,7 @@ class RunBuilder:
 
     async def _work(self, session: Session, watch: Watch, work: Build | JudgeAudit, phase: str = "building") -> None:
         ticker = asyncio.create_task(session.tick(watch, phase))
+        session.database.patient = True
         try:
             await work.run()
         except asyncio.CancelledError:
@@ -285,8 +292,12 @@ class RunBuilder:
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
-            if not isinstance(session.switch.error, StorageFull):
+            session.database.patient = False
+            try:
                 await session.keep_elapsed()
+            except StorageFull as error:  # of some seconds only: what the run was stopped by counts
+                if session.switch.error is None:
+                    raise error
         if session.switch.error is not None:
             log.info("build stopped: %s: %s", type(session.switch.error).__name__, session.switch.error)
             raise session.switch.error

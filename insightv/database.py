@@ -64,6 +64,8 @@ def storage_trouble(error: sqlite3.Error, path: Path) -> StorageFull | None:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or code & 0xFF not in _STORAGE_CODES:
         return None
+    if code & 0xFF == sqlite3.SQLITE_BUSY:
+        return StorageFull(f"{path} cannot be written: {error}, by another program; end that, then resume the run")
     return StorageFull(
         f"{path} cannot be written: {error}; free some space or make the folder writable, then resume the run"
     )
@@ -94,9 +96,12 @@ class _Job:
 class Database:
     """A database file that one process writes. `on_trouble` is called (in the writer's thread) when the disk fails.
 
-    While the disk fails, jobs are held in memory and tried again, so that what was answered is kept if space comes
-    back; `close` gives them up after its last try.
+    While it is `patient`, jobs that the disk fails are held in memory and tried again, so that what was answered is
+    kept if space comes back; `close` gives them up after its last try. Otherwise they end in StorageFull.
     """
+
+    patient: bool = False
+    """Whether there may be something in the jobs that was paid for; whoever sends calls sets it meanwhile."""
 
     def __init__(self, path: Path, on_trouble: Callable[[StorageFull], None]) -> None:
         self.path = path
@@ -197,7 +202,7 @@ class Database:
         """Wait for space, and say whether to try again; jobs that are given up have `trouble` as their error."""
         self._on_trouble(trouble)
         time.sleep(_RETRY_S)
-        if not self._closing:
+        if self.patient and not self._closing:
             return True
         try:
             self._transaction(jobs)

@@ -67,16 +67,22 @@ def interruptible(
         task = asyncio.ensure_future(work)
         asked: list[int] = []
 
-        def on_signal(number: int) -> None:
-            if asked:
-                os._exit(128 + number)
-            asked.append(number)
+        def stop(number: int) -> None:
             say("stopping: calls in flight are recorded, nothing new is begun; once more to end at once")
             interrupt(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal, number)
-        return await task
+        def on_signal(number: int, _: object) -> None:
+            if asked:  # the loop may be blocked, by a plugin that does not give it back
+                os._exit(128 + number)
+            asked.append(number)
+            loop.call_soon_threadsafe(stop, number)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return await task
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     try:
         return asyncio.run(main())

@@ -119,7 +119,8 @@ class Workshop:
     """Builds roles for one run. `wrap` is applied to each model before a role gets it.
 
     `folder` is the run's, for backends that keep a log of their own (those that take `log_folder`). `place` says where
-    models are held. Those that send jobs are held here, where the run keeps what is out.
+    models are held. Those that send jobs are held here, where the run keeps what is out; so are those that ask servers,
+    where the others are held by processes of this machine.
     """
 
     def __init__(
@@ -163,11 +164,15 @@ class Workshop:
                 given.setdefault("log_folder", str(self._folder))
             limit = None if own_deadline else deadline_s
             recipe = Recipe(name, f"backend {provider!r}", factory, given, entry.source, limit)
-            here = options.get("mode") == "batch" or self._place is Recipe.make
+            here = options.get("mode") == "batch" or self._place is Recipe.make or self._asks_a_server(known)
             model = recipe.make() if here else self._place(recipe)
             # Whoever holds a model elsewhere bounds its calls there: waiting for a worker is no fault of a call.
             self._models[key] = self._wrap(model, limit if here else None)
         return self._models[key]
+
+    def _asks_a_server(self, known: Collection[str] | None) -> bool:
+        """Whether a model needs no process of its own: workers of this machine would each keep to its limits apart."""
+        return self._settings.run.engine == "process" and bool({"base_url", "connections"} & set(known or ()))
 
     def generator(self) -> Part[Generator]:
         """The `[generator]` of the settings."""

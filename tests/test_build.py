@@ -229,6 +229,37 @@ def test_a_full_disk_stops_paying_and_loses_nothing(tmp_path: Path) -> None:
         assert len(server.log()) - asked + recorded == check_balance(run)["requests"]
 
 
+def test_a_disk_that_fills_while_questions_are_taken_in_ends_it_before_anything_is_paid_for(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        settings, questions = write_settings(tmp_path, server.base_url), tmp_path / "long.jsonl"
+        rows = [{"id": f"q{i}", "question": f"What is {i}? " + "so " * 300, "answer": "1"} for i in range(600)]
+        questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        args = build_args(questions, settings, tmp_path / "run")
+        limited = subprocess.run(
+            ["bash", "-c", 'ulimit -f 100; exec "$@"', "limited", *command(*args)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert limited.returncode == 3, limited.stderr
+        assert "run.db cannot be written" in limited.stderr
+        assert server.log() == []
+
+
+def test_a_run_that_another_program_holds_open_for_writing_says_so(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, server.base_url)
+        args = build_args(questions, settings, tmp_path / "run")
+        assert insightv(*args).returncode == 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            held = insightv(*args, timeout=100)
+        assert held.returncode == 3, held.stderr
+        assert "locked, by another program; end that" in held.stderr
+        assert insightv(*args).returncode == 0
+
+
 def test_bad_rows_are_refused_at_once_with_all_of_them_named(tmp_path: Path) -> None:
     with FakeServer() as server:
         questions, settings = write_questions(tmp_path, 3), write_settings(tmp_path, server.base_url)

@@ -52,6 +52,10 @@ def test_a_full_disk_is_reported_and_what_waited_is_written_when_space_is_back(t
         await database.write([("CREATE TABLE t (a)", ())])
         pages = await database.do(lambda c: int(c.execute("PRAGMA page_count").fetchone()[0]))
         await database.do(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        with pytest.raises(StorageFull):
+            await asyncio.wait_for(database.write([("INSERT INTO t VALUES (?)", ("y" * 100_000,))]), 10)
+        troubles.clear()
+        database.patient = True
         held = database.submit(lambda c: c.execute("INSERT INTO t VALUES (?)", ("x" * 100_000,)) and None)
         while not troubles:
             await asyncio.sleep(0.01)

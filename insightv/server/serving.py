@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from insightv.errors import ConfigError
+from insightv.machine import allow_open_files
 from insightv.reasoner import Reasoner
 from insightv.serve_settings import ServeSection
 from insightv.server.app import make_app
@@ -135,7 +134,7 @@ async def serve(
         app = make_app(reasoner, limits=limits, key=key, hosts=hosts, max_pixels=max_pixels)
         try:
             await app.warm()
-            _take_many_connections()
+            allow_open_files(1 << 16)  # an idle client takes one each
             server = DrainingServer(_config(app, limits))
             host = f"[{limits.host}]" if ":" in limits.host else limits.host
             ready(f"http://{host}:{bound.getsockname()[1]}")
@@ -164,12 +163,3 @@ def _config(app: Any, limits: ServeSection) -> uvicorn.Config:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, round(limits.drain_s)),
     )
-
-
-def _take_many_connections() -> None:
-    """As many open connections as the system allows this process: an idle client takes a descriptor each."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (OSError, ValueError):
-        logging.getLogger("insightv.server").debug("the limit of open files stays as it is")
