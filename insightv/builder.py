@@ -294,7 +294,7 @@ class RunBuilder:
             await asyncio.gather(ticker, return_exceptions=True)
             session.database.patient = False
             try:
-                await session.keep_elapsed()
+                await session.keep_sums()
             except StorageFull as error:  # of some seconds only: what the run was stopped by counts
                 if session.switch.error is None:
                     raise error

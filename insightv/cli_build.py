@@ -110,16 +110,19 @@ def demo(
     paths: Annotated[int, typer.Option(help="Paths per question.", min=1, max=64)] = 4,
     heldout: Annotated[int, typer.Option(help="How many held-out questions.", min=4, max=2000)] = 100,
     train: Annotated[bool, typer.Option(help="Train both agents too, which takes two minutes or more.")] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Build a run of chart questions with the embedded model, show what came out, and train both agents on it."""
     from insightv.demo import SEED, ask_both_agents, demo_settings, describe_training, show_run, write_demo_questions
     from insightv.pipeline import Pipeline
     from insightv.progress import EvaluationDisplay, ProgressDisplay
+    from insightv.report import write_report
     from insightv.status_table import told
 
     for package, extra in (("transformers", "hf"), ("datasets", "data"), *((("trl", "train"),) if train else ())):
         require(package, extra)
-    out(f"Drawing {questions} chart questions; the embedded model writes {paths} paths of reasoning for each.")
+    tell, trained = say if as_json else out, None
+    tell(f"Drawing {questions} chart questions; the embedded model writes {paths} paths of reasoning for each.")
     file = write_demo_questions(run.with_name(run.name + "-questions"), questions)
     held = write_demo_questions(run.with_name(run.name + "-heldout"), heldout, SEED + 1) if train else None
     pipeline = Pipeline(run=run, settings=demo_settings(paths, held))
@@ -129,14 +132,17 @@ def demo(
             pipeline.interrupt,
             typed("build", "--run", run),
         )
-    out("\n== The funnel ==\n" + status_lines(found))
-    show_run(run, out)
+    tell("\n== The funnel ==\n" + status_lines(found))
+    show_run(run, tell)
     if train:
-        out("\n== Training both agents from the weaker model: supervised, one round of DPO, the summary agent last ==")
+        tell("\n== Training both agents from the weaker model: supervised, one round of DPO, the summary agent last ==")
         with EvaluationDisplay(err) as display:
             work = pipeline.atrain(watch=display.show, tell=lambda event, stage: say(told(event, stage)))
             trained = interruptible(work, pipeline.interrupt, typed("train", "--run", run))
-        out("\n== Held-out accuracy before and after ==\n" + describe_training(trained))
-        out("\n== The same question answered by the trained agents ==\n" + ask_both_agents(run))
+        tell("\n== Held-out accuracy before and after ==\n" + describe_training(trained))
+        tell("\n== The same question answered by the trained agents ==\n" + ask_both_agents(run))
     exporting = typed("export", "--run", run, "--what", "paths", "--out", "paths.jsonl")
-    out(f"\nMore: {typed('status', '--run', run)}; {exporting}")
+    tell(f"\nAll paths to look through: {write_report(run).path}")
+    tell(f"More: {typed('status', '--run', run)}; {exporting}")
+    if as_json:
+        out(json.dumps({"status": found, "training": trained}))

@@ -25,6 +25,9 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
         return
     out(status_lines(found))
     out(f"time       {clock(found['elapsed_s'])}")
+    if found["setbacks"]:
+        told = ", ".join(f"{kind} {count}" for kind, count in found["setbacks"].items())
+        out(f"setbacks   {told} (tries that were made again)")
     if found["faults"]:
         out("faults     " + ", ".join(f"{code} {count}" for code, count in found["faults"].items()))
     for row in bad_rows[:20]:

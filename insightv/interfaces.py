@@ -8,8 +8,9 @@ never catches `insightv.errors.StopRun`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from insightv.records import (
     Answer,
@@ -31,6 +32,8 @@ class ChatModel(ABC):
 
     name: str = ""
     """Identity in journals and data, `provider/model`; set by the loader from the configuration."""
+    setbacks: Mapping[str, int] = MappingProxyType({})
+    """Tries that had to be repeated since the model was made, by class ("429", ...); a run sums them up."""
 
     @abstractmethod
     async def chat(

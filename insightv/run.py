@@ -23,7 +23,7 @@ from insightv.errors import InputError
 from insightv.image_store import ImageStore
 from insightv.ledger import read_ledger
 from insightv.records import Band, Question, ReasoningPath, Score
-from insightv.store import QUESTION_COLUMNS, check_schema, intact, read_totals, stored_question
+from insightv.store import QUESTION_COLUMNS, SETBACK, check_schema, intact, read_totals, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"
@@ -200,6 +200,7 @@ def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
         "elapsed_s": round(sums["elapsed_s"], 3),
         "unjudged": sum(unjudged.values()),
         "unjudged_by_code": unjudged,
+        "setbacks": {name.removeprefix(SETBACK): int(sums[name]) for name in sorted(sums) if name.startswith(SETBACK)},
         "faults": dict(connection.execute("SELECT code, count(*) FROM faults GROUP BY code ORDER BY code").fetchall()),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from insightv.plugins import Registry
 from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
 from insightv.run_section import RunSection
-from insightv.store import TOTALS, open_database, read_totals
+from insightv.store import TOTALS, open_database, read_totals, sums_statements
 from insightv.wiring import Assembly, Part, Recipe, Workshop
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Session:
         ]
         self.tally = Tally()
         self._elapsed_before = 0.0
+        self._setbacks: Counter[str] = Counter()
         self._began = self._kept = time.monotonic()
 
     async def check(self) -> None:
@@ -191,18 +193,22 @@ class Session:
         return Snapshot(phase, self.tally, budget.requests, budget.tokens, budget.usd, budget.in_flight, elapsed)
 
     async def tick(self, watch: Watch, phase: str) -> None:
-        """Show the build to `watch` and keep its elapsed time, until cancelled."""
+        """Show the build to `watch` and keep its running sums, until cancelled."""
         while True:
             watch(self.snapshot(phase))
             if time.monotonic() - self._kept >= _ELAPSED_EVERY_S:
-                await self.keep_elapsed()
+                await self.keep_sums()
             await asyncio.sleep(_TICK_S)
 
-    async def keep_elapsed(self) -> None:
-        """Add the seconds since the last time to the run's total."""
+    async def keep_sums(self) -> None:
+        """Add the seconds and the setbacks since the last time to the run's totals."""
         now = time.monotonic()
         passed, self._kept = now - self._kept, now
-        await self.database.write([("UPDATE totals SET value = value + ? WHERE name = 'elapsed_s'", (passed,))])
+        setbacks: Counter[str] = Counter()
+        for model in {id(wrapped.model): wrapped.model for wrapped in self._wrapped}.values():
+            setbacks.update(model.setbacks)
+        fresh, self._setbacks = setbacks - self._setbacks, setbacks
+        await self.database.write(sums_statements(passed, fresh))
 
     async def aclose(self) -> None:
         """Close models and database."""

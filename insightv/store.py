@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from insightv.errors import InputError, StorageFull
 from insightv.records import Band, Completion, Question, ReasoningPath, Score, Usage
 
 SCHEMA_VERSION = 2
+SETBACK = "setback: "
+"""Begins the name of a sum that counts tries which had to be repeated; their class follows."""
 TOTALS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "usd", "elapsed_s")
 
 # Tables with long rows have rowids: without, SQLite moves what is beyond a quarter of a page to one of its own.
@@ -234,13 +236,23 @@ def questions_of(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[St
 _SPEND = (
     "UPDATE totals SET value = value + CASE name "
     + "".join(f"WHEN '{name}' THEN ? " for name in TOTALS if name != "elapsed_s")
-    + "END WHERE name <> 'elapsed_s'"
+    + f"END WHERE name IN ({', '.join(repr(name) for name in TOTALS if name != 'elapsed_s')})"
 )
 
 
 def _spend(spent: Spent) -> Statement:
     usage = spent.usage
     return _SPEND, (usage.requests, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, spent.usd)
+
+
+def sums_statements(seconds: float, setbacks: Mapping[str, int]) -> Iterator[Statement]:
+    """Add to the run's sums: seconds of building, and tries that had to be repeated, by class."""
+    yield "UPDATE totals SET value = value + ? WHERE name = 'elapsed_s'", (seconds,)
+    for kind, count in setbacks.items():
+        yield (
+            "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            (f"{SETBACK}{kind}", count),
+        )
 
 
 def call_statements(

@@ -139,7 +139,9 @@ def costs(found: Findings) -> Html:
     ]
     head = ["", "requests", "prompt tokens", "completion tokens", "money", "time"]
     per = table(head, rows, numbers=5, caption="All that was spent, divided") if rows else None
-    return section("costs", "What it took", whole, per)
+    again: list[list[object]] = [[text(kind, 200), f"{count:,}"] for kind, count in status["setbacks"].items()]
+    tries = table(["class", "tries"], again, numbers=1, caption="Tries that were made again") if again else None
+    return section("costs", "What it took", whole, per, tries)
 
 
 def codes(found: Findings) -> Html | None:

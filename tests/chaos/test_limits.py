@@ -114,6 +114,7 @@ def test_a_third_of_2000_calls_disturbed_and_every_row_is_as_undisturbed(
     assert status["paths"]["failed"] == 0
     assert status["unjudged"] == 0
     assert {entry["fault"] for entry in log} == {None, *kinds}
+    assert sum(status["setbacks"].values()) == sum(entry["fault"] is not None for entry in log)
     check_run(tmp_path / "run")
     assert path_rows(tmp_path / "run") == path_rows(tmp_path / "whole")
 
