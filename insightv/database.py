@@ -201,15 +201,18 @@ class Database:
     def _hold(self, jobs: list[_Job], trouble: StorageFull) -> bool:
         """Wait for space, and say whether to try again; jobs that are given up have `trouble` as their error."""
         self._on_trouble(trouble)
-        time.sleep(_RETRY_S)
-        if self.patient and not self._closing:
-            return True
-        try:
-            self._transaction(jobs)
-        # Whatever it is, nobody may wait for ever: the disk was the trouble before.
-        except Exception:
-            for job in jobs:
-                job.error = trouble
+        if self.patient:
+            time.sleep(_RETRY_S)
+            if self.patient and not self._closing:
+                return True
+            try:
+                self._transaction(jobs)
+                return False
+            # Whatever it is, nobody may wait for ever: the disk was the trouble before.
+            except Exception as error:
+                trouble.__context__ = error
+        for job in jobs:
+            job.error = trouble
         return False
 
 

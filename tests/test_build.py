@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from insightv import Pipeline, StorageFull, database
 from insightv.run import load_run
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import (
@@ -211,7 +212,7 @@ def test_a_full_disk_stops_paying_and_loses_nothing(tmp_path: Path) -> None:
         questions, settings = write_questions(tmp_path, 60), write_settings(tmp_path, server.base_url)
         settings.write_text(settings.read_text() + "[run]\nconcurrency = 8\n")
         run = tmp_path / "run"
-        args = build_args(questions, settings, run)
+        args = [*build_args(questions, settings, run), "--set", "run.grace_s=3"]
         limited = subprocess.run(
             ["bash", "-c", 'ulimit -f 300; exec "$@"', "limited", *command(*args)],
             capture_output=True,
@@ -247,17 +248,19 @@ def test_a_disk_that_fills_while_questions_are_taken_in_ends_it_before_anything_
         assert server.log() == []
 
 
-def test_a_run_that_another_program_holds_open_for_writing_says_so(tmp_path: Path) -> None:
+def test_a_run_that_another_program_holds_open_for_writing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_S", 0.5)
     with FakeServer() as server:
         questions, settings = write_questions(tmp_path, 2), write_settings(tmp_path, server.base_url)
-        args = build_args(questions, settings, tmp_path / "run")
-        assert insightv(*args).returncode == 0
+        pipeline = Pipeline.from_config(settings, run=tmp_path / "run")
+        pipeline.build(questions, datasets=False)
         with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            held = insightv(*args, timeout=100)
-        assert held.returncode == 3, held.stderr
-        assert "locked, by another program; end that" in held.stderr
-        assert insightv(*args).returncode == 0
+            with pytest.raises(StorageFull, match="locked, by another program; end that"):
+                pipeline.build(questions, datasets=False)
+        pipeline.build(questions, datasets=False)
 
 
 def test_bad_rows_are_refused_at_once_with_all_of_them_named(tmp_path: Path) -> None:
