@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_NUMBER = re.compile(r"[0-9]{1,13}(\.[0-9]{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 _GO_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)", re.ASCII)
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_EPOCH_FROM = 1e9
-"""Larger values of x-ratelimit-reset are moments, not durations."""
+_EPOCH_FROM, _EPOCH_MOST = 1e9, 1e12
+"""Larger values of x-ratelimit-reset are moments, not durations; still larger ones are not in seconds."""
+_LARGEST = 1e20
+"""A number above it counts as this one: as a moment in nanoseconds it is thousands of years away."""
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
@@ -47,17 +49,18 @@ def _ratelimit_reset_s(headers: Mapping[str, str], now: float) -> float | None:
         text = headers.get(f"x-ratelimit-reset{kind}", "").strip()
         value = _number(text)
         if value is not None:
-            if value > _EPOCH_FROM * 1000:
+            while value > _EPOCH_MOST:  # in milli-, micro- or nanoseconds
                 value /= 1000
             waits.append(max(0.0, value - now) if value > _EPOCH_FROM else value)
         elif text and not _GO_DURATION.sub("", text):
-            waits.append(sum(float(amount) * _UNIT_S[unit] for amount, unit in _GO_DURATION.findall(text)))
+            parts = _GO_DURATION.findall(text)
+            waits.append(min(_LARGEST, sum(float(amount) * _UNIT_S[unit] for amount, unit in parts)))
     return max(waits, default=None)
 
 
 def _number(text: str) -> float | None:
     text = text.strip()
-    return float(text) if _NUMBER.fullmatch(text) else None
+    return min(_LARGEST, float(text)) if _NUMBER.fullmatch(text) else None
 
 
 def _moment(text: str) -> float | None:
