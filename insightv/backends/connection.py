@@ -58,10 +58,10 @@ class Headers(Mapping[str, str]):
 
 
 class Connection(asyncio.Protocol):
-    """A connection for one request at a time; `reusable` says whether another one may follow the last."""
+    """A connection for one request at a time."""
 
     def __init__(self) -> None:
-        self.reusable = False
+        self._reusable = False
         self.status = 0
         self.headers = Headers()
         self._transport: asyncio.Transport | None = None
@@ -76,22 +76,27 @@ class Connection(asyncio.Protocol):
         self._failure: TransportFailure | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow; not where some of the last reply was left, which would begin the next."""
+        return self._reusable and not self._pieces
+
     async def ask(self, head: bytes, body: Sequence[bytes], *, whole: bool) -> None:
         """Send a request and wait for the head of its reply; with `whole` for its body too, unless that is large.
 
         Raises:
             BrokenReply: no reply came, or it was cut.
         """
-        self._stage, self._whole, self.reusable = "head", whole, False
+        self._stage, self._whole, self._reusable = "head", whole, False
         await self._send(head, body)
         while self._stage == "head" or (whole and self._stage == "body" and self._unread <= _MOST_UNREAD_BYTES):
             await self._wait()
         if self._failure is not None and not self._pieces:
             raise self._failure
 
-    def at_once(self) -> bytes | None:
-        """The body, where all of it is there; None where it is to be taken piece by piece."""
-        if self._stage != "idle" or self._failure is not None:
+    def at_once(self, most: int) -> bytes | None:
+        """The body, where all of it is there in at most so many bytes; None where it is to be taken piece by piece."""
+        if self._stage != "idle" or self._failure is not None or self._unread > most:
             return None
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
@@ -126,7 +131,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Let go of the connection, whatever is under way."""
-        self.reusable = False
+        self._reusable = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -136,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self.reusable = False
+        self._reusable = False
         if self._stage == "body" and self._framing == "close" and error is None:
             self._stage = "idle"
         elif self._stage != "idle":
@@ -185,7 +190,7 @@ class Connection(asyncio.Protocol):
             while self._full and self._stage == "head":
                 await self._wait()
             if self._stage != "head":  # the server has answered before it was asked all
-                self._lasts = self.reusable = False
+                self._lasts = self._reusable = False
                 return
 
     async def _wait(self) -> None:
@@ -300,7 +305,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._stage = "idle"
-        self.reusable = self._lasts and not self._buffer
+        self._reusable = self._lasts and not self._buffer
 
     def _loss(self, error: Exception | None) -> BrokenReply:
         if isinstance(error, OSError):

@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import ssl
-import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,10 +21,12 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from insightv.backends.connection import BrokenReply, Connection, NoConnection, TransportFailure
+from insightv.backends.reply_body import CutReply, UnreadableReply, plain_pieces
 from insightv.errors import ConfigError
 
 __all__ = [
     "BrokenReply",
+    "CutReply",
     "HttpTransport",
     "Incoming",
     "NoConnection",
@@ -38,10 +39,6 @@ __all__ = [
 CONNECT_TIMEOUT_S = 30.0
 KEEP_S = 15.0
 """An idle connection is used again within this time; servers close theirs in the end, maybe in the moment of use."""
-
-
-class UnreadableReply(TransportFailure):
-    """The reply is larger than allowed, or compressed in a way that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +112,21 @@ class HttpTransport(Transport):
         connection = await self._connection(target.server)
         try:
             await connection.ask(target.head(body), body, whole=True)
-            data = None if "Content-Encoding" in connection.headers else connection.at_once()
-            if data is None or len(data) > self._max_reply_bytes:
-                data = b"".join([chunk async for chunk in self._chunks(connection, data)])
+            data = None if "Content-Encoding" in connection.headers else connection.at_once(self._max_reply_bytes)
+            if data is None:
+                data = b"".join([chunk async for chunk in self._chunks(connection)])
             return Reply(connection.status, connection.headers, data)
         finally:
             self._give_back(target.server, connection)
 
-    async def _chunks(self, connection: Connection, first: bytes | None = None) -> AsyncIterator[bytes]:
-        cap = self._max_reply_bytes
-        unpack = _Unpacking.of(connection.headers.get("Content-Encoding", ""))
-        seen, head = 0, b""
-        while (chunk := first if first is not None else await connection.piece()) is not None:
-            first = None
-            plain = unpack.feed(chunk, cap - seen + 1) if unpack else chunk
-            seen += len(plain)
-            head = head or plain[:8192]
-            if seen > cap:
-                connection.close()
-                raise UnreadableReply(f"the reply is larger than max_reply_bytes = {cap}", head=head)
-            yield plain
-        if unpack and not unpack.whole:
-            raise BrokenReply("the compressed reply is cut", head=head)
+    async def _chunks(self, connection: Connection) -> AsyncIterator[bytes]:
+        encoding = connection.headers.get("Content-Encoding", "")
+        try:
+            async for plain in plain_pieces(connection.piece, encoding, self._max_reply_bytes):
+                yield plain
+        except CutReply:
+            if connection.status < 400:  # else: the status says what is to be done, with or without the whole text
+                raise
 
     async def _connection(self, server: _Server) -> Connection:
         """One that is idle, the last used first, or a new one.
@@ -269,32 +259,6 @@ class _Target:
 
     def head(self, body: Sequence[bytes]) -> bytes:
         return b"%b%d\r\n\r\n" % (self.opening, sum(map(len, body)))
-
-
-class _Unpacking:
-    """Decompresses a reply that is compressed although identity was asked for, never beyond a given size."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-
-    @classmethod
-    def of(cls, encoding: str) -> _Unpacking | None:
-        name = encoding.strip().lower()
-        if name in ("", "identity"):
-            return None
-        if name not in ("gzip", "x-gzip", "deflate"):
-            raise UnreadableReply(f"the reply is compressed with {name[:40]!r}, although 'identity' was asked for")
-        return cls()
-
-    def feed(self, chunk: bytes, limit: int) -> bytes:
-        try:
-            return self._inflate.decompress(chunk, limit)
-        except zlib.error as error:
-            raise BrokenReply(f"the compressed reply is damaged ({error})") from None
-
-    @property
-    def whole(self) -> bool:
-        return self._inflate.eof
 
 
 def _reason(error: OSError | UnicodeError) -> str:

@@ -16,7 +16,7 @@ import openai
 import orjson
 
 from insightv.backends.address import Address
-from insightv.backends.http import BrokenReply, Incoming, NoConnection, Transport, UnreadableReply
+from insightv.backends.http import BrokenReply, CutReply, Incoming, NoConnection, Transport, UnreadableReply
 from insightv.errors import KeyRefused
 from insightv.records import RESERVED
 
@@ -70,12 +70,18 @@ class SdkTransport(Transport):
 
     async def _capped(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         seen, head = 0, b""
-        async for chunk in chunks:
-            seen += len(chunk)
-            head = head or chunk[:8192]
-            if seen > self._max_reply_bytes:
-                raise UnreadableReply(f"the reply is larger than max_reply_bytes = {self._max_reply_bytes}", head=head)
-            yield chunk
+        try:
+            async for chunk in chunks:
+                seen += len(chunk)
+                head = head or chunk[:8192]
+                if seen > self._max_reply_bytes:
+                    text = f"the reply is larger than max_reply_bytes = {self._max_reply_bytes}"
+                    raise UnreadableReply(text, head=head)
+                yield chunk
+        except httpx2.HTTPError as error:
+            if not seen:
+                raise
+            raise CutReply(f"the reply was cut ({type(error).__name__})", head=head) from None
 
 
 async def _at_once(body: bytes) -> AsyncIterator[bytes]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import orjson
 
-from insightv.backends.http import BrokenReply, NoConnection, Reply, TransportFailure
+from insightv.backends.http import BrokenReply, CutReply, NoConnection, Reply, TransportFailure
 from insightv.backends.retry_after import retry_after_s
 from insightv.errors import KeyRefused, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Completion, Finish, Usage
@@ -87,6 +87,8 @@ def of_failure(failure: TransportFailure, redactor: Redactor) -> Setback:
         return Setback("no connection", "connection", text, "down", kept=kept, sent=False)
     if isinstance(failure, BrokenReply):
         return Setback("broken reply", "connection", text, "down", kept=kept)
+    if isinstance(failure, CutReply):
+        return Setback("cut reply", "malformed", text, "up", kept=kept)
     return Setback("unreadable reply", "malformed", text, "up", kept=kept)
 
 

@@ -72,6 +72,15 @@ def test_transient_faults_are_tried_again_by_us_alone(fault: str) -> None:
     assert (reply.text, reply.usage.requests) == (RIGHT, 3)
 
 
+def test_a_reply_that_is_cut_for_ever_ends_with_its_start_kept() -> None:
+    with FakeServer(Settings(faults={"cut": 1.0})) as server:
+        with pytest.raises(ModelError) as caught:
+            once(server)
+        assert len(server.log()) == tries.MALFORMED_TRIES
+    assert caught.value.code == "malformed"
+    assert caught.value.kept.startswith('{"')
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from insightv.backends import endpoint as endpoints
 from insightv.backends import tries
-from insightv.backends.verdicts import read_usage, settle
+from insightv.backends.http import HttpTransport
+from insightv.backends.verdicts import Setback, of_reply, read_usage, settle
 from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Sampling, Usage
 from insightv.redact import Redactor
@@ -20,9 +22,9 @@ RIGHT = '{"answer": "7"}'
 MALFORMED = [
     *("html", "bad_utf8", "surrogate", "not_json", "blank", "array", "nested", "nan"),
     *("empty_choices", "null_choices", "no_message", "null_content", "list_content", "error200", "abort", "cut_json"),
-    *("gzip_bomb=2", "huge=2"),
+    *("gzip_bomb=2", "huge=2", "cut", "cut_chunk", "gzip_cut", "gzip_junk"),
 ]
-TRANSIENT = ["408", "409", "425", "429", "500", "502", "503", "504", "529", "reset", "cut", "gzip_cut", *MALFORMED]
+TRANSIENT = ["408", "409", "425", "429", "500", "502", "503", "504", "529", "reset", *MALFORMED]
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,37 @@ def test_malformed_for_ever_ends_with_the_start_kept(fault: str) -> None:
     assert len(caught.value.kept.encode()) <= 2048
     assert bool(caught.value.kept) == (fault not in ("blank",)) or not caught.value.kept.strip()
     assert "JSONDecodeError" not in str(caught.value)
+
+
+def test_a_reset_before_any_reply_is_an_outage_however_often_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.02,))
+    with FakeServer(Settings(script=("reset",) * (tries.MALFORMED_TRIES + 4))) as server:
+        assert ask(server)[0].usage.requests == tries.MALFORMED_TRIES + 5
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [("429 Busy\r\nRetry-After: 1", b'{"error":{"mess'), ("503 Gone", b"<html>over"), ("500 Oh", b"x")],
+)
+def test_an_error_whose_text_is_cut_is_judged_by_its_status(status: str, body: bytes) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100_000)
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 999\r\n\r\n".encode() + body)
+        writer.close()
+
+    async def post() -> Any:
+        async with await asyncio.start_server(cut, "127.0.0.1", 0) as server:
+            transport = HttpTransport(max_reply_bytes=1000)
+            port = server.sockets[0].getsockname()[1]
+            reply = await transport.post(f"http://127.0.0.1:{port}/v1", {}, [b"{}"])
+            await transport.aclose()
+            return of_reply(reply, 1, Redactor())
+
+    verdict = asyncio.run(post())
+    assert isinstance(verdict, Setback)
+    assert (verdict.kind, verdict.kept) == (status[:3], body.decode())
+    assert verdict.health == ("busy" if status.startswith("429") else "down")
+    assert verdict.retry_after_s == (1.0 if status.startswith("429") else None)
 
 
 def test_tokens_of_malformed_replies_are_counted() -> None:
@@ -204,7 +237,7 @@ def test_a_bad_choice_among_good_ones_is_left_out() -> None:
     from multidict import CIMultiDict
 
     from insightv.backends.http import Reply
-    from insightv.backends.verdicts import Answered, of_reply
+    from insightv.backends.verdicts import Answered
 
     choices = [
         {"message": {"content": None}, "finish_reason": "stop"},

@@ -54,8 +54,11 @@ async def _broken(request: web.Request, kind: str, value: str, whole: bytes) -> 
     if kind == "cut_json":
         return web.Response(body=whole[: len(whole) // 2], content_type="application/json")
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    if kind == "cut":
-        response.content_length = len(whole)
+    if kind in ("cut", "cut_chunk"):
+        if kind == "cut":
+            response.content_length = len(whole)
+        else:
+            response.enable_chunked_encoding()
         await response.prepare(request)
         await response.write(whole[: len(whole) // 2])
         _abort(request)
@@ -81,6 +84,12 @@ async def _broken(request: web.Request, kind: str, value: str, whole: bytes) -> 
         response.headers["Content-Encoding"] = "gzip"
         await response.prepare(request)
         await response.write(zlib.compress(whole, wbits=31)[:-12])
+    elif kind == "gzip_junk":
+        response.headers["Content-Encoding"] = "gzip"
+        await response.prepare(request)
+        await response.write(zlib.compress(whole, wbits=31))
+        for _ in range(int(value or 100)):
+            await response.write(b"\0" * MB)
     else:
         raise web.HTTPInternalServerError(text=f"unknown fault {kind!r}")
     return response
