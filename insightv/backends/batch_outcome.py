@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from insightv.backends.http import Reply
-from insightv.backends.verdicts import Halt, Refused, Setback, Verdict, of_reply
+from insightv.backends.verdicts import Halt, Refused, Setback, Verdict, of_reply, read_json
 from insightv.errors import ModelUnknown, QuotaExhausted
 from insightv.redact import Redactor
 
@@ -36,7 +36,7 @@ def rows_of(lines: bytes) -> dict[bytes, Reply]:
     rows: dict[bytes, Reply] = {}
     for line in lines.splitlines():
         try:
-            form = orjson.loads(line)
+            form: Any = read_json(line)
             key, response = bytes.fromhex(form["custom_id"]), form.get("response")
         except (ValueError, TypeError, KeyError, AttributeError):
             continue

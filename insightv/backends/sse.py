@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
-
 from insightv.backends.http import Incoming, Reply
-from insightv.backends.verdicts import Answered, Verdict, malformed, of_reply, read_usage, settle
+from insightv.backends.verdicts import Answered, Verdict, malformed, of_reply, read_json, read_usage, settle
 from insightv.records import Usage
 from insightv.redact import Redactor
 
@@ -73,8 +71,8 @@ class StreamedReply:
             self.ended = True
             return None
         try:
-            event = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            event = read_json(data)
+        except ValueError:
             event = None
         if not isinstance(event, dict) or event.get("error"):
             self.ended = True

@@ -21,6 +21,9 @@ from insightv.records import Completion, Finish, Usage
 from insightv.redact import Redactor
 
 KEPT_BYTES = 2048
+MOST_PARTS = 2**18
+"""Objects and lists of one reply. 8 MiB of small ones take 190 MB to hold; the probabilities of some thousand tokens
+with twenty others each are about 2e5."""
 _MOST_TOKENS = 10**9
 """Of one request; a server that counts more has counted wrong, and would use up a budget at once."""
 _NOTHING = Usage()
@@ -31,7 +34,20 @@ _TOO_LONG = re.compile(
     r"|prompt is too long|too many (input )?tokens",
     re.IGNORECASE,
 )
-_ABORTED = frozenset({"abort", "aborted", "error", "cancelled"})
+_NO_LETTERS = re.compile(r"[^a-z]+")
+_CUT = frozenset(
+    {"length", "maxtokens", "maxlength", "maxnewtokens", "maxoutputtokens", "modellength", "tokenlimit", "timelimit"}
+    | {"modelcontextwindowexceeded", "contextlengthexceeded", "contextlength", "errorlimit"}
+)
+_WITHHELD = frozenset(
+    {"contentfilter", "contentfiltered", "contentpolicyviolation", "safety", "imagesafety", "recitation", "blocklist"}
+    | {"prohibitedcontent", "spii", "guardrailintervened", "guardrails", "refusal", "errortoxic", "moderation"}
+)
+_ABORTED = frozenset(
+    {"abort", "aborted", "error", "cancelled", "canceled", "usercancel", "insufficientsystemresource"}
+    | {"malformedmodeloutput"}
+)
+"""Finish reasons as their letters alone, in the words of the chat completions format and of other servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +159,12 @@ def malformed(kind: str, text: str, body: bytes, redactor: Redactor, usage: Usag
 def _of_success(reply: Reply, n: int, redactor: Redactor) -> Verdict:
     body = reply.body
     try:
-        form = orjson.loads(body)
+        form = read_json(body)
     except orjson.JSONDecodeError as error:
         kind = "html" if body.lstrip()[:1] == b"<" else "not json"
         return malformed(kind, f"the reply is not JSON: {redactor.clean(str(error), 120)}", body, redactor)
+    except ValueError as error:
+        return malformed("too many parts", f"the reply {error}", body, redactor)
     if not isinstance(form, dict):
         return malformed("not an object", "the reply is JSON, but not an object", body, redactor)
     usage = read_usage(form.get("usage"))
@@ -178,18 +196,31 @@ def settle(content: object, refusal: object, reason: object) -> Completion | Non
     """
     if content is not None and not isinstance(content, str):
         return None
-    if isinstance(reason, str) and reason in _ABORTED:
+    word = _NO_LETTERS.sub("", reason[:64].lower()).removeprefix("finishreason") if isinstance(reason, str) else ""
+    if word in _ABORTED:
         return None
     finish: Finish = "stop"
     if isinstance(refusal, str) and refusal:
         finish, content = "refusal", content or refusal
-    elif reason == "content_filter":
+    elif word in _WITHHELD:
         finish = "refusal"
-    elif reason == "length":
+    elif word in _CUT:
         finish = "length"
     elif content is None:
         return None
     return Completion(text=content or "", finish=finish)
+
+
+def read_json(body: bytes) -> object:
+    """What a body holds.
+
+    Raises:
+        ValueError: more than `MOST_PARTS` objects and lists, by their opening brackets, also those in texts;
+            orjson.JSONDecodeError where it is not JSON.
+    """
+    if body.count(b"{") + body.count(b"[") > MOST_PARTS:
+        raise ValueError(f"holds more than {MOST_PARTS} objects and lists")
+    return orjson.loads(body)
 
 
 def read_usage(form: object) -> Usage:
@@ -213,8 +244,8 @@ def _count(form: object, name: str) -> int:
 def _error_object(body: bytes) -> Mapping[str, object]:
     """The error of a reply: `{"error": {...}}`, or the bare object of older servers."""
     try:
-        form = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        form = read_json(body)
+    except ValueError:
         return {}
     if not isinstance(form, dict):
         return {}

@@ -39,7 +39,7 @@ async def main():
 asyncio.run(main())
 """
 ROOT = Path(__file__).parents[2]
-FAULTS = ("nested", "long_line", "huge=500", "gzip_bomb=1000")
+FAULTS = ("nested", "crowded", "long_line", "huge=500", "gzip_bomb=1000")
 
 
 def test_bombs_cost_little_memory_and_are_coded() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from insightv.backends import endpoint as endpoints
 from insightv.backends import tries
-from insightv.backends.http import HttpTransport
-from insightv.backends.verdicts import Setback, of_reply, read_usage, settle
+from insightv.backends.http import HttpTransport, Reply
+from insightv.backends.verdicts import MOST_PARTS, Setback, of_reply, read_usage, settle
 from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Sampling, Usage
 from insightv.redact import Redactor
@@ -233,10 +233,40 @@ def test_words_for_a_natural_end(reason: object) -> None:
     assert done.finish == "stop"
 
 
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        *((word, "length") for word in ("length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "token_limit")),
+        *((word, "length") for word in ("FinishReason.MAX_TOKENS", "model_context_window_exceeded", "ERROR_LIMIT")),
+        *((word, "refusal") for word in ("content_filter", "Content-Filter", "content_filtered", "SAFETY", "refusal")),
+        *((word, "refusal") for word in ("PROHIBITED_CONTENT", "RECITATION", "guardrail_intervened")),
+        *((word, "stop") for word in ("COMPLETE", "end_turn", "eos_token", "STOP", "tool_calls", "", "長さ")),
+    ],
+)
+def test_other_servers_words_for_a_cut_or_withheld_reply(reason: str, finish: str) -> None:
+    done = settle("text", None, reason)
+    assert done is not None
+    assert (done.finish, done.text) == (finish, "text")
+
+
+@pytest.mark.parametrize("reason", ["abort", "ERROR", "USER_CANCEL", "insufficient_system_resource"])
+def test_a_reply_that_was_given_up_is_none(reason: str) -> None:
+    assert settle("text", None, reason) is None
+
+
+def test_many_parts_are_refused_unread_and_many_brackets_in_a_text_are_not() -> None:
+    def verdict(parts: bytes, text: bytes = b"") -> Any:
+        body = b'{"choices":[{"message":{"content":"' + text + b'"}},' + parts + b"{}]}"
+        return of_reply(Reply(200, {}, body), 1, Redactor())
+
+    assert verdict(b"{}," * MOST_PARTS).kind == verdict(b"[]," * MOST_PARTS).kind == "too many parts"
+    assert verdict(b"{}," * MOST_PARTS).kept.startswith('{"choices":')
+    assert verdict(b"", rb"\\frac{1}{2}" * 100_000).completions[0].text.startswith(r"\frac{1}")
+
+
 def test_a_bad_choice_among_good_ones_is_left_out() -> None:
     from multidict import CIMultiDict
 
-    from insightv.backends.http import Reply
     from insightv.backends.verdicts import Answered
 
     choices = [

@@ -133,6 +133,7 @@ _BODIES = {
     "blank": b"   ",
     "array": b"[]",
     "nested": b'{"choices":' + b"[" * 100_000,
+    "crowded": b'{"choices":[' + b"{}," * 2_700_000 + b"{}]}",
     "nan": b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":NaN}}',
     "empty_choices": b'{"choices":[]}',
     "null_choices": b'{"choices":null}',
