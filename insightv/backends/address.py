@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -13,7 +13,8 @@ from insightv.errors import ConfigError
 from insightv.redact import MASK, Redactor
 
 PUBLIC_API = "https://api.openai.com/v1"
-
+LOOK_S = 4.0
+"""The longest time for a look at a server, at which nothing is asked of its model."""
 EXAMPLE = "write it like 'http://localhost:8000/v1'"
 
 
@@ -51,19 +52,8 @@ def addresses_of(base_url: str | Sequence[str] | None, key: str | None, api_key_
     return list(found.values())
 
 
-async def reach_any(addresses: Iterable[Address], within_s: float = 5.0) -> None:
-    """Check that something listens at one of the addresses; no request is sent.
-
-    Raises:
-        ConfigError: nothing does; the text names each address and why.
-    """
-    faults = await asyncio.gather(*(_unreached(address, within_s) for address in addresses))
-    if all(faults):
-        raise ConfigError(f"no server can be reached: {'; '.join(map(str, faults))}; start it, or correct base_url")
-
-
-async def _unreached(address: Address, within_s: float) -> str | None:
-    """Why nothing answers at an address; None where something does.
+async def unreached(address: Address) -> str | None:
+    """Why nothing listens at an address; None where something does. No request is sent.
 
     Raises:
         ConfigError: its host is no name that a network could know.
@@ -71,16 +61,29 @@ async def _unreached(address: Address, within_s: float) -> str | None:
     parts = urlsplit(address.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(LOOK_S):
             _, writer = await asyncio.open_connection(parts.hostname, port)
     except TimeoutError:
-        return f"{address.url} did not answer within {within_s:g} s"
+        return f"{address.url} did not answer within {LOOK_S:g} s"
     except OSError as error:
         return f"{address.url}: {error.strerror or error}"
     except UnicodeError:  # what the encoding of names for the network refuses: labels that are empty or too long
         raise ConfigError(f"{address.url} names a host that cannot be; {EXAMPLE}") from None
     writer.close()
     return None
+
+
+async def reach_any(
+    addresses: Iterable[Address], fault_of: Callable[[Address], Awaitable[str | None]] = unreached
+) -> None:
+    """Check that one of the addresses has no fault, which is that something listens unless told otherwise.
+
+    Raises:
+        ConfigError: each has one; the text names them.
+    """
+    faults = await asyncio.gather(*map(fault_of, addresses))
+    if all(faults):
+        raise ConfigError(f"no server can be reached: {'; '.join(map(str, faults))}; start it, or correct base_url")
 
 
 def key_from(api_key_env: str) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TypeVar
 
-from insightv.backends.address import Address, reach_any
+from insightv.backends.address import LOOK_S, Address, reach_any, unreached
 from insightv.backends.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
 from insightv.backends.http import BrokenReply, HttpTransport, Transport, TransportFailure
 from insightv.backends.sse import StreamedReply
@@ -233,14 +233,32 @@ class OpenAIModel(ChatModel):
         return b"".join(digests)
 
     async def check(self) -> None:
-        """See `ChatModel.check`: whether one of the servers listens, and none has refused to be asked again.
+        """See `ChatModel.check`: whether one of the servers can be asked, and none has refused to be asked again.
 
-        Whether the server behind a client of the user's own listens is not looked at.
+        A server that was not down when it was last asked need only listen; one that was must answer a GET that costs
+        nothing, unless calls that wait for it know better. Whether the server behind a client of the user's own listens
+        is not looked at.
         """
         if self._stopped is not None:
             raise ConfigError(self._stopped[1])
-        if isinstance(self._transport, HttpTransport):
-            await reach_any(self._addresses.values())
+        await reach_any(self._addresses.values(), self._fault_of)
+
+    async def _fault_of(self, address: Address) -> str | None:
+        endpoint, transport = endpoint_at(address.url), self._transport
+        if endpoint.known_down:
+            return f"{address.url} is down ({endpoint.trouble})"
+        if not isinstance(transport, HttpTransport):
+            return None
+        if not endpoint.down:
+            return await unreached(address)
+        try:
+            async with asyncio.timeout(LOOK_S):
+                status = await transport.status(f"{address.url}/models", address.headers)
+        except TimeoutError:
+            return f"{address.url} did not answer within {LOOK_S:g} s"
+        except TransportFailure as failure:
+            return f"{address.url}: {self._redactor.clean(str(failure))}"
+        return f"{address.url} answered {status}" if status >= 500 and status != 501 else None  # 501: it knows no GET
 
     def _slots_here(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()

@@ -84,7 +84,7 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self.label = url
         self.url = f"{url}/chat/completions"
-        self.in_flight = 0
+        self.in_flight = self.waiting = 0
         self._opens_at = self._closed_at = float("-inf")
         self._spread_s = 0.0
         self.named = False
@@ -100,6 +100,11 @@ class Endpoint:
     def down(self) -> bool:
         """Whether there is an outage."""
         return self._probe_at is not None
+
+    @property
+    def known_down(self) -> bool:
+        """Whether there is an outage that calls wait out by probes, and none is on its way: the last one failed."""
+        return self.down and self.waiting > 0 and self.in_flight == 0
 
     def opens_in(self, now: float) -> float:
         """Seconds until a request may go; 0 now. During an outage: until the next probe."""
@@ -219,7 +224,11 @@ class EndpointPool:
             if wait_s > LONGEST_PARK_S:
                 cure = "resume the run after that time, or set another base_url"
                 raise EndpointParked(f"{endpoint.label} asks to be left alone for {wait_s / 3600:.1f} hours; {cure}")
-            await patience.wait(endpoint.pause_s(now), named=endpoint.named)
+            endpoint.waiting += 1
+            try:
+                await patience.wait(endpoint.pause_s(now), named=endpoint.named)
+            finally:
+                endpoint.waiting -= 1
             if patience.left_s <= 0:
                 raise _worn_out(endpoint, patience)
 

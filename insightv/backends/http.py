@@ -98,7 +98,7 @@ class HttpTransport(Transport):
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> AsyncIterator[Incoming]:
         """See `Transport.open`."""
-        target = self._target(url, headers)
+        target = self._target("POST", url, headers)
         connection = await self._connection(target.server)
         try:
             await connection.ask(target.head(body), body, whole=False)
@@ -108,7 +108,7 @@ class HttpTransport(Transport):
 
     async def post(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> Reply:
         """See `Transport.post`. A reply of moderate size is taken at once, not chunk by chunk."""
-        target = self._target(url, headers)
+        target = self._target("POST", url, headers)
         connection = await self._connection(target.server)
         try:
             await connection.ask(target.head(body), body, whole=True)
@@ -116,6 +116,20 @@ class HttpTransport(Transport):
             if data is None:
                 data = b"".join([chunk async for chunk in self._chunks(connection)])
             return Reply(connection.status, connection.headers, data)
+        finally:
+            self._give_back(target.server, connection)
+
+    async def status(self, url: str, headers: Mapping[str, str]) -> int:
+        """The status with which a GET is answered; its body is not waited for.
+
+        Raises:
+            TransportFailure: no reply came.
+        """
+        target = self._target("GET", url, headers)
+        connection = await self._connection(target.server)
+        try:
+            await connection.ask(target.head(()), (), whole=False)
+            return connection.status
         finally:
             self._give_back(target.server, connection)
 
@@ -170,11 +184,11 @@ class HttpTransport(Transport):
         else:
             pool.put(server, connection, loop.time())
 
-    def _target(self, url: str, headers: Mapping[str, str]) -> _Target:
-        key = (url, *headers.items())
+    def _target(self, method: str, url: str, headers: Mapping[str, str]) -> _Target:
+        key = (method, url, *headers.items())
         target = self._targets.get(key)
         if target is None:
-            target = self._targets[key] = _Target.of(url, headers)
+            target = self._targets[key] = _Target.of(method, url, headers)
         return target
 
     async def aclose(self) -> None:
@@ -239,7 +253,7 @@ class _Target:
     opening: bytes
 
     @classmethod
-    def of(cls, url: str, headers: Mapping[str, str]) -> _Target:
+    def of(cls, method: str, url: str, headers: Mapping[str, str]) -> _Target:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         fields = {
@@ -251,7 +265,7 @@ class _Target:
             **headers,
         }
         path = quote(parts.path or "/", safe="/:@!$&'()*+,;=~%-._") + (f"?{parts.query}" if parts.query else "")
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         if any(not line.isprintable() for line in lines):
             raise ConfigError("the server's address or a header holds a line break or another unprintable character")
         opening = "\r\n".join([*lines, "Content-Length: "]).encode()

@@ -106,6 +106,75 @@ def test_a_server_that_is_up_but_broken_is_probed_not_hammered() -> None:
     assert took < 4 + 8
 
 
+async def checked(model: Any) -> str:
+    """What `check` finds wrong; "" for nothing."""
+    try:
+        await model.check()
+    except ConfigError as error:
+        return str(error)
+    finally:
+        await asyncio.sleep(0.02)  # until the server has taken the connection, and seen it closed
+    return ""
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.3,))
+
+
+@pytest.mark.usefixtures("_patient")
+def test_a_server_that_only_fails_cannot_be_asked_until_it_answers_again() -> None:
+    async def outage(model: Any) -> None:
+        assert await checked(model) == "", "nothing is known of it, and it listens"
+        with pytest.raises(ModelError):
+            await model.chat(question(), SAMPLING)
+        assert "answered 500" in await checked(model)
+        for status in (200, 401, 404, 501):
+            server.change(models_status=status)
+            assert await checked(model) == "", "a server that is up again is refused"
+        server.change(faults={})
+        await model.chat(question(), SAMPLING, schema=ANSWER)
+        server.change(models_status=500)
+        assert await checked(model) == "", "a server that answers was asked for more than to listen"
+
+    with FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as server:
+        with_model(server, outage, deadline_s=0.5)
+
+
+@pytest.mark.usefixtures("_patient")
+def test_calls_that_wait_for_a_server_know_better_than_its_list_of_models() -> None:
+    async def outage(model: Any) -> None:
+        calls = [asyncio.create_task(model.chat(question(), Sampling(seed=seed), schema=ANSWER)) for seed in range(4)]
+        while not (fault := await checked(model)):
+            await asyncio.sleep(0.02)
+        assert "is down (the server answered 500" in fault
+        server.change(faults={})
+        await asyncio.gather(*calls)
+        assert await checked(model) == ""
+        assert [endpoint.waiting for endpoint in model._pool._endpoints] == [0]
+
+    with FakeServer(Settings(faults={"500": 1.0})) as server:
+        with_model(server, outage)
+
+
+@pytest.mark.usefixtures("_patient")
+def test_one_server_that_can_be_asked_is_enough() -> None:
+    async def outage() -> None:
+        model = openai("fake", base_url=[one.base_url, two.base_url], deadline_s=0.5)
+        endpoint = model._pool._endpoints[0]
+        endpoint.is_failing("refused", connected=False)
+        assert await checked(model) == ""
+        await asyncio.to_thread(two.down)
+        fault = await checked(model)
+        assert one.base_url in fault
+        assert two.base_url in fault
+        await model.aclose()
+
+    with FakeServer(Settings(models_status=503)) as one, FakeServer() as two:
+        asyncio.run(outage())
+
+
 def test_probes_in_a_minute_of_outage() -> None:
     """Case by the clock alone: a minute without the server costs at most 10 probes, the gaps are under 10 s."""
     endpoint, now, probes = Endpoint("http://x/v1"), 1000.0, []

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from insightv import Reasoner
+from insightv.backends import endpoint, tries
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.serve_settings import ServeSection
-from insightv.server import streaming
+from insightv.server import service, streaming
 from insightv.server.serving import key_for
 from insightv.testing import ScriptedModel, sample_picture
 from tests.inputs.hostile import png
@@ -322,6 +323,23 @@ def test_nobody_waits_for_an_engine_that_is_gone(stream: bool) -> None:
         assert json.loads(reply.text)["error"]["code"] == "engine_unavailable"
         engine.up()
         wait_for(lambda: served.request("POST", PATH, chat(stream=stream)).status == 200)
+
+
+def test_health_fails_where_the_engine_only_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.3,))
+    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(service, "HEALTH_KEPT_S", 0.1)
+    with (
+        FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as engine,
+        Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url, deadline_s=0.3)) as served,
+    ):
+        assert served.form("POST", PATH, chat())[0] >= 500
+        wait_for(lambda: served.request("GET", "/healthz").status == 503)
+        time.sleep(0.3)
+        assert served.form("GET", "/healthz")[0] == 503, "it counts as healthy again though nothing has changed"
+        engine.change(faults={}, models_status=200)
+        wait_for(lambda: served.request("GET", "/healthz").status == 200)
+        assert served.request("POST", PATH, chat()).status == 200
 
 
 def test_health_fails_where_the_engine_refuses_the_key() -> None:

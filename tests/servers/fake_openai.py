@@ -46,6 +46,7 @@ class Settings(BaseModel):
     piece_s: float = 0.0
     key: str | None = None
     models: tuple[str, ...] = ()
+    models_status: int = 200
     most_choices: int = 64
     faults: dict[str, float] = {}
     script: tuple[str, ...] = ()
@@ -192,6 +193,8 @@ class FakeModel:
     async def _models(self, request: web.Request) -> web.Response:
         if self._locked(request):
             return web.json_response({"error": {"message": "no such key"}}, status=401)
+        if self.settings.models_status != 200:
+            return web.json_response({"error": {"message": "scripted"}}, status=self.settings.models_status)
         data = [{"id": model, "object": "model"} for model in self.settings.models or ("fake",)]
         return web.json_response({"object": "list", "data": data})
 
