@@ -42,6 +42,16 @@ def test_transient_faults_are_tried_again(fault: str) -> None:
     assert log[1]["repeats"] == log[2]["repeats"] == 0, "another request was sent than the first time"
 
 
+@pytest.mark.parametrize("fault", ["cut", "cut_chunk", "gzip_cut"])
+def test_a_reply_that_is_cut_is_counted_as_such_and_not_read(fault: str) -> None:
+    async def counted(model: Any) -> dict[str, int]:
+        await model.chat(question(), SAMPLING)
+        return dict(model.setbacks)
+
+    with FakeServer(Settings(script=(fault, fault))) as server:
+        assert with_model(server, counted) == {"cut reply": 2}
+
+
 @pytest.mark.parametrize("fault", MALFORMED)
 def test_malformed_for_ever_ends_with_the_start_kept(fault: str) -> None:
     with FakeServer(Settings(faults={fault: 1.0})) as server:

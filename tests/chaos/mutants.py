@@ -121,7 +121,7 @@ MUTANTS = (
         "insightv/backends/connection.py",
         '        if self._stage == "body" and self._framing == "close" and error is None:\n',
         '        if self._stage == "body":\n',
-        ("tests/backends/test_openai_replies.py::test_transient_faults_are_tried_again",),
+        ("tests/backends/test_openai_replies.py::test_a_reply_that_is_cut_is_counted_as_such_and_not_read",),
     ),
     Mutant(
         "a cut object is mended",
