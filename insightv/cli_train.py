@@ -96,6 +96,7 @@ def train_settings(
     if source is not None:
         own |= load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
     files = {"heldout": heldout, "external": external}
-    own |= {name: str(Path(file).absolute()) for name, file in files.items() if file is not None}
+    given = {name: file for name, file in files.items() if file is not None}
+    own |= {name: file if file.startswith("hf:") else str(Path(file).absolute()) for name, file in given.items()}
     own |= {name: value for name, value in (("recipe", recipe), ("base", base)) if value is not None}
     return check_settings(table | {"train": own}, "the settings")

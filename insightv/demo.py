@@ -124,10 +124,12 @@ def describe_training(found: Mapping[str, Any]) -> str:
     """Held-out accuracy before and after each stage of a training."""
     lines = []
     for stage in found["stages"]:
-        before, after = stage["before"], stage["after"]
+        before, after = stage.get("before"), stage.get("after")
+        name = _STAGES.get(stage["stage"], f"DPO, {stage['stage']}")
+        if stage.get("trained") is False:
+            lines.append(f"{name:<36} no two paths of a question to prefer one of; the agent stays as it is")
         if before is None or after is None:
             continue
-        name = _STAGES.get(stage["stage"], f"DPO, {stage['stage']}")
         verdict = "; rolled back" if stage.get("rolled_back") else ""
         lines.append(f"{name:<36} {accuracy(before)} -> {accuracy(after)} of {after['total']} questions{verdict}")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ from insightv.settings_file import origin_of, write_settings
 from insightv.training import Tell, Training
 from insightv.training_plan import plan_of
 
-_BUILT = ("seed", "generator", "scorers", "bands")
+_BUILT = ("seed", "generator", "scorers", "bands", "images")
 """Sections that say how the paths of a run came about."""
 
 

@@ -60,7 +60,6 @@ def check_train(settings: Settings) -> None:
         agent_settings(settings, agent)
     if settings.train.trainer == "dpo":  # what another trainer takes, its factory says
         agent_settings(settings, "preference")
-    course_of(settings)
 
 
 def _check_keys(train: TrainSection) -> None:
@@ -85,18 +84,8 @@ def agent_settings(settings: Settings, agent: str) -> TrainSettings:
 
 
 def course_of(settings: Settings) -> Course:
-    """The recipe with the number of rounds that is asked for.
-
-    Raises:
-        ConfigError: `rounds` is given for a recipe that has its own number.
-    """
+    """The recipe; `rounds` is for iterative DPO, so that a file that has it serves the baselines by one word too."""
     train = settings.train
-    course = COURSES[train.recipe]
-    if train.rounds is None or train.rounds == course.rounds:
-        return course
-    if train.recipe != "iterative-dpo":
-        raise ConfigError(
-            f'train.rounds = {train.rounds} with train.recipe = "{train.recipe}", which has {course.rounds}; '
-            'leave it out, or set train.recipe = "iterative-dpo"'
-        )
-    return Course(rounds=train.rounds)
+    if train.recipe == "iterative-dpo" and train.rounds is not None:
+        return Course(rounds=train.rounds)
+    return COURSES[train.recipe]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from insightv import Pipeline
+from insightv.cli_train import train_settings
 from insightv.config import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.heldout import read_heldout
@@ -130,7 +131,21 @@ def test_training_does_not_rewrite_how_the_run_was_built(built: Path) -> None:
     assert "says how the run was built" in done.stderr
 
 
+CHANGES = ("seed=99", "bands.high=95", "images.max_pixels=100000")
+
+
 def test_settings_to_keep_after_a_training_are_those_of_the_build(built: Path) -> None:
-    pipeline = Pipeline.from_config(run=built / "run", changes=["seed=99", "bands.high=95", "train.epochs=3"])
+    pipeline = Pipeline.from_config(run=built / "run", changes=[*CHANGES, "train.epochs=3"])
     kept = pipeline._as_built()
     assert (kept.seed, kept.bands.high, kept.train.common) == (3, 80, {"epochs": 3})
+    assert kept.images == Settings().images
+
+
+def test_what_the_options_of_a_training_name(built: Path) -> None:
+    asked = train_settings(built / "run", None, [], "dpo", "tiny/base", "hf:owner/name?split=test", "pairs.jsonl")
+    assert (asked.train.recipe, asked.train.base, asked.train.heldout) == (
+        "dpo",
+        "tiny/base",
+        "hf:owner/name?split=test",
+    )
+    assert asked.train.external == str(Path("pairs.jsonl").absolute())
