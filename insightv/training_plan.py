@@ -25,7 +25,7 @@ from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
 from insightv.train.fit import check_trl
-from insightv.weights import embedded_weights
+from insightv.weights import embedded_weights, reaches_out
 from insightv.wiring import Workshop
 
 
@@ -168,6 +168,8 @@ def _base(name: str | None) -> tuple[str, str]:
             "model (--base NAME on the command line)"
         )
     if Path(name).is_dir():
+        if wrong := reaches_out(Path(name)):
+            raise InputError(f"train.base = {name!r} {wrong}")
         return str(Path(name).absolute()), identity_of(Path(name))
     provider, _, rest = name.partition("/")
     if provider in ("tiny", "base", "teacher"):
