@@ -38,6 +38,28 @@ _PROJECTORS = {
 }
 
 
+def fetched(name: str, revision: str | None) -> Path:
+    """The directory of a model of the hub at a revision (None: its newest), downloaded where it is not here yet.
+
+    Weights in safetensors and settings are taken, no code and no pickles. The directory is that of one commit.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    require("transformers", "train")
+    import httpx2
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*", "consolidated*"])
+        )
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        at = f" at the revision {revision!r}" if revision else ""
+        raise InputError(f"the model {name!r}{at} cannot be had from the hub, nor is it here: {error}") from error
+
+
 def load_processor(folder: str | Path) -> ProcessorMixin:
     """The processor of a model, with the side and token of padding that training needs.
 
