@@ -201,7 +201,7 @@ def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {source!r}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # brackets, thousands deep
             raise ConfigError(f"{source}: not valid TOML: {error}") from error
     for change in changes:
         _apply(table, change)

@@ -46,17 +46,19 @@ class TrainSection(BaseModel):
     """`[train]`.
 
     `base` is the model that every agent is trained from: a model directory, an id of the hub, or an embedded model
-    ("tiny/base", "tiny/teacher"). `recipe` says what is trained; `rounds` the number of rounds of "iterative-dpo".
-    `heldout` is a questions file that nothing is trained on: every stage is measured on it, and a round that makes the
-    reasoning agent worse on it (exact paired test, p below `rollback_p`; 0: never) is rolled back. `external` is the
-    file of preference data of "external". `summary_paths` fresh paths per question of the last reasoning agent are
-    added to the summary set. `child` = false trains in this process. `trainer` is a registered PreferenceTrainer.
-    Policies are asked through the backend `engine` with `engine_options`.
+    ("tiny/base", "tiny/teacher"); `revision` is the commit, tag or branch of one of the hub (None: its newest commit).
+    `recipe` says what is trained; `rounds` the number of rounds of "iterative-dpo". `heldout` is a questions file that
+    nothing is trained on: every stage is measured on it, and a round that makes the reasoning agent worse on it (exact
+    paired test, p below `rollback_p`; 0: never) is rolled back. `external` is the file of preference data of
+    "external". `summary_paths` fresh paths per question of the last reasoning agent are added to the summary set.
+    `child` = false trains in this process. `trainer` is a registered PreferenceTrainer. Policies are asked through the
+    backend `engine` with `engine_options`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     base: str | None = None
+    revision: str | None = None
     preset: str = "default"
     recipe: Recipe = "iterative-dpo"
     rounds: int | None = Field(default=None, ge=1, le=100)

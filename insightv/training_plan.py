@@ -25,7 +25,8 @@ from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
 from insightv.train.fit import check_trl
-from insightv.weights import embedded_weights
+from insightv.train.models import fetched
+from insightv.weights import embedded_weights, reaches_out
 from insightv.wiring import Workshop
 
 
@@ -115,7 +116,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
     workshop.check_agents()
     workshop.check_backend(train.engine, train.engine_options)
     general = check_sets(settings)
-    base, identity = _base(train.base)
+    base, identity = _base(train.base, train.revision)
     if course.pairs == "external" and train.external is None:
         raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
     external = Path(train.external) if course.pairs == "external" and train.external else None
@@ -160,22 +161,30 @@ def _check_launch(settings: Settings, agent: str) -> None:
         )
 
 
-def _base(name: str | None) -> tuple[str, str]:
-    """The model directory or hub id, and what identifies it."""
+def _base(name: str | None, revision: str | None) -> tuple[str, str]:
+    """The directory of the model, which for one of the hub is that of a commit, and what identifies its weights."""
     if name is None:
         raise ConfigError(
             'train.base is not set; set it to a model directory, an id of the hub, or "tiny/base" for the embedded '
             "model (--base NAME on the command line)"
         )
-    if Path(name).is_dir():
-        return str(Path(name).absolute()), identity_of(Path(name))
     provider, _, rest = name.partition("/")
-    if provider in ("tiny", "base", "teacher"):
-        folder = embedded_weights((rest or "teacher") if provider == "tiny" else name)
-        return str(folder), identity_of(folder)
-    if name.startswith(("/", ".")) or name.count("/") != 1:
+    hub = not Path(name).is_dir() and provider not in ("tiny", "base", "teacher")
+    if hub and (name.startswith(("/", ".")) or name.count("/") != 1):
         raise InputError(f"train.base = {name!r} is no directory and no id of the hub (OWNER/NAME)")
-    return name, name
+    if revision is not None and not hub:
+        raise ConfigError(
+            f"train.revision = {revision!r} is for a model of the hub, and {name!r} is none; leave it out"
+        )
+    if hub:
+        folder = fetched(name, revision)
+    elif Path(name).is_dir():
+        folder = Path(name).absolute()
+    else:
+        folder = embedded_weights((rest or "teacher") if provider == "tiny" else name)
+    if wrong := reaches_out(folder):
+        raise InputError(f"train.base = {name!r} {wrong}")
+    return str(folder), identity_of(folder)
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Model directories on this machine: the embedded ones by name, what one holds, as a digest, and whether it fits.
+"""Model directories on this machine: the embedded ones by name, what one holds, as a digest, whether it may be used.
 
 A checkpoint that was trained on is another model.
 """
@@ -6,6 +6,7 @@ A checkpoint that was trained on is another model.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -70,3 +71,50 @@ def misfit(report: Mapping[str, Any]) -> str:
         f"do not fit its configuration ({len(unset)} tensors missing or of another shape, the first is {unset[0]}), "
         "and would be random; save or copy the model again"
     )
+
+
+def reaches_out(folder: Path) -> str:
+    """What a model directory would load that is not in it, or never was; "" where it is whole by itself.
+
+    transformers opens whatever file an index of weights names, and lays an adapter beside a model on it where peft is
+    installed, with whatever modules the adapter's settings name.
+    """
+    if (folder / "adapter_config.json").exists():
+        return "holds an adapter beside the model (adapter_config.json); merge it into the model, or move it elsewhere"
+    try:
+        config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
+        chosen = config.get("transformers_weights")
+        if chosen is not None and not _is_bare(chosen, (".safetensors", ".safetensors.index.json")):
+            return f"names {str(chosen)[:100]!r} as its weights (transformers_weights), which is no file of its own"
+        for index in sorted(folder.glob("*.safetensors.index.json")):
+            for name in set(_object(index)["weight_map"].values()):
+                if not _is_bare(name, (".safetensors",)):
+                    return f"names {str(name)[:100]!r} in {index.name}, which is no file of its own (NAME.safetensors)"
+                if not (folder / name).is_file() and not (folder / "model.safetensors").is_file():
+                    return f"lacks {name!r}, which {index.name} names; copy the model again, whole"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"has settings or an index that cannot be read ({type(error).__name__}: {error}); save the model again"
+    return ""
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return value
+
+
+def _is_bare(name: object, ends: tuple[str, ...]) -> bool:
+    """Whether it can only be the name of a file in the directory itself."""
+    return isinstance(name, str) and name.endswith(ends) and not {"/", "\\", ":", "\0"} & set(name)
+
+
+def foreign_code(*parts: object) -> str:
+    """The module of the first part of a loaded model that is made of code that came with it; "" where none is."""
+    for part in parts:
+        modules = getattr(part, "modules", None)
+        for one in (part, *getattr(part, "__dict__", {}).values(), *(modules() if callable(modules) else ())):
+            module = type(one).__module__
+            if module.partition(".")[0] == "transformers_modules":
+                return module
+    return ""

@@ -14,7 +14,9 @@ from insightv.config import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.heldout import read_heldout
 from insightv.row_sets import read_general
+from insightv.train.checkpoints import identity_of
 from insightv.training_plan import plan_of
+from insightv.weights import embedded_weights
 from tests.servers.fake_openai import FakeServer
 from tests.world import build_args, insightv, write_questions, write_settings
 
@@ -55,9 +57,52 @@ def training(built: Path, **train: object) -> Settings:
     return check_settings({"train": table, "datasets": table.pop("datasets", {})})
 
 
+def hub_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub, out of its reach, with one model in two commits; "main" is the second. Returns the first."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = folder / "models--owner--charts"
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(embedded_weights("base"), model / "snapshots" / commit)
+    config = model / "snapshots" / ("b" * 40) / "config.json"
+    config.write_text(config.read_text() + "\n")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("b" * 40)
+    return model / "snapshots" / ("a" * 40)
+
+
+def test_a_model_of_the_hub_is_held_to_a_commit(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = hub_cache(tmp_path / "hub", monkeypatch)
+
+    def plan(**train: object) -> tuple[str, str]:
+        made = plan_of(training(built, recipe="dpo", base="owner/charts", **train), built / "run")
+        return made.base, made.base_identity
+
+    newest = plan()
+    assert plan(revision="main") == newest == (str(first.with_name("b" * 40)), newest[1])
+    assert plan(revision="a" * 40) == (str(first), identity_of(first))
+    assert newest[1] != identity_of(first)
+    with pytest.raises(InputError, match="at the revision 'v9' cannot be had"):
+        plan(revision="v9")
+    (first / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"train\.base = 'owner/charts' holds an adapter"):
+        plan(revision="a" * 40)
+
+
+def test_a_base_that_reaches_out_of_its_directory_is_refused(built: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(embedded_weights("base"), tmp_path / "base"))
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+    with pytest.raises(InputError, match="no file of its own"):
+        plan_of(training(built, recipe="dpo", base=str(base)), built / "run")
+
+
 @pytest.mark.parametrize(
     ("train", "kind", "says"),
     [
+        ({"revision": "main"}, ConfigError, "is for a model of the hub, and 'tiny/base' is none"),
+        ({"base": "owner/no/such"}, InputError, "no directory and no id"),
         ({"engine": "hff"}, PluginError, "did you mean 'hf'"),
         ({"engine_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
         ({"preference": {"losses": ["sigmod"]}}, ConfigError, "did you mean 'sigmoid'?"),

@@ -75,5 +75,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("seed = = 1")
     with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
         load_settings(tmp_path / "bad.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 5000)
+    with pytest.raises(ConfigError, match=r"deep\.toml: not valid TOML"):
+        load_settings(tmp_path / "deep.toml")
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone\.toml"):
         load_settings(tmp_path / "gone.toml")

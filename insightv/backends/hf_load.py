@@ -11,7 +11,7 @@ import torch
 
 from insightv.backends.hf_source import Source
 from insightv.errors import ConfigError
-from insightv.weights import misfit
+from insightv.weights import foreign_code, misfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +50,8 @@ def load(source: Source) -> Loaded:
     with _one_at_a_time:
         processor = _processor(source)
         model = _model(source)
-    for part in (model, processor, getattr(processor, "tokenizer", None), getattr(processor, "image_processor", None)):
-        _refuse_foreign_code(part, source)
+    if module := foreign_code(model, model.config, processor):
+        raise ConfigError(f"{source.model!r} brought its own code ({module}), which insightv never runs")
     tokenizer = processor.tokenizer
     text = model.config.get_text_config()
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -74,7 +74,7 @@ def _processor(source: Source) -> Any:
             f"the processor of {source.model!r} needs {name}, which is not installed ({_first_line(error)});"
             f" install it, for instance: pip install {name}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"the processor of {source.model!r} cannot be loaded: {_first_line(error)}") from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ConfigError(
@@ -131,14 +131,6 @@ def _model(source: Source) -> PreTrainedModel:
     loaded: PreTrainedModel = model.to(device).eval()
     loaded.requires_grad_(False)
     return loaded
-
-
-def _refuse_foreign_code(part: object, source: Source) -> None:
-    parts = part.modules() if isinstance(part, torch.nn.Module) else (part,)
-    for one in parts:
-        module = type(one).__module__
-        if module.split(".")[0] == "transformers_modules":
-            raise ConfigError(f"{source.model!r} brought its own code ({module}), which insightv never runs")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insightv.errors import ConfigError
+from insightv.weights import reaches_out
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -49,11 +50,13 @@ def _check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} holds no config.json, so it is no model directory of transformers")
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{folder / 'config.json'} cannot be read as JSON ({error}); save the model again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ConfigError(f"{folder / 'config.json'} names no model_type; save the model with save_pretrained")
     if any(name.endswith(".safetensors") for name in names):
+        if wrong := reaches_out(folder):
+            raise ConfigError(f"{folder} {wrong}")
         return
     pickles = sorted(name for name in names if name.endswith(_PICKLES))
     if pickles:

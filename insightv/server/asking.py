@@ -19,6 +19,8 @@ from insightv.server.errors import ApiError
 
 BOTH, REASON, SUMMARY = "insightv", "insightv-reason", "insightv-summary"
 MODELS = (BOTH, REASON, SUMMARY)
+MOST_MARKS = 20_000
+"""Opening brackets and commas of a body beside those that its text may hold; 1000 turns need about 10,000."""
 
 
 class _Loose(BaseModel):
@@ -39,9 +41,13 @@ class _Image(_Loose):
     image_url: _Url
 
 
+# What pydantic keeps of a fault is about a kilobyte: of a list of them, the first is enough.
+_Parts = Annotated[list[Annotated[_Text | _Image, Field(discriminator="type")]], Field(fail_fast=True)]
+
+
 class _Turn(_Loose):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[_Text | _Image, Field(discriminator="type")]] | None = None
+    content: str | _Parts | None = None
 
     @property
     def text(self) -> str:
@@ -72,7 +78,7 @@ class _Own(BaseModel):
 
 class _Chat(_Loose):
     model: str
-    messages: list[_Turn] = Field(min_length=1, max_length=1000)
+    messages: list[_Turn] = Field(min_length=1, max_length=1000, fail_fast=True)
     stream: bool | None = False
     stream_options: _StreamOptions | None = None
     seed: int | None = None
@@ -102,14 +108,18 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
     """What a body asks.
 
     Raises:
-        ApiError: 400 where it is not JSON, 422 where it asks for what is not offered; 404 where the model is not known.
+        ApiError: 400 where it is not JSON, 422 where it asks for what is not offered; 404 where the model is not known;
+            413 where it has more values than a question has.
     """
+    if not body.lstrip(b" \t\r\n").startswith(b"{"):
+        raise ApiError(400, "invalid_json", "the body is not a JSON object")
+    # Values cost up to thirty times their bytes once they are read. An image has one comma, of its data URL.
+    if sum(map(body.count, (b"{", b"[", b","))) > limits.max_text + MOST_MARKS:
+        raise ApiError(413, "too_many_values", "the body has more values than a question with its images can have")
     try:
-        form = orjson.loads(body)
+        form: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise ApiError(400, "invalid_json", "the body is not JSON in UTF-8") from None
-    if not isinstance(form, dict):
-        raise ApiError(400, "invalid_json", "the body is not a JSON object")
     _refuse_unknown_powers(form)
     try:
         chat = _Chat.model_validate(form)

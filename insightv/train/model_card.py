@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from insightv.replies import Json
@@ -24,13 +25,16 @@ def model_card(job: Job, base: str, facts: Mapping[str, Json]) -> str:
     header: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        "base_model": line(str(base)),
+        "base_model": line(_of_the_hub(base, "{}/{}")),
         "license": "other",
         "tags": ["insightv", "visual-reasoning"],
-        "insightv": {"stage": job.stage, "version": release(), "policy": line(job.policy), **shown},
+        "insightv": {"stage": job.stage, "version": release(), "policy": line(_of_the_hub(job.policy)), **shown},
     }
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=2**31)
-    rows = [("trained from", job.policy), *((name.replace("_", " "), value) for name, value in shown.items())]
+    rows = [
+        ("trained from", _of_the_hub(job.policy)),
+        *((name.replace("_", " "), value) for name, value in shown.items()),
+    ]
     rows += [(f"setting {name}", value) for name, value in settings.items()]
     table = "".join(f"| {cell(name)} | {cell(value)} |\n" for name, value in rows)
     return (
@@ -39,3 +43,9 @@ def model_card(job: Job, base: str, facts: Mapping[str, Json]) -> str:
         "as a PEFT adapter. Rows were never cut. Licences are those of the base model and of the data.\n\n"
         f"| what | value |\n| --- | --- |\n{table}"
     )
+
+
+def _of_the_hub(model: str, form: str = "{}/{}@{}") -> str:
+    """A directory of the hub's cache by owner, name and commit; others as they are."""
+    found = re.search(r"[/\\]models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})$", model)
+    return form.format(*found.groups()) if found else model

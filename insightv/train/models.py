@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from insightv.errors import ConfigError, InputError, require
 from insightv.train.checkpoints import identity_of, read_marker
 from insightv.train.settings import TrainSettings
-from insightv.weights import misfit
+from insightv.weights import foreign_code, misfit, reaches_out
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -38,6 +38,28 @@ _PROJECTORS = {
 }
 
 
+def fetched(name: str, revision: str | None) -> Path:
+    """The directory of a model of the hub at a revision (None: its newest), downloaded where it is not here yet.
+
+    Weights in safetensors and settings are taken, no code and no pickles. The directory is that of one commit.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    require("transformers", "train")
+    import httpx2
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*", "consolidated*"])
+        )
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        at = f" at the revision {revision!r}" if revision else ""
+        raise InputError(f"the model {name!r}{at} cannot be had from the hub, nor is it here: {error}") from error
+
+
 def load_processor(folder: str | Path) -> ProcessorMixin:
     """The processor of a model, with the side and token of padding that training needs.
 
@@ -58,6 +80,7 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
         )
     if not getattr(processor, "chat_template", None):
         raise InputError(f"the processor in {str(folder)!r} has no chat template; add chat_template.jinja")
+    _refuse_foreign_code(folder, processor)
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     loaded: ProcessorMixin = processor
@@ -87,6 +110,8 @@ def load_model(folder: str | Path, settings: TrainSettings) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
+    if Path(folder).is_dir() and (wrong := reaches_out(Path(folder))):
+        raise InputError(f"the model {str(folder)!r} {wrong}")
     half = uses_bf16(settings) and settings.method != "full"
     options: dict[str, Any] = {"dtype": torch.bfloat16 if half else torch.float32, "trust_remote_code": False}
     if settings.method == "qlora":
@@ -101,9 +126,15 @@ def load_model(folder: str | Path, settings: TrainSettings) -> PreTrainedModel:
     model, report = loaded
     if wrong := misfit(report):
         raise InputError(f"the weights in {str(folder)!r} {wrong}")
+    _refuse_foreign_code(folder, model, model.config)
     model.config.use_cache = False
     freeze(model, settings)
     return model
+
+
+def _refuse_foreign_code(folder: str | Path, *parts: object) -> None:
+    if module := foreign_code(*parts):
+        raise InputError(f"the model {str(folder)!r} brought its own code ({module}), which insightv never runs")
 
 
 def _four_bits(half: bool) -> Any:
@@ -220,14 +251,15 @@ def write_plain(trained: Path, base: str | Path, policy: str | Path, settings: T
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     load: Any = AutoModelForImageTextToText
-    kept: Any = AutoConfig.from_pretrained(str(base))
+    kept: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False)
+    safely = {"use_safetensors": True, "trust_remote_code": False}
     dtype = getattr(torch, settings.save_dtype) if settings.save_dtype else kept.dtype or torch.float32
     if settings.method == "full":
-        model = load.from_pretrained(str(trained), dtype=dtype)
+        model = load.from_pretrained(str(trained), dtype=dtype, **safely)
     else:
         from peft import PeftModel
 
-        below = load.from_pretrained(str(base), dtype=torch.float32)
+        below = load.from_pretrained(str(base), dtype=torch.float32, **safely)
         model = PeftModel.from_pretrained(below, str(trained)).merge_and_unload(safe_merge=True).to(dtype)
         (folder / ADAPTER).mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):

@@ -24,6 +24,8 @@ from tests.backends import tiny_vlm
 
 GREEDY = Sampling(temperature=0, max_tokens=12)
 STEP = Slab.step
+WHOLE = {"config.json": '{"model_type": "llava"}', "x.safetensors": ""}
+INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -202,6 +204,16 @@ def test_deadline_and_closing_end_calls(folder: Path) -> None:
         ({"adapter_config.json": "{}"}, "LoRA adapter"),
         ({"config.json": '{"model_type": "llava"}', "pytorch_model.bin": "x"}, "save_pretrained"),
         ({"config.json": '{"model_type": "llava"}'}, "no weights"),
+        ({"config.json": "[" * 100_000}, "cannot be read as JSON"),
+        (WHOLE | {"adapter_config.json": "{}"}, "adapter beside the model"),
+        (WHOLE | {"config.json": '{"model_type": "a", "transformers_weights": "../x.safetensors"}'}, "no file of its"),
+        (WHOLE | {INDEX: '{"weight_map": {"a": "x.safetensors", "b": "../x.safetensors"}}'}, "'../x.safetensors' in"),
+        (WHOLE | {INDEX: '{"weight_map": {"a": "/x.safetensors"}}'}, "no file of its own"),
+        (WHOLE | {INDEX: '{"weight_map": {"a": "x.bin"}}'}, "no file of its own"),
+        (WHOLE | {INDEX: '{"weight_map": {"a": 5}}'}, "no file of its own"),
+        (WHOLE | {INDEX: '{"weight_map": {"a": "y.safetensors"}}'}, "lacks 'y.safetensors'"),
+        (WHOLE | {INDEX: '{"weight_map": ["x.safetensors"]}'}, "cannot be read"),
+        (WHOLE | {INDEX: "[" * 100_000}, "cannot be read"),
     ],
 )
 def test_directories_that_cannot_be_models_are_refused_at_once(
@@ -247,6 +259,45 @@ def test_what_shows_only_when_loading_says_its_cure(folder: Path, tmp_path: Path
     async def main() -> None:
         model = HFModel(str(copy))
         with pytest.raises(ConfigError, match=cure.get(missing, "cannot be loaded")):
+            await model.chat(ask("Hello."), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_an_index_of_weights_in_the_directory_is_loaded(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    names = sorted(weights)
+    where = {name: f"model-{1 + (name in names[3:])}.safetensors" for name in names}
+    for file in set(where.values()):
+        save_file({name: weights[name] for name in names if where[name] == file}, copy / file, {"format": "pt"})
+    (copy / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    assert [reply.text for reply in run(copy)] == [reply.text for reply in run(folder)]
+
+
+@pytest.mark.parametrize("where", ["a layer", "the configuration"])
+def test_code_that_came_with_a_model_is_refused_after_loading_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    foreign = type("Foreign", (torch.nn.Module,), {"__module__": "transformers_modules.evil.code"})()
+    real: Any = AutoModelForImageTextToText.from_pretrained
+
+    def bypassed(*args: Any, **options: Any) -> Any:
+        model, report = real(*args, **options)
+        (model if where == "a layer" else model.config).odd = foreign
+        return model, report
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", bypassed)
+
+    async def main() -> None:
+        model = HFModel(str(folder), batch=30 + len(where))
+        with pytest.raises(ConfigError, match=r"brought its own code \(transformers_modules.evil.code\)"):
             await model.chat(ask("Hello."), GREEDY)
         await model.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -74,6 +75,46 @@ def test_every_seed_of_a_client_is_one_for_the_agents(seed: int) -> None:
     found = read(chat(seed=seed)).seed
     assert found == read(chat(seed=seed)).seed
     assert Sampling(seed=found).seed == (seed if 0 <= seed <= LARGEST_COUNT else found)
+
+
+@pytest.mark.parametrize("values", [b"{},", b"[],", b"1,", b'{"role":"user","content":"a"},'])
+def test_a_body_of_many_small_values_is_refused_before_it_is_read(values: bytes) -> None:
+    body = b'{"model":"insightv","messages":[' + values * (4 * 2**20 // len(values)) + b"{}]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match="more values") as caught:
+            read_request(body, ServeSection())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 413
+    assert peak < 2**20
+
+
+def test_of_many_faults_the_first_is_told_and_no_more_are_kept() -> None:
+    turn = {"role": "user", "content": [{}] * 24}
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match=r"messages\.0\.content\.0: ") as caught:
+            read({"model": "insightv", "messages": [turn] * 999})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 422
+    assert peak < 8 * 2**20
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b" \n[{}]", b'"{}"', b"", b"{", b"\xef\xbb\xbf{}", b'{"a": \xff}'])
+def test_what_is_no_object_is_no_request(body: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_request(body, ServeSection())
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+def test_marks_within_the_text_are_no_values() -> None:
+    turns = [{"role": "user", "content": [{"type": "text", "text": "{[,"}]}] * 999
+    body = chat(text="{[," * 6000)
+    read({**body, "messages": [*turns, *body["messages"]]})
 
 
 def test_what_is_wrong_is_named_where_it_is() -> None:
