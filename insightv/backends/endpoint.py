@@ -25,6 +25,8 @@ PROBE_GAPS_S = (1.0, 2.0, 4.0, 8.0, 9.5)
 """Seconds between probes of an endpoint that is down; the last one repeats."""
 DOWN_AFTER = 5
 """Failures in a row that make an outage; more where more requests are in flight, which all fail at one moment."""
+PROBE_S = 0.1
+"""What a probe takes at least: with less time left its end would be taken for a reply that did not come in time."""
 POLL_S = 0.2
 MOVE_AFTER_S = 1.0
 """A chain waits this long for the endpoint that knows it, rather than move to another."""
@@ -229,7 +231,7 @@ class EndpointPool:
                 await patience.wait(endpoint.pause_s(now), named=endpoint.named)
             finally:
                 endpoint.waiting -= 1
-            if patience.left_s <= 0:
+            if patience.left_s <= (PROBE_S if endpoint.down else 0):
                 raise _worn_out(endpoint, patience)
 
     def _choose(self, chain: bytes, now: float) -> Endpoint:
