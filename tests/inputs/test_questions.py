@@ -281,6 +281,44 @@ def test_csv_faults(folder: Path) -> None:
     assert [question.id for question in read_questions(path, bad_rows="skip")] == ["a", "j"]
 
 
+def rows_of_csv(*lines: str, end: str = "\n") -> bytes:
+    return ("\n".join(["id,question,answer", *lines]) + end).encode()
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row(folder: Path) -> None:
+    """Whether it takes in the rest of the file, more than a cell may hold, or the rows up to the next quote."""
+    path = folder / "open.csv"
+    good = [f"{number},What is {number}?,7" for number in range(12_000)]
+    broken = 'bad,"What is this?,7'
+    for at, count in ((11_990, 12_000), (10, 12_000), (0, 1), (1, 2)):
+        lines = [*good[:at], broken, *good[at:count]]
+        path.write_bytes(rows_of_csv(*lines))
+        found = read_questions(path, bad_rows="skip")
+        assert [question.id for question in found] == [str(number) for number in range(count)]
+        assert [(row.line, row.code, row.text) for row in found.bad] == [(at + 2, "bad_csv", broken)]
+    legal = 'legal,"Two\n\n""lines""?",7'
+    path.write_bytes(rows_of_csv(good[0], broken, good[1], legal, broken, 'wide,"a\nb",c,d,e', good[2]))
+    found = read_questions(path, bad_rows="skip")
+    assert [question.id for question in found] == ["0", "1", "legal", "2"]
+    assert [(row.line, row.code) for row in found.bad] == [
+        (3, "bad_csv"),
+        (8, "bad_csv"),
+        (9, "bad_columns"),
+        (10, "bad_columns"),
+    ]
+    assert "quotes join 3 lines" in found.bad[0].reason
+    path.write_bytes(rows_of_csv(good[0], 'cut,"a\nb', end=""))
+    assert codes(lambda: read_questions(path)) == [(3, "", "bad_csv"), (4, "", "cut_line")]
+
+
+def test_quotes_that_are_wrong_throughout_are_given_up_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insightv.question_csv._MAX_READ_AGAIN", 2**20)
+    path = folder / "wrong.csv"
+    path.write_bytes(rows_of_csv(*(f'{number}","{"x" * 400}","' for number in range(1_000))))
+    with pytest.raises(BadRows, match="quotes are opened and not closed in too many rows"):
+        read_questions(path, bad_rows="skip")
+
+
 def still(colour: str) -> bytes:
     return hostile.encoded(Image.new("RGB", (32, 24), colour), "PNG")
 
