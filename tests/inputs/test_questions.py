@@ -194,6 +194,10 @@ WHOLE = {
     "blank.jsonl": (b"\n \n", "empty_file"),
     "array.jsonl": (b"[" + good(1) + b"]", "json_document"),
     "pretty.jsonl": (json.dumps([json.loads(good(1))], indent=1).encode(), "json_document"),
+    "lines.json": (b"[\n" + good(1) + b",\n" + good(2) + b"\n]\n", "json_document"),
+    "one.json": (b"[\n" + good(1) + b"\n]\n", "json_document"),
+    "long.json": (b"[\n" + (good(1) + b",\n") * 100 + good(2) + b"\n]\n", "json_document"),
+    "inner.json": (b'{\n"data":\n' + good(1) + b"}\n", "json_document"),
     "object.json": (json.dumps(json.loads(good(1)), indent=1).encode(), "json_document"),
     "utf16.jsonl": (good(1).decode().encode("utf-16"), "utf16"),
     "cut.jsonl.gz": (gzip.compress(good(1) * 500)[:-9], "bad_gzip"),
@@ -516,6 +520,55 @@ def test_a_line_of_a_hundred_megabytes_is_not_held(folder: Path) -> None:
     path.unlink()
     assert text == "2 2 1 ['line_too_long']"
     assert peak < 250
+
+
+def test_long_rows_are_held_one_at_a_time(folder: Path) -> None:
+    """Text takes up to eight times as much as its line; a long line with images does not, whatever else is in it."""
+    path = folder / "heavy.jsonl"
+    texts = ["a" * (7 << 20), "\U0001f600" + "a" * (7 << 20)] * 4
+    with open(path, "w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            print(json.dumps({"id": str(number), "question": "x", "extra": text}, ensure_ascii=False), file=file)
+        print(json.dumps({"id": "over", "question": "x", "extra": "a" * (9 << 20)}), file=file)
+    text, peak = measured(path)
+    assert text == "8 8 1 ['line_too_long']"
+    assert peak < 200
+    with open(path, "w", encoding="utf-8") as file:
+        image = "data:image/png;base64," + "a" * (20 << 20)
+        for number in range(3):
+            row = {"id": str(number), "question": "\U0001f600?", "images": [image]}
+            print(json.dumps(row, ensure_ascii=False), file=file)
+        print(json.dumps({"id": "good", "question": "x"}), file=file)
+    text, peak = measured(path)
+    path.unlink()
+    assert text == "1 1 3 ['not_an_image', 'not_an_image', 'not_an_image']"
+    assert peak < 200
+
+
+def test_a_long_line_is_read_as_a_short_one_is(folder: Path) -> None:
+    question = "\U0001f600 \u00e9\u4e2d \\ud83d \\u00e9"
+    spaces = b" " * (2 << 20)
+    lines = [
+        spaces + json.dumps({"id": "a", "question": question}, ensure_ascii=False).encode(),
+        b'{"id": "\xc3\xa9", "question": "x" ' + spaces + b",}",
+        b'{"id": "b", "question": "\xc3\xa9\xff"}' + spaces,
+        b'{"id": "c", "question": "\xc3\xa9\0"}' + spaces,
+    ]
+    path = write(folder, *lines, name="spaces.jsonl")
+    found = read_questions(path, bad_rows="skip")
+    assert [row.question for row in found] == [question]
+    assert [(row.line, row.code) for row in found.bad] == [(2, "bad_json"), (3, "invalid_utf8"), (4, "nul_byte")]
+    assert found.bad[0].text.startswith('{"id": "\u00e9", "question"')
+    offset = path.read_bytes().index(b"\xff")
+    assert f"byte 0xff at byte offset {offset} " in found.bad[1].reason
+    path.unlink()
+
+
+@pytest.mark.parametrize("first", [b"[1, 2]", b"[", b"{", b'["a"', b'[{"id": 1}]', b"[" * 100_000, b"[1, 2]\n[3]\n{"])
+def test_a_first_row_that_is_wrong_costs_that_row_only(first: bytes, folder: Path) -> None:
+    found = read_questions(write(folder, first, good(1), good(2), name="first.jsonl"), bad_rows="skip")
+    assert [question.id for question in found] == ["good 1", "good 2"]
+    assert {row.line for row in found.bad} == set(range(1, first.count(b"\n") + 2))
 
 
 def test_many_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
