@@ -166,6 +166,27 @@ def test_accepted_forms(folder: Path) -> None:
     assert found["e"].choices == ("x", "2")
 
 
+@pytest.mark.parametrize(
+    "id",
+    [
+        "train/12",
+        "a/b/c.png",
+        "chartqa:12",
+        "con1",
+        "com",
+        "com10",
+        "console",
+        "conin",
+        "a.con",
+        "U.S.",
+        ".hidden",
+        "a..b",
+    ],
+)
+def test_ids_that_only_look_unsafe_are_kept(id: str, folder: Path) -> None:
+    assert [question.id for question in read_questions(write(folder, defects.row(id=id)))] == [id]
+
+
 def test_line_ends_marks_and_blank_lines(folder: Path) -> None:
     path = folder / "crlf.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + good(1) + b"\r\n\r\n  \n" + good(2) + b"\r\n")
@@ -352,7 +373,11 @@ def test_parquet_with_bytes_and_paths(folder: Path) -> None:
         read_questions(path, columns={"questions": "query"})
 
 
-def test_parquet_values_that_python_cannot_hold_cost_their_row(folder: Path) -> None:
+@pytest.mark.parametrize("most", [0, 2**20])
+def test_parquet_values_that_python_cannot_hold_cost_their_row(
+    most: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insightv.question_tables._BATCH_BYTES", most)
     text = pa.array([b"good", b"\xff", b"good"]).view(pa.string())
     late = pa.array([0, 0, 10**9], pa.int32()).view(pa.date32())
     table = pa.table({"id": ["a", "b", "c"], "question": text, "day": late})
@@ -408,6 +433,32 @@ def test_a_saved_dataset_is_read_without_decoding(folder: Path, tmp_path: Path) 
     assert [picture.width for picture in question.pictures] == [32, 32]
     with pytest.raises(InputError, match="not a saved dataset"):
         read_questions(folder / "inner")
+
+
+def test_a_saved_dataset_with_text_that_is_not_utf8_loses_those_rows_only(tmp_path: Path) -> None:
+    rows = {"id": ["a", "b", "c"], "question": ["x"] * 3, "extra": [{"k": 1}, [2], None]}
+    features = {"id": datasets.Value("string"), "question": datasets.Value("string"), "extra": datasets.Json()}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk(tmp_path)
+    (file,) = tmp_path.glob("*.arrow")
+    table = pa.ipc.open_stream(file.read_bytes()).read_all()
+    spoilt = table.set_column(1, "question", pa.array([b"x", b"\xff", b"x"]).view(pa.string()))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(spoilt.replace_schema_metadata(table.schema.metadata))
+    found = read_questions(tmp_path, bad_rows="skip")
+    assert [(question.id, question.meta["extra"]) for question in found] == [("a", {"k": 1}), ("c", None)]
+    assert [(row.line, row.field, row.code) for row in found.bad] == [(2, "question", "invalid_utf8")]
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "", '{"_data_files": 7, "features": 7}'])
+def test_a_saved_dataset_that_is_damaged_is_named(name: str, content: str, tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"id": ["a"], "question": ["x"]}).save_to_disk(tmp_path)
+    (tmp_path / name).write_text(content)
+    if (name, content) == ("dataset_info.json", "{}"):  # says nothing, and nothing false
+        assert len(read_questions(tmp_path)) == 1
+        return
+    with pytest.raises(InputError, match="not a saved dataset, or a damaged one"):
+        read_questions(tmp_path)
 
 
 def test_questions_given_in_python(folder: Path) -> None:
