@@ -172,6 +172,7 @@ def test_accepted_forms(folder: Path) -> None:
         "train/12",
         "a/b/c.png",
         "chartqa:12",
+        "3:17",
         "con1",
         "com",
         "com10",
