@@ -108,10 +108,13 @@ class StorageFull(StopRun):
     """The run's folder cannot be written; replies in flight were held back, nothing recorded is lost."""
 
     @classmethod
-    def of(cls, path: Path, error: OSError) -> StorageFull:
-        """What an OSError at `path` means for the run."""
-        cure = "free some space or make the folder writable, then resume the run"
-        return cls(f"{path} cannot be written: {error.strerror or error}; {cure}")
+    def of(cls, path: Path, error: OSError, size: int | None = None) -> StorageFull:
+        """What an OSError at `path` means for the run; `size` in bytes is what was to be written, where it is known."""
+        cure = "free some space or make the folder writable"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            cure = f"a file is where a folder is needed ({error.filename}): move it away"
+        what = str(path) if size is None else f"{path} ({size} bytes)"
+        return cls(f"{what} cannot be written: {error.strerror or error}; {cure}, then resume the run")
 
 
 class RunHeld(StopRun):

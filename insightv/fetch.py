@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,20 @@ def is_public(address: Address) -> bool:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Every address of a host, by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    answer: Future[list[str]] = Future()
+    answer.set_running_or_notify_cancel()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+
+    # Nothing makes the resolver stop. The loop's own threads are waited for when the loop ends, a daemon is not.
+    threading.Thread(target=look_up, name="insightv-resolve", daemon=True).start()
+    return await asyncio.wrap_future(answer)
 
 
 @dataclass(frozen=True, slots=True)

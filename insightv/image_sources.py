@@ -104,7 +104,7 @@ def shorten(source: object, length: int = 200) -> str:
         return f"<{type(source).__name__}>"
     text = str(source)
     if text.lstrip()[:5].lower() == "data:":
-        text = text.split(",", 1)[0][:60] + ",..."
+        text = text[:60].partition(",")[0] + ",..."
     elif "://" in text:
         text = re.sub(r"\?.*", "?...", re.sub(r"//[^/?#]*@", "//...@", text), flags=re.DOTALL)
     text = text if len(text) <= length else f"{text[: length - 40]}...{text[-30:]} ({len(text)} characters)"
@@ -194,7 +194,7 @@ def _read_data_url(url: str, limits: ImageLimits) -> bytes:
     if (len(url) - match.end()) // 4 * 3 > limits.max_bytes + 3:
         raise ImageError("too_large_bytes", f"{shorten(url)} is larger than the limit of {limits.max_bytes} bytes")
     try:
-        data = base64.b64decode(url[match.end() :], validate=True)
+        data = binascii.a2b_base64(memoryview(url.encode("ascii"))[match.end() :], strict_mode=True)
     except (binascii.Error, ValueError):
         raise ImageError("bad_data_url", f"{shorten(url)} holds something that is not base64") from None
     checked_bytes(data, url, limits)

@@ -5,7 +5,6 @@ Knows nothing of questions and runs. What is read back is checked against its na
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -21,7 +20,6 @@ from insightv.records import Picture
 Mime = Literal["image/jpeg", "image/png", "image/webp"]
 
 _EXTENSIONS: dict[Mime, str] = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 class ImageStore:
@@ -43,9 +41,7 @@ class ImageStore:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, picture.data)
         except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFull(f"{path} ({len(picture.data)} bytes) cannot be written: {error.strerror}") from error
-            raise
+            raise StorageFull.of(path, error, len(picture.data)) from error
         return picture.sha256
 
     def place(self, sha256: str) -> Path | None:
@@ -57,7 +53,7 @@ class ImageStore:
         """The picture of that hash.
 
         Raises:
-            ImageError: it is not there (missing), or the file is not what was put (corrupt).
+            ImageError: it is not there (missing), cannot be read (unreadable), or is not what was put (corrupt).
         """
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise ImageError("bad_path", f"{shorten(sha256)} is not the SHA-256 of a picture")
@@ -65,8 +61,10 @@ class ImageStore:
             path = self.folder / f"{sha256}.{extension}"
             try:
                 data = path.read_bytes()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:
+                raise ImageError("unreadable", f"{path} cannot be read: {error.strerror}") from error
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise ImageError("corrupt", f"{path} was changed: its content does not match its name")
             width, height = _size(data, mime)

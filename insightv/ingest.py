@@ -17,6 +17,7 @@ import orjson
 
 from insightv.config import OBJECT, Settings
 from insightv.errors import RunChanged
+from insightv.image_sources import shorten
 from insightv.opening import image_limits
 from insightv.questions import QuestionFile, read_questions
 from insightv.records import Question
@@ -135,19 +136,37 @@ def _line_up(connection: sqlite3.Connection, entrants: Iterable[Entrant]) -> Non
 
 
 def _question_differences(connection: sqlite3.Connection) -> list[str]:
-    cases = (
-        ("is new", "SELECT id FROM entrants WHERE id NOT IN (SELECT id FROM questions WHERE present = 1) ORDER BY 1"),
-        (
-            "its content has changed",
-            "SELECT e.id FROM entrants e JOIN questions q USING (id) "
-            "WHERE q.present = 1 AND q.digest <> e.digest ORDER BY 1",
-        ),
-        (
-            "is not in the file any more",
-            "SELECT id FROM questions WHERE present = 1 AND id NOT IN (SELECT id FROM entrants) ORDER BY 1",
-        ),
+    """What is another question, or another content of one, among the entrants than in the run."""
+    new = "SELECT id FROM entrants WHERE id NOT IN (SELECT id FROM questions WHERE present = 1) ORDER BY 1"
+    gone = "SELECT id FROM questions WHERE present = 1 AND id NOT IN (SELECT id FROM entrants) ORDER BY 1"
+    both = (
+        "SELECT e.id, q.record, e.record FROM entrants e JOIN questions q USING (id) "
+        "WHERE q.present = 1 AND q.digest <> e.digest ORDER BY 1"
     )
-    return [f"question {name!r}: {what}" for what, sql in cases for (name,) in connection.execute(sql).fetchall()]
+    found = [f"question {id!r}: is new" for (id,) in connection.execute(new)]
+    for id, before, after in connection.execute(both):
+        with intact(f"the question {id!r}"):
+            differences = _content_differences(*map(Question.model_validate_json, (before, after)))
+        found += [f"question {id!r}: {difference}" for difference in differences]
+    return found + [f"question {id!r}: is not in the file any more" for (id,) in connection.execute(gone)]
+
+
+def _content_differences(before: Question, after: Question) -> list[str]:
+    """Each field in which two questions differ whose digests do; the images where it can only be them."""
+    found: list[str] = []
+    for name in ("question", "answer", "choices", "meta"):
+        old, new = ({name: getattr(record, name)} for record in (before, after))
+        if orjson.dumps(old, option=orjson.OPT_SORT_KEYS) != orjson.dumps(new, option=orjson.OPT_SORT_KEYS):
+            found += settings_differences(old, new) or [
+                f"{name}: values of another type (true for 1, null for nothing)"
+            ]
+    old_images, new_images = ([shorten(image) for image in record.images] for record in (before, after))
+    kinds = {image.startswith("'sha256:") for image in old_images + new_images}
+    if old_images != new_images and len(kinds) == 1:
+        found.append(f"images: [{', '.join(old_images)}] -> [{', '.join(new_images)}]")
+    elif not found or len(old_images) != len(new_images):
+        found.append(f"images: other pictures than the run has, now [{', '.join(new_images)}]")
+    return found
 
 
 _UNOPENED = """instr(questions.record, CAST('"images":["sha256:' AS BLOB)) = 0"""

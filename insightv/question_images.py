@@ -1,6 +1,6 @@
 """The images of many rows: checked in threads, each file once.
 
-Knows nothing of rows; who asks gets a hash, or the promise of one.
+Knows nothing of rows; who asks gets a hash or what is wrong with the image, or the promise of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from insightv.images import AllowHttp, ImageLimits, check_image
+from insightv.images import AllowHttp, ImageError, ImageLimits, check_image
 from insightv.question_fields import Image
 from insightv.records import Picture
 
@@ -22,10 +22,10 @@ class ImageChecks:
     def __init__(self, pool: ThreadPoolExecutor, root: Path | None, allow_http: AllowHttp, limits: ImageLimits) -> None:
         self._pool, self._root, self._allow_http, self._limits = pool, root, allow_http, limits
         self._done: dict[bytes, bytes] = {}
-        self._running: dict[bytes, Future[str]] = {}
+        self._running: dict[bytes, Future[str | ImageError]] = {}
 
-    def start(self, image: Image) -> Future[str] | str:
-        """The hash of an image's bytes, or of the picture that it is already; or the promise of it."""
+    def start(self, image: Image) -> Future[str | ImageError] | str:
+        """The hash of an image's bytes, or of the picture that it is already; or the promise of it or of its fault."""
         if isinstance(image, Picture):
             return image.sha256
         key = self._key(image)
@@ -39,12 +39,16 @@ class ImageChecks:
             future.add_done_callback(lambda done: self._keep(key, done))
         return future
 
-    def _check(self, image: str | bytes) -> str:
-        return check_image(image, root=self._root, allow_http=self._allow_http, limits=self._limits).sha256
+    def _check(self, image: str | bytes) -> str | ImageError:
+        try:
+            return check_image(image, root=self._root, allow_http=self._allow_http, limits=self._limits).sha256
+        except ImageError as error:
+            # Anew: the traceback holds the image and its bytes, in a circle that waits for the garbage collector.
+            return ImageError(error.code, str(error))
 
-    def _keep(self, key: bytes, done: Future[str]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            self._done[key] = bytes.fromhex(done.result())
+    def _keep(self, key: bytes, done: Future[str | ImageError]) -> None:
+        if not done.cancelled() and done.exception() is None and isinstance(found := done.result(), str):
+            self._done[key] = bytes.fromhex(found)
         self._running.pop(key, None)
 
     def _key(self, image: str | bytes) -> bytes:

@@ -10,7 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from insightv.images import ImageError
 from insightv.question_images import ImageChecks
@@ -20,7 +20,7 @@ from insightv.records import Picture
 
 _KEPT_WARNINGS = 1000
 _KEPT_BYTES = 32 * 2**20
-_WINDOW_ROWS, _WINDOW_BYTES = 64, 64 * 2**20
+_WINDOW_ROWS, _WINDOW_BYTES = 64, 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,26 @@ class BadRow:
         return f"{': '.join(parts)}: {self.reason} [{self.code}]"
 
 
-@dataclass(slots=True)
-class _Pending:
-    row: RawRow
-    draft: Draft | None
-    faults: list[Fault]
-    images: list[Future[str] | str] = field(default_factory=list)
-    weight: int = 0
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """Of a row that may be good: its id, if it has one, and what its content comes to; not the content itself."""
 
-    def start(self, checks: ImageChecks) -> None:
-        images = self.draft.images if self.draft is not None else ()
-        self.images = [checks.start(image) if image else "" for image in images]
-        self.weight = sum(len(image) for image in images if isinstance(image, str | bytes))
+    id: str | None
+    core: bytes
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A row whose images are being checked. `weight` is what it holds in memory until then, in bytes."""
+
+    line: int
+    text: str
+    shown_id: str | None
+    good: _Good | None
+    faults: list[Fault]
+    images: list[Future[str | ImageError] | str]
+    weight: int
 
 
 class Reading:
@@ -80,12 +88,9 @@ class Reading:
         """Read everything; False if the source as a whole turned out to be faulty."""
         window: deque[_Pending] = deque()
         weight = count = 0
-        last = 0
         try:
-            for row in self._source.rows():
-                count, last = count + 1, row.line
-                pending = _Pending(row, *check_row(row, self._rules))
-                pending.start(self._checks)
+            for pending in map(self._begun, self._source.rows()):
+                count += 1
                 window.append(pending)
                 weight += pending.weight
                 while len(window) > _WINDOW_ROWS or weight > _WINDOW_BYTES:
@@ -95,12 +100,30 @@ class Reading:
                     progress(count)
         except SourceFault as fault:
             self._finish(window)
-            self._bad(RawRow(fault.line, "", None), [Fault("", fault.code, str(fault))])
+            self._bad(fault.line, "", None, [Fault("", fault.code, str(fault))])
             return False
         self._finish(window)
         if count == 0:
-            self._bad(RawRow(max(last, 1), "", None), [Fault("", "empty_file", "there are no questions in it")])
+            self._bad(1, "", None, [Fault("", "empty_file", "there are no questions in it")])
         return count > 0
+
+    def _begun(self, row: RawRow) -> _Pending:
+        """A row with the checks of its images begun. Its values are let go: a row may be as long as a line may."""
+        draft, faults = check_row(row, self._rules)
+        images = draft.images if draft is not None else ()
+        good = None
+        if draft is not None and not faults:
+            core = draft.core()
+            good = _Good(draft.id, core, mark_of(draft, core))
+        return _Pending(
+            line=row.line,
+            text=row.text,
+            shown_id=known_id(row, self._rules),
+            good=good,
+            faults=faults,
+            images=[self._checks.start(image) if image else "" for image in images],
+            weight=len(row.text) + sum(len(image) for image in images if isinstance(image, str | bytes)),
+        )
 
     def _finish(self, window: deque[_Pending]) -> None:
         while window:
@@ -111,64 +134,61 @@ class Reading:
         hashes: list[str] = []
         faults = pending.faults
         for index, image in enumerate(pending.images):
-            try:
-                hashes.append(image if isinstance(image, str) else image.result())
-            except ImageError as error:
-                faults.append(Fault(f"images[{index}]", error.code, str(error)))
-        if pending.draft is None or faults:
+            found = image if isinstance(image, str) else image.result()
+            if isinstance(found, ImageError):
+                faults.append(Fault(f"images[{index}]", found.code, str(found)))
+            else:
+                hashes.append(found)
+        if pending.good is None or faults:
             self.marks.append(0)
-            self._bad(pending.row, faults)
+            self._bad(pending.line, pending.text, pending.shown_id, faults)
         else:
-            self._add(pending.row, pending.draft, hashes)
+            self._add(pending, pending.good, hashes)
 
-    def _add(self, row: RawRow, draft: Draft, hashes: list[str]) -> None:
-        core = draft.core()
-        id = draft.id or f"c-{digest_of(core, None, hashes).hex()[:24]}"
-        digest = digest_of(core, id, hashes)
+    def _add(self, pending: _Pending, good: _Good, hashes: list[str]) -> None:
+        id = good.id or f"c-{digest_of(good.core, None, hashes).hex()[:24]}"
+        digest = digest_of(good.core, id, hashes)
         key = hashlib.blake2b(folded(id).encode(), digest_size=16).digest()
         exact = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big")
         first = self._seen.get(key)
         if first is not None:
             self.marks.append(0)
-            self._again(row, id, digest, first, exact)
+            self._again(pending, id, digest, first, exact)
             return
         self._seen[key] = len(self.digests) // 32
-        self._lines.append(row.line)
+        self._lines.append(pending.line)
         self._exact.append(exact)
-        self.marks.append(mark_of(draft, core))
+        self.marks.append(good.mark)
         self.digests += digest
         if self._rules.ids_from_content:
             self.ids.append(id)
 
-    def _again(self, row: RawRow, id: str, digest: bytes, first: int, exact: int) -> None:
+    def _again(self, row: _Pending, id: str, digest: bytes, first: int, exact: int) -> None:
         """A second row with the id of a first one: the same again, or an error that names both."""
         line = self._lines[first]
         if self._exact[first] != exact:
             reason = f"the id differs from that of line {line} only in case or in Unicode form; choose another"
-            self._bad(row, [Fault("id", "id_collision", reason)])
+            self._bad(row.line, row.text, row.shown_id, [Fault("id", "id_collision", reason)])
         elif self.digests[32 * first : 32 * first + 32] != digest:
             reason = f"line {line} has the same id and another content; choose another id, or drop one of them"
-            self._bad(row, [Fault("id", "duplicate_id", reason)])
+            self._bad(row.line, row.text, row.shown_id, [Fault("id", "duplicate_id", reason)])
         elif len(self.warnings) < _KEPT_WARNINGS:
             self.warnings.append(f"{self._source.name}:{row.line}: {id}: the same as line {line}; left out")
         elif len(self.warnings) == _KEPT_WARNINGS:
             self.warnings.append(f"{self._source.name}: and more such rows")
 
-    def _bad(self, row: RawRow, faults: list[Fault]) -> None:
-        text = row.text if self._text_bytes < _KEPT_BYTES else ""
+    def _bad(self, line: int, text: str, id: str | None, faults: list[Fault]) -> None:
+        text = text if self._text_bytes < _KEPT_BYTES else ""
         self._text_bytes += len(text)
-        id = known_id(row, self._rules)
-        self.bad += [BadRow(self._source.name, row.line, id, f.field, f.code, f.reason, text) for f in faults]
+        self.bad += [BadRow(self._source.name, line, id, f.field, f.code, f.reason, text) for f in faults]
 
 
 def mark_of(draft: Draft, core: bytes) -> int:
     """The start of a hash of what was read; never 0."""
     images = [
-        hashlib.sha256(image).hexdigest()
-        if isinstance(image, bytes)
-        else image.sha256
+        image.sha256
         if isinstance(image, Picture)
-        else image
+        else hashlib.sha256(image if isinstance(image, bytes) else image.encode("utf-8", "surrogatepass")).hexdigest()
         for image in draft.images
     ]
     return int.from_bytes(digest_of(core, draft.id, images)[:8], "big") | 1

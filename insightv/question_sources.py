@@ -1,6 +1,6 @@
-"""From a source of questions to raw rows, one at a time: what all sources share, JSONL files, and lists.
+"""From a source of questions to raw rows, one at a time: what all sources share, the lines of files, and lists.
 
-Knows encodings, line ends and formats; whole files and over-long lines are never held. Does not know what a question
+Knows encodings and line ends; whole files and over-long lines are never held. Does not know what a question
 is: that is `insightv.question_rows`. Every source can be read again from the start.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
-import math
 import reprlib
 import zlib
 from abc import ABC, abstractmethod
@@ -20,7 +18,9 @@ from typing import IO, Literal, cast
 
 from insightv.errors import InputError
 
-MAX_LINE = 32 * 2**20
+MAX_LINE, MAX_TEXT_LINE = 32 * 2**20, 8 * 2**20
+"""Bytes of a line that holds images as data URLs, and of one of text alone: text takes up to eight times as much while
+it is read (each character four bytes, as a line and as a value)."""
 KEPT_TEXT = 2000
 """Characters of an original line that are kept with a bad row."""
 
@@ -97,25 +97,6 @@ def _start_of(item: object) -> str:
         return f"<{type(item).__name__}>"
 
 
-class JsonLines(RowSource):
-    """One JSON object a line; `.gz` is unpacked on the way."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.name, path.parent)
-        self.path = path
-
-    def rows(self) -> Iterator[RawRow]:
-        """See `RowSource`."""
-        first = True
-        for line in read_lines(self, self.path):
-            if line.data is not None and not line.data.strip():
-                continue
-            if first and line.data is not None and (line.data.strip() == b"{" or line.data.lstrip().startswith(b"[")):
-                raise SourceFault(line.number, "json_document", "one JSON document; write one object a line (JSONL)")
-            first = False
-            yield _json_row(line)
-
-
 class Rows(RowSource):
     """Objects in memory: mappings, or anything with a `values` of its own made by the caller."""
 
@@ -134,25 +115,43 @@ class Rows(RowSource):
 
 
 def read_lines(source: RowSource, path: Path) -> Iterator[Line]:
-    """The lines of a file with their offsets, those over `MAX_LINE` without their content."""
-    number = offset = 0
+    """The lines of a file with their offsets, those over `MAX_LINE` (of text `MAX_TEXT_LINE`) without their content."""
+    reader = _LineReader(source)
     try:
         with _opened(path) as file:
-            while data := file.readline(MAX_LINE + 1):
-                number += 1
-                start, length, ended, whole = offset, len(data), data.endswith(b"\n"), len(data) <= MAX_LINE
-                while not ended and (rest := file.readline(2**20)):
-                    length, ended, whole = length + len(rest), rest.endswith(b"\n"), False
-                offset += length
-                if number == 1:
-                    start, data = _without_mark(data, source)
-                yield Line(number, start, data if whole else None, ended)
+            # Not by a loop: its variable would hold a long line until after the next one is read.
+            yield from iter(lambda: reader.line(file), None)
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise SourceFault(number + 1, "bad_gzip", "the gzip file is damaged or cut off; get it again") from None
+        reason = "the gzip file is damaged or cut off; get it again"
+        raise SourceFault(reader.number + 1, "bad_gzip", reason) from None
     except OSError as error:
-        raise SourceFault(number, "unreadable", f"cannot be read: {error.strerror}") from None
-    if number == 0:
+        raise SourceFault(reader.number, "unreadable", f"cannot be read: {error.strerror}") from None
+    if reader.number == 0:
         raise SourceFault(1, "empty_file", "the file is empty")
+
+
+class _LineReader:
+    def __init__(self, source: RowSource) -> None:
+        self.number = self._offset = 0
+        self._source = source
+
+    def line(self, file: IO[bytes]) -> Line | None:
+        """The next line; None at the end."""
+        data = file.readline(MAX_LINE + 1)
+        if not data:
+            return None
+        self.number += 1
+        start, ended = self._offset, data.endswith(b"\n")
+        whole = len(data) <= MAX_TEXT_LINE or (len(data) <= MAX_LINE and _DATA_URL in data)
+        self._offset += len(data)
+        while not ended and (rest := file.readline(2**20)):
+            self._offset, ended, whole = self._offset + len(rest), rest.endswith(b"\n"), False
+        if self.number == 1:
+            start, data = _without_mark(data, self._source)
+        return Line(self.number, start, data if whole else None, ended)
+
+
+_DATA_URL = b";base64,"
 
 
 @contextlib.contextmanager
@@ -181,7 +180,9 @@ def _without_mark(data: bytes, source: RowSource) -> tuple[int, bytes]:
 def decoded(line: Line) -> tuple[str, Fault | None]:
     """The text of a line, and what is wrong with its bytes; their offset is that in the file."""
     if line.data is None:
-        return "", Fault("", "line_too_long", f"the line at byte offset {line.offset} is over {MAX_LINE} bytes long")
+        most = f"{MAX_TEXT_LINE} bytes, {MAX_LINE} with images as data URLs"
+        reason = f"the line at byte offset {line.offset} is too long; the limit is {most}; keep images as files"
+        return "", Fault("", "line_too_long", reason)
     if (at := line.data.find(b"\0")) >= 0:
         text = line.data.decode("utf-8", "replace")
         return text, Fault("", "nul_byte", f"a NUL byte at byte offset {line.offset + at}")
@@ -190,62 +191,6 @@ def decoded(line: Line) -> tuple[str, Fault | None]:
     except UnicodeDecodeError as error:
         found = f"byte 0x{line.data[error.start]:02x} at byte offset {line.offset + error.start}"
         return line.data.decode("utf-8", "replace"), Fault("", "invalid_utf8", f"{found} is not UTF-8")
-
-
-def _json_row(line: Line) -> RawRow:
-    text, fault = decoded(line)
-    values: object = None
-    if fault is None:
-        try:
-            values = _DECODER.decode(text)
-        except RecursionError:
-            fault = Fault("", "too_deep", "brackets are nested too deeply")
-        except json.JSONDecodeError as error:
-            fault = Fault("", "bad_json", f"not JSON at character {error.pos + 1}: {error.msg.removesuffix(' at')}")
-        except _Refused as error:
-            fault = error.fault
-        except ValueError:
-            fault = Fault("", "bad_json", "a number of too many digits")
-        if fault is None and not isinstance(values, dict):
-            fault = Fault("", "not_an_object", f"a row is a JSON object, not {_json_name(values)}")
-    if fault is not None and fault.code in ("bad_json", "invalid_utf8") and not line.ended:
-        fault = Fault("", "cut_line", f"the last line is cut off: no newline at its end, and {fault.reason}")
-    row = values if isinstance(values, dict) and fault is None else None
-    return RawRow(line.number, cut_text(text.rstrip("\r\n")), row, fault)
-
-
-class _Refused(Exception):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused(Fault(cut_text(twice, 100), "duplicate_key", f"the key {cut_text(twice, 100)!r} is there twice"))
-    return found
-
-
-def _constant(name: str) -> float:
-    raise _Refused(Fault("", "not_finite", f"{name} is not a number of JSON"))
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _Refused(Fault("", "not_finite", f"{cut_text(text, 40)} is too large for a number"))
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
-
-
-def _json_name(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def cut_text(text: str, length: int = KEPT_TEXT) -> str:

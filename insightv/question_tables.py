@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH = 16
+_BATCH_BYTES = 16 * 2**20
+"""Of a larger batch the rows become Python's one by one."""
 
 
 class ParquetFile(RowSource):
@@ -60,7 +63,8 @@ class HubDataset(RowSource):
 
     def __init__(self, name: str, loaded: datasets.Dataset, root: Path) -> None:
         super().__init__(name, root)
-        self._data = _undecoded(loaded)
+        self._data = loaded.with_format("arrow")
+        self._features = _undecoded(loaded.features)
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -69,8 +73,27 @@ class HubDataset(RowSource):
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
-        for number, values in enumerate(self._data, 1):
-            yield _row(number, cast("dict[str, object]", values))
+        import pyarrow as pa
+
+        number = 0
+        try:
+            for batch in self._data.iter(_BATCH):
+                for row in _rows(batch, number + 1):
+                    number += 1
+                    yield self._as_declared(row)
+        except (pa.ArrowException, OSError) as error:
+            reason = f"the dataset cannot be read any further: {_first_line(error)}; get or save it anew"
+            raise SourceFault(number + 1, "unreadable", reason) from None
+
+    def _as_declared(self, row: RawRow) -> RawRow:
+        """The row with what its columns say beyond Arrow's types, such as JSON in text."""
+        if row.values is None:
+            return row
+        try:
+            return _row(row.line, self._features.decode_example(row.values))
+        except (ValueError, TypeError, KeyError) as error:
+            text = f"what it holds is not what the dataset's features say: {_first_line(error)}; leave the row out"
+            return RawRow(row.line, row.text, None, Fault("", "bad_value", text), "table")
 
 
 def hub_dataset(name: str) -> HubDataset:
@@ -104,8 +127,11 @@ def saved_dataset(folder: Path) -> HubDataset:
 
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is not a saved dataset: {_first_line(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # the library trusts its own files, and others can make it raise almost anything
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise InputError(f"{folder} is not a saved dataset, or a damaged one ({reason}); save it anew") from None
     return HubDataset(folder.name, _split(str(folder), loaded, None), folder)
 
 
@@ -123,33 +149,30 @@ def _split(name: str, loaded: object, wanted: str | None) -> datasets.Dataset:
     return cast("datasets.Dataset", loaded[choice])
 
 
-def _undecoded(loaded: datasets.Dataset) -> datasets.Dataset:
-    """The dataset with its images as bytes or paths, and its class labels by name."""
-    features = datasets_features(loaded.features)
-    return loaded.with_format(None).cast(features) if features != loaded.features else loaded.with_format(None)
-
-
-def datasets_features(features: Any) -> Any:
-    """A copy of features in which no image is decoded; the datasets library types them loosely."""
+def _undecoded(features: Any) -> Any:
+    """A copy of features in which no image, sound or video is decoded; the datasets library types them loosely."""
     import datasets
 
-    if isinstance(features, datasets.Image):
-        return datasets.Image(decode=False)
-    if isinstance(features, datasets.List):
-        return datasets.List(datasets_features(features.feature), length=features.length)
     if isinstance(features, dict):
-        return type(features)({name: datasets_features(feature) for name, feature in features.items()})
+        return type(features)({name: _undecoded(feature) for name, feature in features.items()})
+    if isinstance(features, datasets.List | datasets.LargeList):
+        return replace(features, feature=_undecoded(features.feature))
+    if hasattr(features, "decode") and not isinstance(features, datasets.Json):
+        return replace(features, decode=False)
     return features
 
 
 def _rows(batch: Any, first: int) -> Iterator[RawRow]:
     """The rows of a batch of Arrow's, numbered from `first`; one that Python cannot hold has a fault."""
-    try:
-        converted = batch.to_pylist()
-    except (ValueError, OverflowError):  # text that is not UTF-8, a time before the year 1: one row spoils the batch
-        yield from (_row_alone(batch.slice(at, 1), first + at) for at in range(batch.num_rows))
-    else:
-        yield from (_row(first + at, values) for at, values in enumerate(converted))
+    step = _BATCH if batch.nbytes <= _BATCH_BYTES else 1
+    for start in range(0, batch.num_rows, step):
+        part = batch.slice(start, step)
+        try:
+            converted = part.to_pylist()
+        except (ValueError, OverflowError):  # text that is not UTF-8, a time before the year 1: one row spoils them all
+            yield from (_row_alone(part.slice(at, 1), first + start + at) for at in range(part.num_rows))
+        else:
+            yield from (_row(first + start + at, values) for at, values in enumerate(converted))
 
 
 def _row_alone(row: Any, number: int) -> RawRow:

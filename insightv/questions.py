@@ -20,9 +20,10 @@ from insightv.errors import InputError
 from insightv.images import DEFAULT_LIMITS, AllowHttp, ImageLimits
 from insightv.question_csv import CsvFile
 from insightv.question_images import ImageChecks
+from insightv.question_json import JsonLines
 from insightv.question_reading import BadRow, Reading, mark_of
 from insightv.question_rows import RowRules, check_row, question_digest, row_rules
-from insightv.question_sources import JsonLines, Rows, RowSource, SourceFault
+from insightv.question_sources import RawRow, Rows, RowSource, SourceFault
 from insightv.records import Question
 
 __all__ = ["BadRow", "BadRows", "QuestionFile", "question_digest", "read_questions"]
@@ -69,14 +70,19 @@ class QuestionFile:
         rows = self._source.rows()
         for mark in self._marks:
             row = next(rows, None)
-            if mark == 0:
-                continue
-            draft, faults = check_row(row, self._rules) if row is not None else (None, [])
-            if draft is None or faults or mark_of(draft, draft.core()) != mark:
-                raise InputError(f"{self.name} was changed while it was in use; start again")
-            id = draft.id or self._ids[good]
-            yield draft.finish(id), self._digests[32 * good : 32 * good + 32].hex()
-            good += 1
+            entry = self._good(row, mark, good) if mark else None
+            del row  # not held while its question is in use, nor either while the next row is read
+            if entry is not None:
+                good += 1
+                yield entry
+            del entry
+
+    def _good(self, row: RawRow | None, mark: int, number: int) -> tuple[Question, str]:
+        draft, faults = check_row(row, self._rules) if row is not None else (None, [])
+        if draft is None or faults or mark_of(draft, draft.core()) != mark:
+            raise InputError(f"{self.name} was changed while it was in use; start again")
+        id = draft.id or self._ids[number]
+        return draft.finish(id), self._digests[32 * number : 32 * number + 32].hex()
 
     @property
     def digest(self) -> str:

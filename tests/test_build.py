@@ -128,7 +128,8 @@ def test_changed_settings_prompts_and_data_are_refused_by_name(tmp_path: Path) -
         questions.write_text(text.replace("What is 0 + 1", "How much is 0 + 1"), encoding="utf-8")
         changed = insightv(*args)
         assert changed.returncode == 2
-        assert "question 'q0': its content has changed" in changed.stderr
+        assert "question 'q0': question: \"What is 0 + 1" in changed.stderr
+        assert '-> "How much is 0 + 1' in changed.stderr
         assert len(server.log()) == asked
         allowed = insightv(*args, "--allow-change")
         assert allowed.returncode == 0

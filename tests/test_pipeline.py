@@ -248,7 +248,7 @@ def test_questions_that_differ_from_the_run_are_named(tmp_path: Path) -> None:
         build(other)
     assert refused.value.differences == (
         "question 'q4': is new",
-        "question 'q1': its content has changed",
+        'question \'q1\': answer: "42" -> "8"',
         "question 'q2': is not in the file any more",
     )
     status = build(other, allow_change=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from insightv.fetch import FetchRules, afetch, fetch, is_public
+from insightv.fetch import FetchRules, afetch, fetch, is_public, resolve
 from insightv.images import ImageError, open_picture
 
 from . import hostile
@@ -343,6 +343,29 @@ def test_faults_of_the_server(name: str, serve: Callable[..., Server]) -> None:
     assert caught.value.code == code
     assert "CANARY" not in str(caught.value)
     assert time.monotonic() - started < 2.5
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hanging_getaddrinfo(*_: object, **__: object) -> list[object]:
+        released.wait(30)
+        raise socket.gaierror("released")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging_getaddrinfo)
+    started = time.monotonic()
+    with pytest.raises(ImageError, match=r"did not arrive within 0\.3 s") as caught:
+        fetch("http://hanging.example/a.png", replace(ANY, deadline_s=0.3))
+    took = time.monotonic() - started
+    released.set()
+    assert caught.value.code == "remote_failed"
+    assert took < 2
+
+
+def test_the_system_s_resolver_is_asked() -> None:
+    assert asyncio.run(resolve("127.0.0.1", 80)) == ["127.0.0.1"]
+    with pytest.raises(ImageError, match="is not known"):
+        fetch(f"http://{'x' * 64}.example/a.png", ANY)
 
 
 def test_html_with_200_is_no_image() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from insightv.errors import StorageFull
 from insightv.images import (
     ImageError,
     ImageLimits,
@@ -391,6 +393,10 @@ def test_store_keeps_and_checks(tmp_path: Path) -> None:
     files[0].write_bytes(b"changed")
     with pytest.raises(ImageError, match="was changed"):
         store.get(files[0].stem)
+    files[0].unlink()
+    files[0].mkdir()
+    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+        store.get(files[0].stem)
     for bad, code in (("0" * 64, "missing"), ("../../etc/passwd", "bad_path"), ("", "bad_path")):
         with pytest.raises(ImageError) as caught:
             store.get(bad)
@@ -427,3 +433,25 @@ except StorageFull as error:
     assert f"{tmp_path}/store/" in done.stdout
     assert "bytes" in done.stdout
     assert not list((tmp_path / "store").iterdir())
+
+
+@pytest.mark.parametrize("place", ["images", "images/inner"])
+def test_a_store_that_cannot_be_written_stops_the_run_whatever_the_reason(place: str, tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("a file in the place of the folder")
+    with pytest.raises(StorageFull, match=r"a file is where a folder is needed \(.*images") as caught:
+        ImageStore(tmp_path / place).put(open_picture(ACCEPTED["jpeg"][0]))
+    assert caught.value.exit_code == 3
+    assert "move it away, then resume the run" in str(caught.value)
+    with pytest.raises(ImageError) as missing:
+        ImageStore(tmp_path / place).get("0" * 64)
+    assert missing.value.code == "missing"
+
+
+def test_a_failing_disk_stops_the_run_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing_fsync(descriptor: int) -> None:
+        raise OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))
+
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    with pytest.raises(StorageFull, match=os.strerror(errno.EREMOTEIO)):
+        ImageStore(tmp_path).put(open_picture(ACCEPTED["jpeg"][0]))
+    assert not list(tmp_path.iterdir())

@@ -166,6 +166,28 @@ def test_accepted_forms(folder: Path) -> None:
     assert found["e"].choices == ("x", "2")
 
 
+@pytest.mark.parametrize(
+    "id",
+    [
+        "train/12",
+        "a/b/c.png",
+        "chartqa:12",
+        "3:17",
+        "con1",
+        "com",
+        "com10",
+        "console",
+        "conin",
+        "a.con",
+        "U.S.",
+        ".hidden",
+        "a..b",
+    ],
+)
+def test_ids_that_only_look_unsafe_are_kept(id: str, folder: Path) -> None:
+    assert [question.id for question in read_questions(write(folder, defects.row(id=id)))] == [id]
+
+
 def test_line_ends_marks_and_blank_lines(folder: Path) -> None:
     path = folder / "crlf.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + good(1) + b"\r\n\r\n  \n" + good(2) + b"\r\n")
@@ -194,6 +216,10 @@ WHOLE = {
     "blank.jsonl": (b"\n \n", "empty_file"),
     "array.jsonl": (b"[" + good(1) + b"]", "json_document"),
     "pretty.jsonl": (json.dumps([json.loads(good(1))], indent=1).encode(), "json_document"),
+    "lines.json": (b"[\n" + good(1) + b",\n" + good(2) + b"\n]\n", "json_document"),
+    "one.json": (b"[\n" + good(1) + b"\n]\n", "json_document"),
+    "long.json": (b"[\n" + (good(1) + b",\n") * 100 + good(2) + b"\n]\n", "json_document"),
+    "inner.json": (b'{\n"data":\n' + good(1) + b"}\n", "json_document"),
     "object.json": (json.dumps(json.loads(good(1)), indent=1).encode(), "json_document"),
     "utf16.jsonl": (good(1).decode().encode("utf-16"), "utf16"),
     "cut.jsonl.gz": (gzip.compress(good(1) * 500)[:-9], "bad_gzip"),
@@ -281,6 +307,44 @@ def test_csv_faults(folder: Path) -> None:
     assert [question.id for question in read_questions(path, bad_rows="skip")] == ["a", "j"]
 
 
+def rows_of_csv(*lines: str, end: str = "\n") -> bytes:
+    return ("\n".join(["id,question,answer", *lines]) + end).encode()
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row(folder: Path) -> None:
+    """Whether it takes in the rest of the file, more than a cell may hold, or the rows up to the next quote."""
+    path = folder / "open.csv"
+    good = [f"{number},What is {number}?,7" for number in range(12_000)]
+    broken = 'bad,"What is this?,7'
+    for at, count in ((11_990, 12_000), (10, 12_000), (0, 1), (1, 2)):
+        lines = [*good[:at], broken, *good[at:count]]
+        path.write_bytes(rows_of_csv(*lines))
+        found = read_questions(path, bad_rows="skip")
+        assert [question.id for question in found] == [str(number) for number in range(count)]
+        assert [(row.line, row.code, row.text) for row in found.bad] == [(at + 2, "bad_csv", broken)]
+    legal = 'legal,"Two\n\n""lines""?",7'
+    path.write_bytes(rows_of_csv(good[0], broken, good[1], legal, broken, 'wide,"a\nb",c,d,e', good[2]))
+    found = read_questions(path, bad_rows="skip")
+    assert [question.id for question in found] == ["0", "1", "legal", "2"]
+    assert [(row.line, row.code) for row in found.bad] == [
+        (3, "bad_csv"),
+        (8, "bad_csv"),
+        (9, "bad_columns"),
+        (10, "bad_columns"),
+    ]
+    assert "quotes join 3 lines" in found.bad[0].reason
+    path.write_bytes(rows_of_csv(good[0], 'cut,"a\nb', end=""))
+    assert codes(lambda: read_questions(path)) == [(3, "", "bad_csv"), (4, "", "cut_line")]
+
+
+def test_quotes_that_are_wrong_throughout_are_given_up_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insightv.question_csv._MAX_READ_AGAIN", 2**20)
+    path = folder / "wrong.csv"
+    path.write_bytes(rows_of_csv(*(f'{number}","{"x" * 400}","' for number in range(1_000))))
+    with pytest.raises(BadRows, match="quotes are opened and not closed in too many rows"):
+        read_questions(path, bad_rows="skip")
+
+
 def still(colour: str) -> bytes:
     return hostile.encoded(Image.new("RGB", (32, 24), colour), "PNG")
 
@@ -310,7 +374,11 @@ def test_parquet_with_bytes_and_paths(folder: Path) -> None:
         read_questions(path, columns={"questions": "query"})
 
 
-def test_parquet_values_that_python_cannot_hold_cost_their_row(folder: Path) -> None:
+@pytest.mark.parametrize("most", [0, 2**20])
+def test_parquet_values_that_python_cannot_hold_cost_their_row(
+    most: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insightv.question_tables._BATCH_BYTES", most)
     text = pa.array([b"good", b"\xff", b"good"]).view(pa.string())
     late = pa.array([0, 0, 10**9], pa.int32()).view(pa.date32())
     table = pa.table({"id": ["a", "b", "c"], "question": text, "day": late})
@@ -366,6 +434,32 @@ def test_a_saved_dataset_is_read_without_decoding(folder: Path, tmp_path: Path) 
     assert [picture.width for picture in question.pictures] == [32, 32]
     with pytest.raises(InputError, match="not a saved dataset"):
         read_questions(folder / "inner")
+
+
+def test_a_saved_dataset_with_text_that_is_not_utf8_loses_those_rows_only(tmp_path: Path) -> None:
+    rows = {"id": ["a", "b", "c"], "question": ["x"] * 3, "extra": [{"k": 1}, [2], None]}
+    features = {"id": datasets.Value("string"), "question": datasets.Value("string"), "extra": datasets.Json()}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk(tmp_path)
+    (file,) = tmp_path.glob("*.arrow")
+    table = pa.ipc.open_stream(file.read_bytes()).read_all()
+    spoilt = table.set_column(1, "question", pa.array([b"x", b"\xff", b"x"]).view(pa.string()))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(spoilt.replace_schema_metadata(table.schema.metadata))
+    found = read_questions(tmp_path, bad_rows="skip")
+    assert [(question.id, question.meta["extra"]) for question in found] == [("a", {"k": 1}), ("c", None)]
+    assert [(row.line, row.field, row.code) for row in found.bad] == [(2, "question", "invalid_utf8")]
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "", '{"_data_files": 7, "features": 7}'])
+def test_a_saved_dataset_that_is_damaged_is_named(name: str, content: str, tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"id": ["a"], "question": ["x"]}).save_to_disk(tmp_path)
+    (tmp_path / name).write_text(content)
+    if (name, content) == ("dataset_info.json", "{}"):  # says nothing, and nothing false
+        assert len(read_questions(tmp_path)) == 1
+        return
+    with pytest.raises(InputError, match="not a saved dataset, or a damaged one"):
+        read_questions(tmp_path)
 
 
 def test_questions_given_in_python(folder: Path) -> None:
@@ -478,6 +572,55 @@ def test_a_line_of_a_hundred_megabytes_is_not_held(folder: Path) -> None:
     path.unlink()
     assert text == "2 2 1 ['line_too_long']"
     assert peak < 250
+
+
+def test_long_rows_are_held_one_at_a_time(folder: Path) -> None:
+    """Text takes up to eight times as much as its line; a long line with images does not, whatever else is in it."""
+    path = folder / "heavy.jsonl"
+    texts = ["a" * (7 << 20), "\U0001f600" + "a" * (7 << 20)] * 4
+    with open(path, "w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            print(json.dumps({"id": str(number), "question": "x", "extra": text}, ensure_ascii=False), file=file)
+        print(json.dumps({"id": "over", "question": "x", "extra": "a" * (9 << 20)}), file=file)
+    text, peak = measured(path)
+    assert text == "8 8 1 ['line_too_long']"
+    assert peak < 200
+    with open(path, "w", encoding="utf-8") as file:
+        image = "data:image/png;base64," + "a" * (20 << 20)
+        for number in range(3):
+            row = {"id": str(number), "question": "\U0001f600?", "images": [image]}
+            print(json.dumps(row, ensure_ascii=False), file=file)
+        print(json.dumps({"id": "good", "question": "x"}), file=file)
+    text, peak = measured(path)
+    path.unlink()
+    assert text == "1 1 3 ['not_an_image', 'not_an_image', 'not_an_image']"
+    assert peak < 200
+
+
+def test_a_long_line_is_read_as_a_short_one_is(folder: Path) -> None:
+    question = "\U0001f600 \u00e9\u4e2d \\ud83d \\u00e9"
+    spaces = b" " * (2 << 20)
+    lines = [
+        spaces + json.dumps({"id": "a", "question": question}, ensure_ascii=False).encode(),
+        b'{"id": "\xc3\xa9", "question": "x" ' + spaces + b",}",
+        b'{"id": "b", "question": "\xc3\xa9\xff"}' + spaces,
+        b'{"id": "c", "question": "\xc3\xa9\0"}' + spaces,
+    ]
+    path = write(folder, *lines, name="spaces.jsonl")
+    found = read_questions(path, bad_rows="skip")
+    assert [row.question for row in found] == [question]
+    assert [(row.line, row.code) for row in found.bad] == [(2, "bad_json"), (3, "invalid_utf8"), (4, "nul_byte")]
+    assert found.bad[0].text.startswith('{"id": "\u00e9", "question"')
+    offset = path.read_bytes().index(b"\xff")
+    assert f"byte 0xff at byte offset {offset} " in found.bad[1].reason
+    path.unlink()
+
+
+@pytest.mark.parametrize("first", [b"[1, 2]", b"[", b"{", b'["a"', b'[{"id": 1}]', b"[" * 100_000, b"[1, 2]\n[3]\n{"])
+def test_a_first_row_that_is_wrong_costs_that_row_only(first: bytes, folder: Path) -> None:
+    found = read_questions(write(folder, first, good(1), good(2), name="first.jsonl"), bad_rows="skip")
+    assert [question.id for question in found] == ["good 1", "good 2"]
+    assert {row.line for row in found.bad} == set(range(1, first.count(b"\n") + 2))
 
 
 def test_many_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
