@@ -54,7 +54,7 @@ class CsvFile(RowSource):
             yield RawRow(record.line, record.text, values, record.fault, "cells")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Record:
     line: int
     cells: list[str]

@@ -22,11 +22,17 @@ MAX_ID, MAX_QUESTION, MAX_IMAGES, MAX_DEPTH = 200, 100_000, 100, 64
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ID_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ROOT = re.compile(r"[/\\]|[A-Za-z]:")
-_DEVICE = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3]) *(?:[.:].*)?", re.IGNORECASE
+_UNSAFE_PATH = re.compile(
+    r"""
+    \A (?: [/\\] | [a-z]: )                                             # a root, a drive, a share
+    | (?: \A | [/\\] ) (?:
+        [.\ ]+                                                         # Windows drops these at the end: ".. " is ".."
+        | (?: con | prn | aux | nul | conin\$ | conout\$ | (?:com|lpt)[0-9\u00b9\u00b2\u00b3] ) \ *(?: [.:] [^/\\]* )?
+    ) (?= [/\\] | \Z )
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
-"""Names that Windows takes for devices, whatever follows a dot or a colon."""
+"""What a path made of an id would leave its folder by, or name a device by, on POSIX or on Windows."""
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 Report = Callable[[str, str, str], None]
 """Called with field, code and reason."""
@@ -71,19 +77,11 @@ def read_id(value: object, typed: bool, report: Report) -> str | None:
         report("id", "control_character", f"control character U+{ord(bad[0]):04X} in the id")
     elif value != value.strip():
         report("id", "blank", f"blanks around the id {value!r}")
-    elif _unsafe_as_path(value):
+    elif _UNSAFE_PATH.search(value):
         report("id", "unsafe_id", f"the id {value!r} would be unsafe as a file name; choose another")
     else:
         return value
     return None
-
-
-def _unsafe_as_path(id: str) -> bool:
-    """Whether a path made of an id could leave its folder, or name a device, on POSIX or on Windows."""
-    if _ROOT.match(id):
-        return True
-    # Windows drops dots and blanks at the end of a name, so that ".. " is "..".
-    return any((part and not part.rstrip(". ")) or _DEVICE.fullmatch(part) for part in re.split(r"[/\\]", id))
 
 
 def read_question(value: object, report: Report) -> str:

@@ -88,7 +88,7 @@ def _begins_a_document(text: str) -> bool:
     return "\n" in text[:end]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _JsonText:
     """A line of JSON; `start` is how it begins in the file, `exact` that `whole` has the same characters."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from insightv.images import ImageError
 from insightv.question_images import ImageChecks
-from insightv.question_rows import Draft, RowRules, check_row, digest_of, folded, known_id
+from insightv.question_rows import Draft, RowRules, check_row, digest_of, folded, known_id, shown_id
 from insightv.question_sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
 
@@ -43,7 +43,7 @@ class BadRow:
         return f"{': '.join(parts)}: {self.reason} [{self.code}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Good:
     """Of a row that may be good: its id, if it has one, and what its content comes to; not the content itself."""
 
@@ -52,17 +52,22 @@ class _Good:
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pending:
     """A row whose images are being checked. `weight` is what it holds in memory until then, in bytes."""
 
     line: int
     text: str
-    shown_id: str | None
+    known_id: str | None
     good: _Good | None
     faults: list[Fault]
     images: list[Future[str | ImageError] | str]
     weight: int
+
+    @property
+    def shown_id(self) -> str | None:
+        """The id for messages, if there is one."""
+        return shown_id(self.good.id) if self.good is not None and self.good.id is not None else self.known_id
 
 
 class Reading:
@@ -118,7 +123,7 @@ class Reading:
         return _Pending(
             line=row.line,
             text=row.text,
-            shown_id=known_id(row, self._rules),
+            known_id=known_id(row, self._rules) if good is None else None,
             good=good,
             faults=faults,
             images=[self._checks.start(image) if image else "" for image in images],

@@ -153,8 +153,12 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
 def known_id(row: RawRow, rules: RowRules) -> str | None:
     """The id of a bad row for messages, if it has one that can be shown."""
     value = (row.values or {}).get(rules.columns["id"])
-    shown = isinstance(value, int) or (isinstance(value, str) and value.strip())
-    return shorten(str(value), 100)[1:-1] if shown else None
+    return shown_id(str(value)) if isinstance(value, int) or (isinstance(value, str) and value.strip()) else None
+
+
+def shown_id(id: str) -> str:
+    """An id as it may stand in a message."""
+    return shorten(id, 100)[1:-1]
 
 
 def folded(id: str) -> str:
