@@ -24,7 +24,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ID_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSAFE_PATH = re.compile(
     r"""
-    \A (?: [/\\] | [a-z]: )                                             # a root, a drive, a share
+    \A (?: [/\\] | [a-z]:[/\\] )                                        # a root, a drive, a share
     | (?: \A | [/\\] ) (?:
         [.\ ]+                                                         # Windows drops these at the end: ".. " is ".."
         | (?: con | prn | aux | nul | conin\$ | conout\$ | (?:com|lpt)[0-9\u00b9\u00b2\u00b3] ) \ *(?: [.:] [^/\\]* )?
