@@ -29,7 +29,7 @@ from insightv.train.control_tokens import without_control_tokens
 from insightv.train.files import new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
-from insightv.train.models import digest_of, load_processor, trained_weights, write_plain
+from insightv.train.models import load_processor, trained_weights, write_plain
 from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
 from insightv.train.settings import Job, TrainSettings
 
@@ -175,7 +175,7 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
 def _take_steps(
     job: Job, identity: dict[str, Json], data: Dataset, processor: ProcessorMixin, report: Preflight
 ) -> None:
-    from insightv.train.steps import Recorder
+    from insightv.train.steps import Recorder, took_all
 
     found = last_complete(job.work / STEPS)
     half = [path.name for _, path in checkpoints.steps_of(job.work / STEPS) if not read_marker(path)]
@@ -192,20 +192,23 @@ def _take_steps(
     recorder.trainer = trainer
     if steps_in_all(job.settings, len(data), trainer.args.world_size) == 1:
         trainer.args.warmup_steps = 0  # its only step would be at a rate of 0
-    before = digest_of(trainer.model)
-    with _told_apart(data, report):
-        result = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
-    recorder.check_moved(before)
-    trainer.save_model(str(job.work / "final"))
+    if took_all(found):
+        trained, loss = recorder.take_last(), None
+    else:
+        with _told_apart(data, report):
+            loss = trainer.train(resume_from_checkpoint=str(found.folder) if found else None).training_loss
+        recorder.check_moved()
+        trained = job.work / "final"
+        trainer.save_model(str(trained))
     trainer.accelerator.wait_for_everyone()
     if not _is_main():
         return
-    facts = _facts(job, trainer, report, found, half) | {"loss": result.training_loss}
+    facts = _facts(job, trainer, report, found, half) | {"loss": loss}
     if job.stage == "preference":
         from insightv.train.preference import round_report
 
         facts["preference"] = round_report(job, base, trainer)
-    _publish(job, identity, base, facts)
+    _publish(job, identity, trained, base, facts)
 
 
 def check_trl(agent: str, options: Mapping[str, Any]) -> None:
@@ -275,10 +278,10 @@ def _facts(job: Job, trainer: Any, report: Preflight, found: Checkpoint | None, 
     }
 
 
-def _publish(job: Job, identity: dict[str, Json], base: str, facts: dict[str, Json]) -> None:
+def _publish(job: Job, identity: dict[str, Json], trained: Path, base: str, facts: dict[str, Json]) -> None:
     """Write the trained model into its place, and only then let go of the checkpoints."""
     with new_folder(job.out) as folder:
-        write_plain(job.work / "final", base, job.policy, job.settings, folder)
+        write_plain(trained, base, job.policy, job.settings, folder)
         (folder / "README.md").write_text(model_card(job, base, facts), encoding="utf-8")
         _write_json(folder / REPORT, facts)
         below: dict[str, Json] = {}
