@@ -29,7 +29,7 @@ from insightv.train.control_tokens import without_control_tokens
 from insightv.train.files import new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
-from insightv.train.models import load_processor, trained_weights, write_plain
+from insightv.train.models import end_tokens, load_processor, trained_weights, write_plain
 from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
 from insightv.train.settings import Job, TrainSettings
 
@@ -165,7 +165,8 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
     most = min((limit for limit in (job.settings.max_length, holds) if limit), default=None)
     memory = job_memory(config, job.settings)
     with state.main_process_first():
-        report = check_rows(data, processor, Limits(most, memory, job.settings.batch_size))
+        limits = Limits(most, memory, job.settings.batch_size)
+        report = check_rows(data, processor, limits, end_tokens(job.policy, config))
     if _is_main():
         _write_json(job.work / ROWS, report.json())
     refuse(report, skip=job.settings.bad_rows == "skip")
