@@ -108,7 +108,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
         MissingExtra: a package that a setting needs is not installed.
     """
     course, train = course_of(settings), settings.train
-    for agent in ("reasoning", "preference", "summary"):
+    for agent in course.agents:
         if agent != "preference" or train.trainer == "dpo":
             _check_launch(settings, agent)
     registry = registry or default_registry()

@@ -106,6 +106,7 @@ def test_a_base_that_reaches_out_of_its_directory_is_refused(built: Path, tmp_pa
         ({"engine_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
         ({"preference": {"losses": ["sigmod"]}}, ConfigError, "did you mean 'sigmoid'?"),
         ({"preference": {"trl": {"foo": 1}}}, ConfigError, r"trl\.foo is no option of TRL's"),
+        ({"preference": {"trl": {"loss_type": ["ipo"]}}}, ConfigError, "use the setting losses"),
         ({"learning_rate": float("inf")}, ConfigError, "learning_rate"),
         ({"datasets": {"general": "nope.jsonl"}}, InputError, "does not exist"),
         ({"datasets": {"summary_mix": {"high": 0}}}, ConfigError, "one above 0"),
@@ -116,6 +117,15 @@ def test_a_training_says_it_before_its_first_step(
 ) -> None:
     with pytest.raises(kind, match=says):
         plan_of(training(built, recipe="dpo", **train), built / "run")
+
+
+@pytest.mark.parametrize("recipe", ["direct", "multi-turn"])
+def test_a_recipe_is_held_to_the_tables_of_its_own_agents(built: Path, recipe: str) -> None:
+    wrong = {"trl": {"foo": 1}}
+    with pytest.raises(ConfigError, match=rf"\[train\.{recipe}\]: trl\.foo is no option of TRL's"):
+        plan_of(training(built, recipe=recipe, **{recipe: wrong}), built / "run")
+    others = {agent: wrong for agent in ("reasoning", "preference", "summary")}
+    assert plan_of(training(built, recipe=recipe, **others), built / "run").course.agents == (recipe,)
 
 
 def test_pairs_of_somebody_else_that_cannot_be_used_are_named_beforehand(built: Path, tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be trained on. Codes: too_long, placeholders, image, empty, memory, equal, template, unreadable."""
+    """A row that cannot be trained on.
+
+    Codes: too_long, placeholders, image, empty, memory, equal, template, unreadable.
+    """
 
     row: int
     id: str
@@ -187,8 +190,8 @@ class RowCounter:
             known = ", ".join(map(str, self._tokenizer.convert_ids_to_tokens(sorted(self._ends)))) or "none is known"
             raise InputError(
                 f"the chat template of {self._tokenizer.name_or_path!r} writes nothing after a reply at which the "
-                f"model stops ({known}), so it would never learn to stop; write its end of text after the assistant's turn "
-                "in chat_template.jinja"
+                f"model stops ({known}), so it would never learn to stop; write its end of text after the assistant's "
+                "turn in chat_template.jinja"
             )
 
     def _ids(self, text: str) -> list[int]:

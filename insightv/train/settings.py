@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
@@ -62,6 +62,13 @@ class TrainSettings(Record):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    _named: ClassVar[Mapping[str, str]] = {
+        "per_device_train_batch_size": "batch_size",
+        "gradient_accumulation_steps": "accumulation",
+        "num_train_epochs": "epochs",
+    }
+    """Settings by the name that TRL has for them, where it is another."""
+
     method: Method = "lora"
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
@@ -97,8 +104,8 @@ class TrainSettings(Record):
         for name in options:
             if name in FORBIDDEN:
                 raise ValueError(f"trl.{name} cannot be set: {FORBIDDEN[name]}")
-            if name in cls.model_fields:
-                raise ValueError(f"trl.{name} cannot be set: use the setting {name}")
+            if name in cls.model_fields or name in cls._named:
+                raise ValueError(f"trl.{name} cannot be set: use the setting {cls._named.get(name, name)}")
         return options
 
     def identity(self) -> dict[str, Any]:
@@ -120,6 +127,8 @@ class PreferenceSettings(TrainSettings):
     With adapters, a policy that was trained with one itself goes on with it where `continue_adapter` is set and the
     weights below it are still there; otherwise a new one is laid on the policy.
     """
+
+    _named: ClassVar[Mapping[str, str]] = {**TrainSettings._named, "loss_type": "losses"}
 
     learning_rate: float = Field(default=5e-7, gt=0)
     beta: float = Field(default=0.1, gt=0)

@@ -52,6 +52,16 @@ def test_a_wrong_setting_is_named_with_its_value(wrong: dict[str, Any], told: st
         settings_of("reason", **wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("loss_type", "losses"), ("loss_weights", "loss_weights"), ("num_train_epochs", "epochs"), ("beta", "beta")],
+)
+def test_an_option_of_trls_that_has_a_setting_is_refused_with_its_name(name: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf"trl\.{name} cannot be set: use the setting {ours}$"):
+        settings_of("preference", trl={name: ["ipo"]})
+    assert settings_of("reason", trl={"loss_type": "dft"}).trl  # that of supervised training has no setting
+
+
 def test_unknown_presets_and_stages_are_told() -> None:
     with pytest.raises(ConfigError, match="default, paper"):
         settings_of("reason", "papers")
