@@ -163,7 +163,7 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
     config = load.from_pretrained(job.policy, trust_remote_code=False)
     holds = getattr(config.get_text_config(), "max_position_embeddings", None)
     most = min((limit for limit in (job.settings.max_length, holds) if limit), default=None)
-    memory = job_memory(config, job.settings)
+    memory = job_memory(config, job.settings, state.num_processes)
     with state.main_process_first():
         limits = Limits(most, memory, job.settings.batch_size)
         report = check_rows(data, processor, limits, end_tokens(job.policy, config))

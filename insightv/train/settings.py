@@ -53,11 +53,11 @@ class TrainSettings(Record):
     device and `accumulation` such batches make a step. `warmup` is a share of all steps. `bf16` None: where the device
     can. `max_length` (tokens, those of images included) is the longest row that is trained on, at most what the model
     can hold; longer ones end the training before it begins, or are left out with `bad_rows = "skip"`; none is ever
-    cut. `memory_gib` is the memory of a device that a row may be estimated to need (None: all of a GPU's, no limit on
-    a CPU). `num_processes` None: as `accelerate_config` says, a file of accelerate's or the name of one of ours; one
-    without. `save_steps` steps lie between checkpoints. `save_dtype` is the type of the trained model's weights on disk
-    (None: that of the base; bfloat16 rounds away what a short training at 5e-7 changed). `trl` holds further options
-    of TRL's configuration.
+    cut. `memory_gib` is the memory of a device that a row may be estimated to need (None: all of a GPU's, no limit
+    on a CPU or with an accelerate file of your own). `num_processes` None: as `accelerate_config` says, a file of
+    accelerate's or the name of one of ours; one without. `save_steps` steps lie between checkpoints. `save_dtype`
+    is the type of the trained model's weights on disk (None: that of the base; bfloat16 rounds away what a short
+    training at 5e-7 changed). `trl` holds further options of TRL's configuration.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
