@@ -24,8 +24,8 @@ from insightv.run import RunReader
 from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
-from insightv.train.fit import check_trl
 from insightv.train.models import fetched
+from insightv.train.settings import check_trl
 from insightv.weights import embedded_weights, reaches_out
 from insightv.wiring import Workshop
 

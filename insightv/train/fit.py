@@ -13,8 +13,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
-from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,25 +208,6 @@ def _take_steps(
 
         facts["preference"] = round_report(job, base, trainer)
     _publish(job, identity, trained, base, facts)
-
-
-def check_trl(agent: str, options: Mapping[str, Any]) -> None:
-    """See that TRL knows the options of a `trl` table.
-
-    Raises:
-        ConfigError: one is unknown; the nearest is named.
-    """
-    if not options:
-        return
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.sft_config import SFTConfig
-
-    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
 
 
 def steps_in_all(settings: TrainSettings, rows: int, processes: int) -> int:

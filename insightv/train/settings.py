@@ -3,12 +3,14 @@
     settings_of("reason", preset="paper")                       # 2 epochs, learning rate 5e-6, full, cosine, ...
     settings_of("preference", preset="default", beta=0.05)
 
-Nothing heavy is imported; what the settings mean to TRL, `fit` and its neighbours know.
+Nothing heavy is imported, but TRL's options where a `trl` table is checked. What the settings mean to TRL, `fit` and
+its neighbours know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -203,6 +205,25 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
         else:
             parts.append(f"training setting {name} = {one['input']!r}: {one['msg']}")
     return "; ".join(parts)
+
+
+def check_trl(agent: str, options: Mapping[str, Any]) -> None:
+    """See that TRL knows the options of a `trl` table.
+
+    Raises:
+        ConfigError: one is unknown; the nearest is named.
+    """
+    if not options:
+        return
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
 
 
 class Job(Record):
