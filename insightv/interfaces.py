@@ -133,4 +133,8 @@ class PreferenceTrainer(ABC):
 
     @abstractmethod
     def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
-        """Train the checkpoint directory `policy` on `pairs` into the directory `out`; returns `out`."""
+        """Train the checkpoint directory `policy` on `pairs` into the directory `out`; returns `out`.
+
+        What is returned is a model directory that transformers loads, with weights in safetensors. A file with the
+        hashes of all others is written into it, by which it is known to be whole from then on.
+        """

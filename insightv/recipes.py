@@ -34,6 +34,12 @@ class Course:
     summary: bool = True
     alone: Literal["", "direct", "multi-turn"] = ""
 
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Whose tables of `[train]` say how something of the course is trained."""
+        named = (("reasoning", self.reasoning), ("preference", self.rounds), ("summary", self.summary))
+        return *(name for name, trained in named if trained), *filter(None, [self.alone])
+
 
 COURSES: dict[Recipe, Course] = {
     "multi-agent": Course(),

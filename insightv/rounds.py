@@ -26,7 +26,7 @@ from insightv.results import Result, compare, summary
 from insightv.run import IMAGES, RunReader, open_stored
 from insightv.selection import Selection
 from insightv.strangers import told
-from insightv.train.checkpoints import identity_of
+from insightv.train.checkpoints import identity_of, mark_foreign
 from insightv.train.external import read_external
 from insightv.train.lengths import Lengths, statistics
 from insightv.train.pairs import PairRule, select_pairs
@@ -70,10 +70,10 @@ class Round:
         return facts | {"rolled_back": worse, "result": self._placed(policy if worse else trained)}
 
     def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
-        """What the trainer made.
+        """What the trainer made, marked as whole.
 
         Raises:
-            PluginError: it is a plugin's, and raised something of its own, or returned no folder.
+            PluginError: it is a plugin's, and raised something of its own, or returned no folder of weights.
         """
         kind = type(self.trainer)
         name = f"the trainer {kind.__module__}.{kind.__qualname__}"
@@ -88,6 +88,10 @@ class Round:
             raise PluginError(f"{name} failed: {told(error)}") from error
         if not isinstance(trained, Path) or not trained.is_dir():
             raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
+        if not any(trained.glob("*.safetensors")):
+            raise PluginError(f"{name} returned {str(trained)!r}, which holds no weights (*.safetensors)")
+        if not kind.__module__.startswith("insightv."):
+            mark_foreign(trained)
         return trained
 
     def _placed(self, policy: Path) -> str:

@@ -139,6 +139,27 @@ def write_summary_set(
         return build_set(rows, assessed, out, selections[0].origin())
 
 
+def why_empty(status: Mapping[str, Any], scorers: Sequence[str]) -> str:
+    """Why a run, by its status, has no rows to train on, with the cure; `scorers` are those of its settings by name."""
+    paths, bands = status["paths"], status["bands"]
+    if not paths["ok"]:
+        return (
+            f"none of its {paths['total']} paths can be used ({paths['rejected']} rejected, {paths['failed']} failed); "
+            "`insightv status` says why"
+        )
+    if not bands["unscored"] or any(bands[name] for name in ("high", "mid", "low")):
+        return "no path is good enough; generate more paths, or lower the thresholds of [bands]"
+    if status["unjudged"]:
+        return (
+            f"{bands['unscored']} paths are in no band, as {status['unjudged']} scores could not be given (`insightv "
+            "status` says why); try those again with: insightv build --retry-failed"
+        )
+    return (
+        f"{bands['unscored']} paths are in no band, as none of the [[scorers]] ({', '.join(scorers)}) gives a value; "
+        'build a run with one that does, such as use = "path"'
+    )
+
+
 def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
     """Export `paths`, `reason`, `summary`, `preference` or one of `BASELINES` of a run to `out`.
 

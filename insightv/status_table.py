@@ -33,7 +33,8 @@ def stage_lines(stage: Mapping[str, Any]) -> list[str]:
     lines = [f"{stage['stage']:<10} " + ("done" if stage.get("done", True) else "begun, not done")]
     if "rows_trained_on" in stage:
         left = f", {stage['rows_left_out']} left out" if stage["rows_left_out"] else ""
-        lines.append(f"{stage['steps']} steps on {stage['rows_trained_on']} rows{left}, loss {stage['loss']:.4f}")
+        loss = "loss not logged" if stage["loss"] is None else f"loss {stage['loss']:.4f}"
+        lines.append(f"{stage['steps']} steps on {stage['rows_trained_on']} rows{left}, {loss}")
     if "pairs" in stage:
         margins, trained = stage.get("margins"), "" if stage["trained"] else ": not trained"
         mean = f", {margins['mean']:g} points apart on average" if margins else ""

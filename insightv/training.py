@@ -28,8 +28,8 @@ from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
 from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
-from insightv.run import DATASETS, ROUNDS, settings_differences
-from insightv.selection import write_datasets, write_summary_set
+from insightv.run import DATASETS, ROUNDS, RunReader, settings_differences
+from insightv.selection import why_empty, write_datasets, write_summary_set
 from insightv.train.checkpoints import identity_of, is_complete, last_complete
 from insightv.train.child import run_here, run_job
 from insightv.train.files import copy_folder, remove
@@ -223,10 +223,9 @@ class Training:
 
     async def _supervised(self, job: Job, rows: int) -> dict[str, Any]:
         if not rows:
-            raise InputError(
-                f"the set in {str(job.data)!r} has no rows: no path is good enough; generate more paths, or lower the "
-                "thresholds of [bands]"
-            )
+            with RunReader(self._folder) as run:
+                why = why_empty(run.status(), [table.use for table in self._plan.settings.scorers])
+            raise InputError(f"the set in {str(job.data)!r} has no rows: {why}")
 
         def work() -> Path:
             return run_job(job, self._runs.go_on) if self._train.child else run_here(job)

@@ -24,8 +24,8 @@ from insightv.run import RunReader
 from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
-from insightv.train.fit import check_trl
 from insightv.train.models import fetched
+from insightv.train.settings import check_trl
 from insightv.weights import embedded_weights, reaches_out
 from insightv.wiring import Workshop
 
@@ -108,7 +108,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
         MissingExtra: a package that a setting needs is not installed.
     """
     course, train = course_of(settings), settings.train
-    for agent in ("reasoning", "preference", "summary"):
+    for agent in course.agents:
         if agent != "preference" or train.trainer == "dpo":
             _check_launch(settings, agent)
     registry = registry or default_registry()

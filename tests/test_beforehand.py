@@ -14,6 +14,7 @@ from insightv.config import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.heldout import read_heldout
 from insightv.row_sets import read_general
+from insightv.selection import why_empty
 from insightv.train.checkpoints import identity_of
 from insightv.training_plan import plan_of
 from insightv.weights import embedded_weights
@@ -107,6 +108,7 @@ def test_a_base_that_reaches_out_of_its_directory_is_refused(built: Path, tmp_pa
         ({"engine_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
         ({"preference": {"losses": ["sigmod"]}}, ConfigError, "did you mean 'sigmoid'?"),
         ({"preference": {"trl": {"foo": 1}}}, ConfigError, r"trl\.foo is no option of TRL's"),
+        ({"preference": {"trl": {"loss_type": ["ipo"]}}}, ConfigError, "use the setting losses"),
         ({"learning_rate": float("inf")}, ConfigError, "learning_rate"),
         ({"datasets": {"general": "nope.jsonl"}}, InputError, "does not exist"),
         ({"datasets": {"summary_mix": {"high": 0}}}, ConfigError, "one above 0"),
@@ -117,6 +119,43 @@ def test_a_training_says_it_before_its_first_step(
 ) -> None:
     with pytest.raises(kind, match=says):
         plan_of(training(built, recipe="dpo", **train), built / "run")
+
+
+@pytest.mark.parametrize("recipe", ["direct", "multi-turn"])
+def test_a_recipe_is_held_to_the_tables_of_its_own_agents(built: Path, recipe: str) -> None:
+    wrong = {"trl": {"foo": 1}}
+    with pytest.raises(ConfigError, match=rf"\[train\.{recipe}\]: trl\.foo is no option of TRL's"):
+        plan_of(training(built, recipe=recipe, **{recipe: wrong}), built / "run")
+    others = {agent: wrong for agent in ("reasoning", "preference", "summary")}
+    assert plan_of(training(built, recipe=recipe, **others), built / "run").course.agents == (recipe,)
+
+
+def test_a_run_whose_scorers_give_no_values_is_told_so(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        settings = write_settings(tmp_path, server.base_url, path_scorer=False)
+        assert insightv(*build_args(write_questions(tmp_path, 3), settings, tmp_path / "run")).returncode == 0
+    train = ["train", "--run", tmp_path / "run", "--base", "tiny/base", "--recipe", "multi-agent"]
+    done = insightv(*train, "--set", "train.child=false")
+    assert done.returncode == 2, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "paths are in no band, as none of the [[scorers]] (answer) gives a value; build a run with one" in told
+
+
+@pytest.mark.parametrize(
+    ("paths", "bands", "unjudged", "says"),
+    [
+        ({"ok": 0, "rejected": 3, "failed": 1}, {}, 0, "none of its 4 paths can be used (3 rejected, 1 failed)"),
+        ({"ok": 4}, {"unscored": 4}, 4, "as 4 scores could not be given"),
+        ({"ok": 4}, {"unscored": 1, "low": 3}, 1, "no path is good enough"),
+        ({"ok": 4}, {"wrong": 4}, 0, "no path is good enough"),
+    ],
+)
+def test_an_empty_set_is_told_with_its_cause(
+    paths: dict[str, int], bands: dict[str, int], unjudged: int, says: str
+) -> None:
+    whole = {"total": sum(paths.values()), "rejected": 0, "failed": 0} | paths
+    sorted_ = dict.fromkeys(("high", "mid", "low", "wrong", "unscored"), 0) | bands
+    assert says in why_empty({"paths": whole, "bands": sorted_, "unjudged": unjudged}, ["answer", "path"])
 
 
 def test_pairs_of_somebody_else_that_cannot_be_used_are_named_beforehand(built: Path, tmp_path: Path) -> None:

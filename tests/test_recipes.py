@@ -25,6 +25,10 @@ def test_a_recipe_is_one_word() -> None:
     }
     for recipe, number in rounds.items():
         assert course_of(check_settings({"train": {"recipe": recipe}})).rounds == number
+    agents = {name: course_of(check_settings({"train": {"recipe": name}})).agents for name in rounds}
+    assert agents["multi-agent"] == ("reasoning", "summary")
+    assert agents["dpo"] == ("reasoning", "preference", "summary")
+    assert (agents["summary-only"], agents["direct"]) == (("summary",), ("direct",))
     assert course_of(check_settings({})).rounds == 3
     assert course_of(check_settings({"train": {"rounds": 2}})).rounds == 2
     assert course_of(check_settings({"train": {"recipe": "dpo", "rounds": 2}})).rounds == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from insightv.records import PreferencePair, ReasoningPath
 from insightv.results import Graded, Outcome, Result
 from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed
 from insightv.status_table import stage_lines
+from insightv.train.checkpoints import is_complete, mark, read_marker
+from insightv.trained import trained_folders
+from insightv.training import Training
 
 RIGHT: tuple[Outcome, ...] = ("right",)
 WRONG: tuple[Outcome, ...] = ("wrong",)
@@ -65,6 +69,45 @@ def test_a_strangers_trainer_is_named_where_it_fails(end: object, says: str, tmp
         Round(1, tmp_path, one.runs, Odd(InputError("ours")))._trained(tmp_path, [])
 
 
+class Elsewhere(PreferenceTrainer):
+    """A stranger's trainer: it copies the policy, with all that lies there, and writes weights of its own."""
+
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        made = Path(shutil.copytree(policy, out.with_name("elsewhere")))
+        (made / "model.safetensors").write_bytes(b"new weights")
+        return made
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_a_strangers_trainer_made_is_whole_wherever_it_goes(tmp_path: Path, marked: bool) -> None:
+    run, policy = tmp_path / "run", tmp_path / "run" / "rounds" / "0" / "policy"
+    policy.mkdir(parents=True)
+    (policy / "model.safetensors").write_bytes(b"weights")
+    if marked:
+        mark(policy, base="what its adapter lies on")
+    runs = PolicyRuns(run, Settings(), Registry(), {})
+    trained = Round(1, run / "rounds" / "1", runs, Elsewhere())._trained(policy, [])
+    assert is_complete(trained)
+    assert "base" not in (read_marker(trained) or {})
+
+    training = Training.__new__(Training)
+    training._folder = run
+    training._publish(trained)
+    summary = run / "checkpoints" / "summary"
+    summary.mkdir()
+    (summary / "model.safetensors").write_bytes(b"the summary agent")
+    mark(summary)
+    assert trained_folders(run)["reasoning_agent"] == run / "checkpoints" / "reasoning"
+    training._publish(trained)  # as the next `train` does
+    assert is_complete(summary)
+
+
+def test_a_folder_without_weights_is_no_trained_model(tmp_path: Path) -> None:
+    one = Round(1, tmp_path, PolicyRuns(tmp_path, Settings(), Registry(), {}), Odd(tmp_path))
+    with pytest.raises(PluginError, match=r"Odd returned '.*', which holds no weights \(\*\.safetensors\)"):
+        one._trained(tmp_path, [])
+
+
 def test_what_ends_a_program_reaches_whoever_waits() -> None:
     async def work() -> None:
         raise SystemExit(3)
@@ -100,6 +143,11 @@ def test_margins_and_places() -> None:
     assert placed(Path("run/rounds/1"), Path("run")) == "rounds/1"
     assert placed(Path("/elsewhere"), Path("run")) == "/elsewhere"
     assert drift_of(Path("/nowhere")) is None
+
+
+def test_a_stage_without_a_logged_loss_reads_plainly() -> None:
+    facts = {"stage": "summary", "steps": 2, "rows_trained_on": 12, "rows_left_out": 0, "loss": None}
+    assert "2 steps on 12 rows, loss not logged" in "\n".join(stage_lines(facts))
 
 
 @pytest.mark.parametrize("rolled_back", [True, False])

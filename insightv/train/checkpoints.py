@@ -52,6 +52,21 @@ def mark(folder: Path, **facts: Json) -> None:
         file.write(orjson.dumps({"files": files, **facts}, option=orjson.OPT_INDENT_2))
 
 
+def mark_foreign(folder: Path) -> None:
+    """Mark what somebody else wrote as whole, unless its marker names just the files that are there, as they are.
+
+    One that was copied along with other files would call them damaged, or name a base that they do not lie on.
+
+    Raises:
+        StorageFull: the disk is full.
+        ConfigError: the folder cannot be written.
+    """
+    marker, there = read_marker(folder), {str(path.relative_to(folder)) for path in _files(folder)}
+    files = marker["files"] if marker else None
+    if not isinstance(files, dict) or set(files) != there or not is_complete(folder):
+        mark(folder)
+
+
 def read_marker(folder: Path) -> dict[str, Json] | None:
     """What the marker says; None where there is none, or none that can be read."""
     try:

@@ -13,8 +13,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
-from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +27,7 @@ from insightv.train.control_tokens import without_control_tokens
 from insightv.train.files import new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
-from insightv.train.models import digest_of, load_processor, trained_weights, write_plain
+from insightv.train.models import end_tokens, load_processor, trained_weights, write_plain
 from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
 from insightv.train.settings import Job, TrainSettings
 
@@ -163,9 +161,10 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
     config = load.from_pretrained(job.policy, trust_remote_code=False)
     holds = getattr(config.get_text_config(), "max_position_embeddings", None)
     most = min((limit for limit in (job.settings.max_length, holds) if limit), default=None)
-    memory = job_memory(config, job.settings)
+    memory = job_memory(config, job.settings, state.num_processes)
     with state.main_process_first():
-        report = check_rows(data, processor, Limits(most, memory, job.settings.batch_size))
+        limits = Limits(most, memory, job.settings.batch_size)
+        report = check_rows(data, processor, limits, end_tokens(job.policy, config))
     if _is_main():
         _write_json(job.work / ROWS, report.json())
     refuse(report, skip=job.settings.bad_rows == "skip")
@@ -175,7 +174,7 @@ def _preflight(job: Job, data: Dataset, processor: ProcessorMixin) -> Preflight:
 def _take_steps(
     job: Job, identity: dict[str, Json], data: Dataset, processor: ProcessorMixin, report: Preflight
 ) -> None:
-    from insightv.train.steps import Recorder
+    from insightv.train.steps import Recorder, took_all
 
     found = last_complete(job.work / STEPS)
     half = [path.name for _, path in checkpoints.steps_of(job.work / STEPS) if not read_marker(path)]
@@ -192,39 +191,23 @@ def _take_steps(
     recorder.trainer = trainer
     if steps_in_all(job.settings, len(data), trainer.args.world_size) == 1:
         trainer.args.warmup_steps = 0  # its only step would be at a rate of 0
-    before = digest_of(trainer.model)
-    with _told_apart(data, report):
-        result = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
-    recorder.check_moved(before)
-    trainer.save_model(str(job.work / "final"))
+    if took_all(found):
+        trained, loss = recorder.take_last(), None
+    else:
+        with _told_apart(data, report):
+            loss = trainer.train(resume_from_checkpoint=str(found.folder) if found else None).training_loss
+        recorder.check_moved()
+        trained = job.work / "final"
+        trainer.save_model(str(trained))
     trainer.accelerator.wait_for_everyone()
     if not _is_main():
         return
-    facts = _facts(job, trainer, report, found, half) | {"loss": result.training_loss}
+    facts = _facts(job, trainer, report, found, half) | {"loss": loss}
     if job.stage == "preference":
         from insightv.train.preference import round_report
 
         facts["preference"] = round_report(job, base, trainer)
-    _publish(job, identity, base, facts)
-
-
-def check_trl(agent: str, options: Mapping[str, Any]) -> None:
-    """See that TRL knows the options of a `trl` table.
-
-    Raises:
-        ConfigError: one is unknown; the nearest is named.
-    """
-    if not options:
-        return
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.sft_config import SFTConfig
-
-    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
+    _publish(job, identity, trained, base, facts)
 
 
 def steps_in_all(settings: TrainSettings, rows: int, processes: int) -> int:
@@ -275,10 +258,10 @@ def _facts(job: Job, trainer: Any, report: Preflight, found: Checkpoint | None, 
     }
 
 
-def _publish(job: Job, identity: dict[str, Json], base: str, facts: dict[str, Json]) -> None:
+def _publish(job: Job, identity: dict[str, Json], trained: Path, base: str, facts: dict[str, Json]) -> None:
     """Write the trained model into its place, and only then let go of the checkpoints."""
     with new_folder(job.out) as folder:
-        write_plain(job.work / "final", base, job.policy, job.settings, folder)
+        write_plain(trained, base, job.policy, job.settings, folder)
         (folder / "README.md").write_text(model_card(job, base, facts), encoding="utf-8")
         _write_json(folder / REPORT, facts)
         below: dict[str, Json] = {}

@@ -19,7 +19,7 @@ from insightv.weights import foreign_code, misfit, reaches_out
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 ADAPTER = "adapter"
 """The folder within a trained model's directory that holds its adapter, where it was trained with one."""
@@ -85,6 +85,18 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     loaded: ProcessorMixin = processor
     return loaded
+
+
+def end_tokens(folder: str | Path, config: PretrainedConfig) -> frozenset[int]:
+    """The tokens at which a model stops by its generation settings, or where it has none by its configuration."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(str(folder))
+    except OSError:
+        found = GenerationConfig.from_model_config(config)
+    ends: Any = found.eos_token_id
+    return frozenset(end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int))
 
 
 def uses_bf16(settings: TrainSettings) -> bool:

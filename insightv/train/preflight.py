@@ -12,7 +12,7 @@ TRL's form and a processor, no trainer.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,7 +74,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be trained on. Codes: too_long, placeholders, image, empty, memory, equal, unreadable."""
+    """A row that cannot be trained on.
+
+    Codes: too_long, placeholders, image, empty, memory, equal, template, unreadable.
+    """
 
     row: int
     id: str
@@ -106,9 +109,15 @@ class Preflight:
         return "\n".join(lines) + (f"\n... and {rest} more" if rest > 0 else "")
 
 
-def check_rows(data: Dataset, processor: ProcessorMixin, limits: Limits) -> Preflight:
-    """Measure every row of a data set in TRL's form (prompt and completion, or prompt, chosen and rejected)."""
-    counter, report = RowCounter(processor), Preflight()
+def check_rows(data: Dataset, processor: ProcessorMixin, limits: Limits, ends: Collection[int] = ()) -> Preflight:
+    """Measure every row of a data set in TRL's form (prompt and completion, or prompt, chosen and rejected).
+
+    `ends` are tokens at which the model stops, besides the tokenizer's end of text.
+
+    Raises:
+        InputError: the chat template writes no such token after a reply.
+    """
+    counter, report = RowCounter(processor, ends), Preflight()
     for number, row in enumerate(_undecoded(data)):
         report.rows += 1
         try:
@@ -136,9 +145,10 @@ def row_id(row: Mapping[str, Any]) -> str:
 class RowCounter:
     """Counts the tokens of rows as the trainer will see them."""
 
-    def __init__(self, processor: ProcessorMixin) -> None:
+    def __init__(self, processor: ProcessorMixin, ends: Collection[int] = ()) -> None:
         self._processor: Any = processor
         self._tokenizer: Any = self._processor.tokenizer
+        self._ends = {*ends, self._tokenizer.eos_token_id} - {None}
         self._image = str(getattr(processor, "image_token", None) or "<image>")
         self._image_id = self._tokenizer.convert_tokens_to_ids(self._image)
         self.measured: dict[Sizes, int] = {}
@@ -148,7 +158,9 @@ class RowCounter:
         """The tokens of one row, pictures as bytes.
 
         Raises:
-            Unfit: its pictures cannot be opened or do not match their places, or a reply is empty or holds a place.
+            Unfit: its pictures cannot be opened or do not match their places, the chat template refuses it, or a reply
+                is empty or holds a place.
+            InputError: the chat template writes no end after a reply.
         """
         names = ("chosen", "rejected") if "chosen" in row else ("completion",)
         sizes = tuple(_size(picture) for picture in row["images"])
@@ -166,10 +178,21 @@ class RowCounter:
             told = self._ids(reply)
             if self._image_id in told:
                 raise Unfit("placeholders", f"a reply holds {self._image}, which stands for a picture")
+            self._check_end(told)
             lengths.append(len(told))
         return Tokens(
             len(ids) - places + max(lengths), self._pictures(sizes, prompt, row, len(ids) - places), len(names)
         )
+
+    def _check_end(self, reply: list[int]) -> None:
+        """See that the model is taught where a reply ends; control tokens of a reply's own are broken up before."""
+        if self._ends.isdisjoint(reply):
+            known = ", ".join(map(str, self._tokenizer.convert_ids_to_tokens(sorted(self._ends)))) or "none is known"
+            raise InputError(
+                f"the chat template of {self._tokenizer.name_or_path!r} writes nothing after a reply at which the "
+                f"model stops ({known}), so it would never learn to stop; write its end of text after the assistant's "
+                "turn in chat_template.jinja"
+            )
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -177,6 +200,7 @@ class RowCounter:
 
     def _texts(self, row: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]:
         """The prompt and the replies as TRL's collators make them of the chat template."""
+        from jinja2 import TemplateError
         from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
         try:
@@ -189,6 +213,8 @@ class RowCounter:
             texts = apply_chat_template(example, self._processor)
         except ValueError as error:
             raise Unfit("placeholders", str(error)) from error
+        except TemplateError as error:
+            raise Unfit("template", f"the model's chat template (chat_template.jinja) refuses it: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise Unfit("unreadable", f"it is not in TRL's form: {error!r}") from error
         return texts["prompt"], [texts[name] for name in names]

@@ -3,15 +3,17 @@
     settings_of("reason", preset="paper")                       # 2 epochs, learning rate 5e-6, full, cosine, ...
     settings_of("preference", preset="default", beta=0.05)
 
-Nothing heavy is imported; what the settings mean to TRL, `fit` and its neighbours know.
+Nothing heavy is imported, but TRL's options where a `trl` table is checked. What the settings mean to TRL, `fit` and
+its neighbours know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
@@ -53,14 +55,21 @@ class TrainSettings(Record):
     device and `accumulation` such batches make a step. `warmup` is a share of all steps. `bf16` None: where the device
     can. `max_length` (tokens, those of images included) is the longest row that is trained on, at most what the model
     can hold; longer ones end the training before it begins, or are left out with `bad_rows = "skip"`; none is ever
-    cut. `memory_gib` is the memory of a device that a row may be estimated to need (None: all of a GPU's, no limit on
-    a CPU). `num_processes` None: as `accelerate_config` says, a file of accelerate's or the name of one of ours; one
-    without. `save_steps` steps lie between checkpoints. `save_dtype` is the type of the trained model's weights on disk
-    (None: that of the base; bfloat16 rounds away what a short training at 5e-7 changed). `trl` holds further options
-    of TRL's configuration.
+    cut. `memory_gib` is the memory of a device that a row may be estimated to need (None: all of a GPU's, no limit
+    on a CPU or with an accelerate file of your own). `num_processes` None: as `accelerate_config` says, a file of
+    accelerate's or the name of one of ours; one without. `save_steps` steps lie between checkpoints. `save_dtype`
+    is the type of the trained model's weights on disk (None: that of the base; bfloat16 rounds away what a short
+    training at 5e-7 changed). `trl` holds further options of TRL's configuration.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    _named: ClassVar[Mapping[str, str]] = {
+        "per_device_train_batch_size": "batch_size",
+        "gradient_accumulation_steps": "accumulation",
+        "num_train_epochs": "epochs",
+    }
+    """Settings by the name that TRL has for them, where it is another."""
 
     method: Method = "lora"
     epochs: float = Field(default=1.0, gt=0)
@@ -97,8 +106,8 @@ class TrainSettings(Record):
         for name in options:
             if name in FORBIDDEN:
                 raise ValueError(f"trl.{name} cannot be set: {FORBIDDEN[name]}")
-            if name in cls.model_fields:
-                raise ValueError(f"trl.{name} cannot be set: use the setting {name}")
+            if name in cls.model_fields or name in cls._named:
+                raise ValueError(f"trl.{name} cannot be set: use the setting {cls._named.get(name, name)}")
         return options
 
     def identity(self) -> dict[str, Any]:
@@ -120,6 +129,8 @@ class PreferenceSettings(TrainSettings):
     With adapters, a policy that was trained with one itself goes on with it where `continue_adapter` is set and the
     weights below it are still there; otherwise a new one is laid on the policy.
     """
+
+    _named: ClassVar[Mapping[str, str]] = {**TrainSettings._named, "loss_type": "losses"}
 
     learning_rate: float = Field(default=5e-7, gt=0)
     beta: float = Field(default=0.1, gt=0)
@@ -194,6 +205,25 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
         else:
             parts.append(f"training setting {name} = {one['input']!r}: {one['msg']}")
     return "; ".join(parts)
+
+
+def check_trl(agent: str, options: Mapping[str, Any]) -> None:
+    """See that TRL knows the options of a `trl` table.
+
+    Raises:
+        ConfigError: one is unknown; the nearest is named.
+    """
+    if not options:
+        return
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
 
 
 class Job(Record):

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from insightv.errors import InsightvError
+from insightv.replies import Json
 from insightv.train.checkpoints import Checkpoint, keep_last, mark
 from insightv.train.models import digest_of, trained_weights, uses_bf16
 from insightv.train.settings import Job
@@ -52,6 +54,14 @@ def options(job: Job) -> dict[str, Any]:
     }
 
 
+def took_all(found: Checkpoint | None) -> bool:
+    """Whether a checkpoint is that of the last step: of a training that ended before its result was in place."""
+    if found is None:
+        return False
+    state: TrainerState = TrainerState.load_from_json(str(found.folder / TRAINER_STATE_NAME))
+    return state.global_step >= state.max_steps
+
+
 class Recorder(TrainerCallback):
     """Makes checkpoints whole, and checks what is resumed. `trainer` is set before the first step."""
 
@@ -59,6 +69,8 @@ class Recorder(TrainerCallback):
         self.trainer: Any = None
         self._job = job
         self._resumed = resumed
+        self._before: Json = resumed.facts.get("before") if resumed else None
+        """The digest of the weights before the first step of all; None where no process holds them whole."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,6 +81,7 @@ class Recorder(TrainerCallback):
             InsightvError: they do not.
         """
         if self._resumed is None:
+            self._before = None if self._sharded else digest_of(self.trainer.model)
             return
         weights = self._resumed.facts.get("weights")
         if state.global_step != self._resumed.step:
@@ -89,11 +102,31 @@ class Recorder(TrainerCallback):
             return
         folder = Path(str(args.output_dir))
         weights = None if self._sharded else digest_of(self.trainer.model)
-        mark(folder / f"checkpoint-{state.global_step}", step=state.global_step, weights=weights)
+        place = folder / f"checkpoint-{state.global_step}"
+        mark(place, step=state.global_step, weights=weights, before=self._before)
         keep_last(folder, self._job.settings.keep_checkpoints)
 
-    def check_moved(self, before: str) -> None:
-        """Check that training changed any weight, and made numbers of all.
+    def take_last(self) -> Path:
+        """Load the resumed checkpoint, whose step is the last of all, in place of training; returns its folder.
+
+        transformers would take one step more before it looks at how many there are to be.
+
+        Raises:
+            InsightvError: as `on_train_begin` and `check_moved`.
+        """
+        if self._resumed is None:
+            raise ValueError("nothing is resumed")
+        folder, trainer = self._resumed.folder, self.trainer
+        trainer.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if self._job.settings.method != "full":  # a whole model was loaded from there already
+            trainer.model.load_adapter(str(folder), trainer.model.active_adapter, is_trainable=True)
+        if trainer.is_world_process_zero():  # others may hold no weights before the first step
+            self.on_train_begin(trainer.args, trainer.state, trainer.control)
+            self.check_moved()
+        return folder
+
+    def check_moved(self) -> None:
+        """Check that training changed any weight of the policy, and made numbers of all.
 
         Raises:
             InsightvError: it did not, though the learning rate is above 0; or it has diverged.
@@ -105,7 +138,7 @@ class Recorder(TrainerCallback):
                 f"weights hold numbers that are not finite (the first is {lost[0]}); lower learning_rate, which is "
                 f"{self._job.settings.learning_rate}, and remove {str(self._job.work)!r}"
             )
-        if not self._sharded and digest_of(self.trainer.model) == before:
+        if not self._sharded and digest_of(self.trainer.model) == self._before:
             raise InsightvError(
                 f"training changed no weight in {self.trainer.state.global_step} steps at learning_rate = "
                 f"{self._job.settings.learning_rate}; raise it, take more steps, or set warmup = 0 (its "

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from insightv.errors import InputError
-from insightv.train.checkpoints import MARKER, identity_of, is_complete, keep_last, last_complete, mark, steps_of
+from insightv.train.checkpoints import (
+    MARKER,
+    identity_of,
+    is_complete,
+    keep_last,
+    last_complete,
+    mark,
+    mark_foreign,
+    read_marker,
+    steps_of,
+)
 
 
 def folder_of(parent: Path, step: int, *, marked: bool = True) -> Path:
@@ -31,6 +42,24 @@ def test_a_marked_folder_is_whole_until_a_file_changes_or_goes(tmp_path: Path) -
     assert not is_complete(folder)
     (folder / "deep" / "state.pt").unlink()
     assert not is_complete(folder)
+
+
+def test_what_somebody_else_wrote_is_marked_unless_its_marker_fits(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 1, marked=False)
+    mark_foreign(folder)
+    assert is_complete(folder)
+    mark(folder, base="the base of its adapter")
+    mark_foreign(folder)
+    assert (read_marker(folder) or {})["base"] == "the base of its adapter"
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "model.safetensors").write_bytes(b"other weights")
+    added = Path(shutil.copytree(folder, tmp_path / "added"))
+    (added / "model-2.safetensors").write_bytes(b"more weights")
+    for changed in (other, added):
+        mark_foreign(changed)
+        assert is_complete(changed)
+        assert "base" not in (read_marker(changed) or {})
+    assert len({identity_of(one) for one in (folder, other, added)}) == 3
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"null", b'{"files": 3}', b'{"files": {"gone": "00"}}'])

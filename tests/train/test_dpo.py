@@ -10,6 +10,7 @@ import pytest
 
 from insightv.errors import ConfigError, InputError
 from insightv.records import PreferencePair
+from insightv.train import fit
 from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.sft import train_agent
 
@@ -139,3 +140,22 @@ def test_wrong_losses_are_refused() -> None:
 def test_no_pairs_are_no_round(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pairs"):
         DPOPreferenceTrainer(**QUICK).train(base, [], tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_round_killed_after_its_last_step_is_published_as_it_was(
+    base: Path, pairs: list[PreferencePair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    trainer = DPOPreferenceTrainer(**QUICK, method=method, warmup=0.0)
+    undisturbed = trainer.train(base, pairs, tmp_path / "undisturbed")
+    with monkeypatch.context() as broken:
+        broken.setattr(fit, "_publish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(base, pairs, tmp_path / "killed")
+    resumed = trainer.train(base, pairs, tmp_path / "killed")
+    assert apart(undisturbed, resumed) == 0
+    assert report_of(resumed)["resumed_from_step"] == report_of(resumed)["steps"] == 3
+    assert report_of(resumed)["preference"] == report_of(undisturbed)["preference"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, load_dataset
+from transformers import AutoConfig
 
 from insightv.assessed import AssessedQuestion
 from insightv.errors import InputError
@@ -135,6 +137,37 @@ def test_rows_that_do_not_fit_their_pictures_are_named(base: Path) -> None:
     assert report.kept == [0, 7]
 
 
+def test_a_template_that_refuses_a_row_is_told_as_that(base: Path) -> None:
+    processor: Any = load_processor(base)
+    refusal = "{% if messages[0]['content'][0]['text'] == 'odd' %}{{ raise_exception('no such turn') }}{% endif %}"
+    processor.chat_template = refusal + processor.chat_template
+    rows = [odd("fine", block("What?"), "4", 0), odd("refused", block("odd"), "4", 0)]
+    report = check_rows(Dataset.from_list(rows, features=training_features()), processor, Limits())
+    assert [(bad.id, bad.code) for bad in report.bad] == [("refused#0", "template")]
+    assert "no such turn" in report.told()
+
+
+def test_a_template_that_never_ends_a_reply_is_refused(base: Path, rows: Path, tmp_path: Path) -> None:
+    from insightv.train.models import end_tokens
+
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<eos>", " "))
+    with pytest.raises(InputError, match=r"copy'.*at which the model stops \(<eos>\).*chat_template\.jinja") as refused:
+        train_agent(copy, rows, tmp_path / "out", settings=quick(bad_rows="skip"))
+    assert str(refused.value).count("\n") == 0
+    # A token of the generation settings will do: LLaMA-3 ends its turns with another than its end of text.
+    processor = load_processor(copy)
+    plain = Dataset.from_list([odd("fine", block("What?"), "4", 0)], features=training_features())
+    settings = copy / "generation_config.json"
+    ends = processor.tokenizer.convert_tokens_to_ids(["4", "<pad>"])
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": ends}))
+    config: Any = AutoConfig.from_pretrained(str(copy))
+    assert check_rows(plain, processor, Limits(), end_tokens(copy, config)).kept == [0]
+    settings.unlink()
+    assert end_tokens(copy, config) == {processor.tokenizer.eos_token_id}
+
+
 def test_nothing_left_is_refused_even_where_rows_may_be_left_out() -> None:
     with pytest.raises(InputError, match="no row"):
         refuse(Preflight(), skip=True)
@@ -162,8 +195,6 @@ def test_rows_beyond_what_the_model_holds_are_refused_without_being_asked(base: 
 
 
 def test_rows_longer_than_the_default_of_trl_keep_their_end(base: Path, tmp_path: Path) -> None:
-    from transformers import AutoConfig
-
     from insightv.train.fit import read_rows
     from insightv.train.settings import Job
     from insightv.train.sft import sft_trainer
@@ -172,8 +203,6 @@ def test_rows_longer_than_the_default_of_trl_keep_their_end(base: Path, tmp_path
     wide = tmp_path / "wide"
     config = AutoConfig.from_pretrained(str(base))
     config.text_config.max_position_embeddings = 4096
-    import shutil
-
     shutil.copytree(base, wide)
     config.save_pretrained(wide)
     item = AssessedQuestion(question("q", [picture(1)]), (path("q", 0, Band.high, 90, text="x" * 1500),))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from insightv.errors import ConfigError
-from insightv.train.settings import Job, PreferenceSettings, settings_of
+from insightv.train.settings import Job, PreferenceSettings, Stage, settings_of
 
 from .small import quick
 
@@ -50,6 +51,16 @@ def test_changes_go_on_top_of_a_preset() -> None:
 def test_a_wrong_setting_is_named_with_its_value(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         settings_of("reason", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("loss_type", "losses"), ("loss_weights", "loss_weights"), ("num_train_epochs", "epochs"), ("beta", "beta")],
+)
+def test_an_option_of_trls_that_has_a_setting_is_refused_with_its_name(name: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf"trl\.{name} cannot be set: use the setting {ours}$"):
+        settings_of("preference", trl={name: ["ipo"]})
+    assert settings_of("reason", trl={"loss_type": "dft"}).trl  # that of supervised training has no setting
 
 
 def test_unknown_presets_and_stages_are_told() -> None:
@@ -97,3 +108,39 @@ def test_memory_is_estimated_from_the_model_without_loading_it(base: Path) -> No
     assert saving is not None
     assert 4 * weights < lora.fixed < full.fixed
     assert saving.per_token < full.per_token
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own insides
+def test_what_processes_share_out_counts_once(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import AutoConfig
+
+    from insightv.train.memory import job_memory
+    from insightv.train.models import load_model, trained_weights
+
+    config: Any = AutoConfig.from_pretrained(str(base))
+    model = load_model(base, quick())
+    weights = 4 * sum(weight.numel() for weight in model.parameters())
+    moving = 12 * sum(weight.numel() for weight in trained_weights(model).values())
+
+    def fixed(stage: Stage = "reason", processes: int | None = None, **changes: Any) -> float:
+        memory = job_memory(config, quick(stage, memory_gib=2, **({"method": "full"} | changes)), processes)
+        assert memory is not None
+        return memory.fixed
+
+    for name in ("fsdp2", "zero3"):
+        assert fixed(accelerate_config=name, num_processes=8) == (weights + moving) // 8
+        assert fixed(accelerate_config=name, processes=4) == (weights + moving) // 4  # as the file says
+        assert fixed("preference", accelerate_config=name, processes=4) == (2 * weights + moving) // 4
+    assert fixed(accelerate_config="zero2", num_processes=8) == weights + moving // 8
+    assert fixed(num_processes=8) == fixed(accelerate_config="my.yaml", num_processes=8) == weights + moving
+    assert fixed("preference") == 2 * weights + moving
+    assert fixed("preference", method="lora") == fixed(method="lora")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2**30))
+    limits = [
+        job_memory(config, quick(device="auto", bf16=False, accelerate_config=name))
+        for name in (None, "zero3", "my.yaml")
+    ]
+    assert [memory and memory.limit for memory in limits] == [2**30, 2**30, None]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import load_dataset
 
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
+from insightv.train import fit
 from insightv.train.checkpoints import is_complete, read_marker
 from insightv.train.fit import steps_in_all
 from insightv.train.settings import Job, checked
@@ -217,3 +219,38 @@ def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path
         base, tmp_path / "data", tmp_path / "agent", settings=quick(batch_size=6, gradient_checkpointing=True)
     )
     assert moved(base, out)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [{"method": "full", "max_steps": None, "epochs": 1.0, "batch_size": 4}, {"method": "full"}, {"method": "lora"}],
+    ids=["full, whole epoch", "full, within an epoch", "lora, within an epoch"],
+)
+def test_a_training_killed_after_its_last_step_is_published_as_it_was(
+    base: Path, reason: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: dict[str, Any]
+) -> None:
+    settings = quick(**{"warmup": 0.0, "schedule": "constant", **ends})
+    undisturbed = train_agent(base, reason, tmp_path / "undisturbed", settings=settings)
+    with monkeypatch.context() as broken:
+        broken.setattr(fit, "_publish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train_agent(base, reason, tmp_path / "killed", settings=settings)
+    resumed = train_agent(base, reason, tmp_path / "killed", settings=settings)
+    assert apart(undisturbed, resumed) == 0
+    reports = [json.loads((out / "report.json").read_text()) for out in (undisturbed, resumed)]
+    assert reports[0]["steps"] == reports[1]["steps"] == reports[1]["resumed_from_step"]
+    assert reports[1]["log"] == [entry for entry in reports[0]["log"] if "train_runtime" not in entry]
+    assert not (tmp_path / "killed.training" / "checkpoints").exists()
+
+
+def test_a_last_checkpoint_that_moved_nothing_is_no_model(base: Path, reason: Path, tmp_path: Path) -> None:
+    settings = quick(method="full", learning_rate=1e-60)
+    for _ in range(2):  # the second time the checkpoint of the last step is there
+        with pytest.raises(InsightvError, match="changed no weight in 2 steps"):
+            train_agent(base, reason, tmp_path / "a", settings=settings)
+    assert not (tmp_path / "a").exists()
+
+
+def kill(*_: object) -> None:
+    """In place of publishing: the end of the process."""
+    raise KeyboardInterrupt
