@@ -97,6 +97,7 @@ class Preflight:
     text_tokens: int = 0
     image_tokens: int = 0
     pictures_measured: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def json(self) -> dict[str, Json]:
         """The findings as they are kept beside the checkpoints."""
@@ -112,10 +113,8 @@ class Preflight:
 def check_rows(data: Dataset, processor: ProcessorMixin, limits: Limits, ends: Collection[int] = ()) -> Preflight:
     """Measure every row of a data set in TRL's form (prompt and completion, or prompt, chosen and rejected).
 
-    `ends` are tokens at which the model stops, besides the tokenizer's end of text.
-
-    Raises:
-        InputError: the chat template writes no such token after a reply.
+    `ends` are tokens at which the model stops, besides the tokenizer's end of text; a chat template that writes none of
+    them after replies is warned of.
     """
     counter, report = RowCounter(processor, ends), Preflight()
     for number, row in enumerate(_undecoded(data)):
@@ -132,6 +131,7 @@ def check_rows(data: Dataset, processor: ProcessorMixin, limits: Limits, ends: C
         if tokens.total > report.longest_tokens:
             report.longest, report.longest_tokens = number, tokens.total
     report.pictures_measured = len(counter.measured)
+    report.warnings += [counter.endless] if counter.endless else []
     return report
 
 
@@ -152,6 +152,8 @@ class RowCounter:
         self._image = str(getattr(processor, "image_token", None) or "<image>")
         self._image_id = self._tokenizer.convert_tokens_to_ids(self._image)
         self.measured: dict[Sizes, int] = {}
+        self.endless = ""
+        """Why the model will not learn to stop, if so."""
         """Tokens that pictures of these sizes take in place of their placeholders."""
 
     def count(self, row: Mapping[str, Any]) -> Tokens:
@@ -160,7 +162,6 @@ class RowCounter:
         Raises:
             Unfit: its pictures cannot be opened or do not match their places, the chat template refuses it, or a reply
                 is empty or holds a place.
-            InputError: the chat template writes no end after a reply.
         """
         names = ("chosen", "rejected") if "chosen" in row else ("completion",)
         sizes = tuple(_size(picture) for picture in row["images"])
@@ -185,12 +186,12 @@ class RowCounter:
         )
 
     def _check_end(self, reply: list[int]) -> None:
-        """See that the model is taught where a reply ends; control tokens of a reply's own are broken up before."""
-        if self._ends.isdisjoint(reply):
+        """See whether the model is taught where a reply ends; control tokens of a reply's own are broken up before."""
+        if not self.endless and self._ends.isdisjoint(reply):
             known = ", ".join(map(str, self._tokenizer.convert_ids_to_tokens(sorted(self._ends)))) or "none is known"
-            raise InputError(
+            self.endless = (
                 f"the chat template of {self._tokenizer.name_or_path!r} writes nothing after a reply at which the "
-                f"model stops ({known}), so it would never learn to stop; write its end of text after the assistant's "
+                f"model stops ({known}), so it does not learn to stop; write its end of text after the assistant's "
                 "turn in chat_template.jinja"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -147,15 +148,15 @@ def test_a_template_that_refuses_a_row_is_told_as_that(base: Path) -> None:
     assert "no such turn" in report.told()
 
 
-def test_a_template_that_never_ends_a_reply_is_refused(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_template_that_never_ends_a_reply_is_warned_of(base: Path, rows: Path, tmp_path: Path) -> None:
     from insightv.train.models import end_tokens
 
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text().replace("<eos>", " "))
-    with pytest.raises(InputError, match=r"copy'.*at which the model stops \(<eos>\).*chat_template\.jinja") as refused:
-        train_agent(copy, rows, tmp_path / "out", settings=quick(bad_rows="skip"))
-    assert str(refused.value).count("\n") == 0
+    train_agent(copy, rows, tmp_path / "out", settings=quick(bad_rows="skip"))
+    [warning] = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert re.search(r"copy'.*at which the model stops \(<eos>\).*chat_template\.jinja", warning)
     # A token of the generation settings will do: LLaMA-3 ends its turns with another than its end of text.
     processor = load_processor(copy)
     plain = Dataset.from_list([odd("fine", block("What?"), "4", 0)], features=training_features())
@@ -163,7 +164,8 @@ def test_a_template_that_never_ends_a_reply_is_refused(base: Path, rows: Path, t
     ends = processor.tokenizer.convert_tokens_to_ids(["4", "<pad>"])
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": ends}))
     config: Any = AutoConfig.from_pretrained(str(copy))
-    assert check_rows(plain, processor, Limits(), end_tokens(copy, config)).kept == [0]
+    assert check_rows(plain, processor, Limits()).warnings
+    assert check_rows(plain, processor, Limits(), end_tokens(copy, config)).warnings == []
     settings.unlink()
     assert end_tokens(copy, config) == {processor.tokenizer.eos_token_id}
 
