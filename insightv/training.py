@@ -232,7 +232,7 @@ class Training:
 
         await self._allowed(lambda: asyncio.to_thread(work), job.work)
         report = orjson.loads((job.out / "report.json").read_bytes())
-        for warning in report["warnings"]:
+        for warning in report.get("warnings", ()):
             log.warning("training: %s", warning)
         losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
         facts = {name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")}
