@@ -161,7 +161,7 @@ class Reasoner:
         show = self._show(seed, paths, show)
         asked = await opened_question(images, question)
         found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show)
+        shown = await self._shown(asked, found, show, deadline)
         agent = self.summary_agent.within(for_answer(options, found))
         try:
             answer = await deadline.wait(agent.summarize(asked, shown))
@@ -199,7 +199,7 @@ class Reasoner:
                         yield event
         else:
             found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show)
+        shown = await self._shown(asked, found, show, deadline)
         for step in () if paths == 1 else told(shown):
             yield step
         yield PathDone(shown)
@@ -280,12 +280,14 @@ class Reasoner:
         found = await all_of([one_path(agent, asked, each, deadline, options.max_steps) for each in seeds])
         return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]
 
-    async def _shown(self, asked: Question, found: Sequence[ReasoningPath], show: Show) -> ReasoningPath:
+    async def _shown(
+        self, asked: Question, found: Sequence[ReasoningPath], show: Show, deadline: Deadline
+    ) -> ReasoningPath:
         if len(found) == 1:
             return found[0]
         if show == "best" and self.scorer is not None:
-            return await best_of(self.scorer, asked, found)
-        return merged(found)
+            return await best_of(self.scorer, asked, found, deadline)
+        return merged(asked, found)
 
     async def _answering(
         self,

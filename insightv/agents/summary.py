@@ -29,6 +29,9 @@ Reply with the answer alone, in the form that the question asks for; if it names
 short phrase, and with the letter alone where choices are lettered.
 """
 
+NO_REASONING = "no_reasoning"
+"""The flag of an answer whose path has no step."""
+
 _NO_REASONING = "(There is no reasoning. Answer from the image.)"
 _CUT = "(The reasoning was cut off here; its end is missing.)"
 _CUT_CODES = ("truncated", "deadline", "step_limit")
@@ -176,7 +179,7 @@ def marks(path: ReasoningPath) -> tuple[str, ...]:
     elif path.status == "rejected":
         flags.append("path_cut" if path.code in _CUT_CODES else "path_rejected")
     if not path.steps:
-        flags.append("no_reasoning")
+        flags.append(NO_REASONING)
     return tuple(flags)
 
 
