@@ -8,6 +8,9 @@ from insightv.records import Answer, Question, ReasoningPath, Step
 from insightv.walking import agreement, agrees, joined, majority, merged
 
 BARS = Question(id="q", question="Which bar is the tallest?")
+COLOUR = Question(id="q", question="Which colour?", choices=("green", "red"))
+SHARE = Question(id="q", question="What percentage is it?")
+COST = Question(id="q", question="What is the value?")
 COUNT = Question(id="q", question="How many bars are there?")
 
 
@@ -36,6 +39,12 @@ def ending(text: str) -> ReasoningPath:
         (COUNT, "There are four bars.", "So the count is 3.", False),
         (COUNT, "8", "3 + 4 = 7", False),
         (COUNT, "5", "", None),
+        (COLOUR, "B", "It is red.", True),
+        (COLOUR, "A", "red", False),
+        (SHARE, "12", "The share is 12%.", True),
+        (COST, "5", "So the cost is $5.", True),
+        (COST, "12 cm", "12cm", True),
+        (COST, "0.5", "The ratio is 1/2.", True),
     ],
 )
 def test_an_answer_is_held_against_what_the_path_comes_to(
