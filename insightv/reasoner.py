@@ -15,7 +15,7 @@ from typing import Any, Literal
 from insightv.agents.asking import all_of
 from insightv.config import check_settings, load_settings
 from insightv.doors import blocking
-from insightv.errors import ConfigError, InputError, InsightvError, StopRun
+from insightv.errors import ConfigError, InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import aopen_question
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
@@ -24,7 +24,19 @@ from insightv.records import LARGEST_COUNT, Answer, AskOptions, Picture, Questio
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
 from insightv.trained import trained_folders, with_trained
-from insightv.walking import Deadline, best_of, for_answer, for_path, joined, late, merged, one_path, told, walk
+from insightv.walking import (
+    Deadline,
+    best_of,
+    for_answer,
+    for_path,
+    joined,
+    late,
+    merged,
+    one_path,
+    told,
+    unanswered,
+    walk,
+)
 from insightv.wiring import Workshop
 
 __all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
@@ -153,7 +165,7 @@ class Reasoner:
         Raises:
             InputError: the question is empty, or an image cannot be used (ImageError).
             ValueError: seed, options, paths or show are not such.
-            ModelError: the summary agent's model did not answer (`timeout`: within the deadline).
+            ModelError: the summary agent's model did not answer (`timeout`: within the deadline); it has the paths.
             StopRun: asking again is pointless (key refused, quota, unknown model).
         """
         options = AskOptions.model_validate(options)
@@ -166,7 +178,9 @@ class Reasoner:
         try:
             answer = await deadline.wait(agent.summarize(asked, shown))
         except TimeoutError:
-            raise late(options, found) from None
+            raise unanswered(late(options), shown, found) from None
+        except ModelError as error:
+            raise unanswered(error, shown, found) from error
         return joined(asked, answer, shown, found)
 
     async def astream(
@@ -304,7 +318,9 @@ class Reasoner:
                 try:
                     part = await deadline.wait(anext(parts, None))
                 except TimeoutError:
-                    raise late(options, found) from None
+                    raise unanswered(late(options), shown, found) from None
+                except ModelError as error:
+                    raise unanswered(error, shown, found) from error
                 if part is None:
                     raise TypeError(f"{type(agent).__name__}.stream_summary() ended without an answer")
                 if isinstance(part, Answer):

@@ -224,10 +224,16 @@ def for_answer(options: AskOptions, found: Sequence[ReasoningPath]) -> AskOption
     return options.model_copy(update={"max_tokens": max(1, least, options.max_tokens - spent)})
 
 
-def late(options: AskOptions, found: Sequence[ReasoningPath]) -> ModelError:
-    """The error of a question whose time is up."""
-    text = f"no answer within deadline_s = {options.deadline_s:g} s of this question"
-    return ModelError("timeout", text, usage=_spent(found))
+def late(options: AskOptions) -> ModelError:
+    """The error of a question whose time is up; what its last call cost is not known."""
+    return ModelError("timeout", f"no answer within deadline_s = {options.deadline_s:g} s of this question")
+
+
+def unanswered(error: ModelError, shown: ReasoningPath, found: Sequence[ReasoningPath]) -> ModelError:
+    """The summary agent's error as that of the whole question: with the paths, and what they cost."""
+    whole = ModelError(error.code, str(error), usage=_spent(found) + error.usage, kept=error.kept)
+    whole.path, whole.paths = shown, tuple(found) if len(found) > 1 else ()
+    return whole
 
 
 def _spent(found: Sequence[ReasoningPath]) -> Usage:
