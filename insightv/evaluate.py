@@ -41,7 +41,7 @@ from insightv.systems import (
     system_tables,
 )
 from insightv.train.files import new_file
-from insightv.trained import is_trained, trained_folders
+from insightv.trained import is_trained, refuse_other_models, trained_folders
 from insightv.walking import agrees
 from insightv.weights import weights_digest
 
@@ -64,6 +64,17 @@ def run_settings(run: str | Path, config: str | Path | None = None, changes: Ite
 def has_trained(run: str | Path, system: str) -> bool:
     """Whether the run has a checkpoint of one of the system's agents."""
     return is_trained(run, known_system(system).agents)
+
+
+def refuse_unasked(run: str | Path, system: str, settings: Settings) -> None:
+    """Refuse settings that name another model for an agent of the system than the run does, which has a checkpoint.
+
+    Raises:
+        ConfigError: they do; the checkpoint would be asked in its place.
+    """
+    kept = Path(run) / CONFIG
+    agents = [agent for agent in known_system(system).agents if is_trained(run, [agent])]
+    refuse_other_models(settings, load_settings(kept) if kept.is_file() else None, agents)
 
 
 class Evaluation:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from insightv.agents.asking import all_of
-from insightv.config import check_settings, load_settings
+from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
@@ -23,7 +23,7 @@ from insightv.plugins import Registry, default_registry
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Picture, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
-from insightv.trained import trained_folders, with_trained
+from insightv.trained import refuse_other_models, trained_folders, with_trained
 from insightv.walking import (
     Deadline,
     best_of,
@@ -99,17 +99,18 @@ class Reasoner:
         trained: bool | None = None,
         backend: str = "hf",
         registry: Registry | None = None,
+        settings: Settings | None = None,
         **options: Any,
     ) -> Reasoner:
         """The two agents of a run, or of a folder that holds the checkpoints `reasoning` and `summary`.
 
         Trained agents are served by `backend` with its `options`; those of a run that was not trained are the ones that
         its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and the
-        reasoner's own `trained` which they are.
+        reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`.
 
         Raises:
             InputError: there is neither a run nor checkpoints, or a checkpoint is not whole.
-            PluginError, ConfigError: a model cannot be made.
+            PluginError, ConfigError: a model cannot be made, or `settings` name one that a checkpoint stands in for.
         """
         path = Path(source) / CONFIG
         folders = {} if trained is False else trained_folders(source)
@@ -121,7 +122,10 @@ class Reasoner:
             raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
         if not folders and options:
             raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
-        settings = load_settings(path if path.is_file() else None)
+        own = load_settings(path) if path.is_file() else None
+        if folders and settings is not None:
+            refuse_other_models(settings, own, folders)
+        settings = settings or own or check_settings({})
         if folders:
             settings = with_trained(settings, folders, backend, options)
         folder = Path(source) if path.is_file() else None
