@@ -23,6 +23,7 @@ from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
 from insightv.identity import role_identity
+from insightv.image_store import ImageStore
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.lock import RunLock
 from insightv.machine import allow_open_files, check_space
@@ -31,7 +32,7 @@ from insightv.plugins import Registry, default_registry
 from insightv.recipes import check_train
 from insightv.records import Question
 from insightv.row_sets import check_sets
-from insightv.run import CONFIG, DATABASE, LOG, load_run, read_status
+from insightv.run import CONFIG, DATABASE, IMAGES, LOG, load_run, read_status
 from insightv.runlog import run_log
 from insightv.selection import write_datasets
 from insightv.session import Session, Snapshot, Tally, Watch
@@ -198,7 +199,8 @@ class RunBuilder:
             intake = None
             if questions is not None:
                 watch(Snapshot("checking", Tally()))
-                read = partial(ingest.read_intake, questions, self.settings, bad_rows, self._go_on)
+                store = ImageStore(self.folder / IMAGES)
+                read = partial(ingest.read_intake, questions, self.settings, bad_rows, store, self._go_on)
                 intake = await asyncio.to_thread(read)
                 _warn(intake.source.warnings)
             await session.switch.heard_by(session.check())

@@ -11,7 +11,7 @@ import typer
 
 from insightv.errors import ConfigError
 from insightv.records import LARGEST_COUNT
-from insightv.terminal import AsJson, out, say
+from insightv.terminal import AsJson, out, refuse_beside_run, say
 
 
 def answer(
@@ -29,6 +29,7 @@ def answer(
     from insightv.reasoner import Reasoner
 
     if run is not None and model is None:
+        refuse_beside_run(base_url, summary_model)
         reasoner = Reasoner.load(run, trained=False if untrained else None)
         say(f"asking {reasoner!r}")
     elif model is not None:

@@ -51,9 +51,12 @@ def evaluate(
         raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
     if base_url is not None and model is None:
         raise ConfigError("--base-url says where --model is served; give --model provider/NAME too")
-    from insightv.evaluate import Evaluation, has_trained, run_settings
+    from insightv.evaluate import Evaluation, has_trained, refuse_unasked, run_settings
 
     settings = run_settings(run, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
+    trained = model is None and not untrained and has_trained(run, system)
+    if trained:
+        refuse_unasked(run, system, settings)
     evaluation = Evaluation(
         run,
         data,
@@ -61,7 +64,7 @@ def evaluate(
         model=model,
         base_url=base_url,
         settings=settings,
-        trained=model is None and not untrained and has_trained(run, system),
+        trained=trained,
         name=name,
         family=family,
     )

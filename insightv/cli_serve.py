@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from insightv.errors import ConfigError, require
-from insightv.terminal import AsJson, Changes, out, say
+from insightv.terminal import AsJson, Changes, out, refuse_beside_run, say
 
 
 def serve(
@@ -20,6 +20,7 @@ def serve(
     model: Annotated[str | None, typer.Option("--model", help="provider/model of the reasoning agent.")] = None,
     summary_model: Annotated[str | None, typer.Option("--summary-model", help="That of the summary agent.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible server.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="With --run: the agents before training.")] = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 for a free one.")] = None,
     changes: Changes = None,
@@ -28,6 +29,8 @@ def serve(
     """Serve the two agents to OpenAI clients, and a page to try them."""
     for package in ("starlette", "uvicorn"):
         require(package, "serve")
+    if run is not None and model is None:
+        refuse_beside_run(base_url, summary_model)
     from insightv.config import load_settings
     from insightv.reasoner import Reasoner
     from insightv.server.serving import serve as listen
@@ -40,7 +43,7 @@ def serve(
     if model is not None:
         reasoner = Reasoner.of(model, summary_model, **options)
     elif run is not None:
-        reasoner = Reasoner.load(run)
+        reasoner = Reasoner.load(run, trained=False if untrained else None, settings=settings)
     else:
         raise ConfigError("name a run (--run DIR), or a model (--model tiny, or --model openai/NAME --base-url URL)")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")

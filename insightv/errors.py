@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from insightv.records import Usage
+from insightv.records import ReasoningPath, Usage
 
 
 class InsightvError(Exception):
@@ -62,9 +62,13 @@ class ModelError(InsightvError):
 
     `code` is short and stable (timeout, connection, server_error, malformed, bad_request, oom, worker_crash, ...);
     `usage` is what the failed tries cost; `kept` is the start (at most 2 kB) of the last reply, if there was one.
+    Where a `Reasoner` gives no answer, `path` and `paths` are those of an `Answer`, and `usage` has what they cost too.
     """
 
     exit_code = 4
+
+    path: ReasoningPath | None = None
+    paths: tuple[ReasoningPath, ...] = ()
 
     def __init__(self, code: str, message: str, *, usage: Usage | None = None, kept: str = "") -> None:
         super().__init__(message)

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import orjson
 
-from insightv.assess import rules
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.builder import Questions, RunBuilder
 from insightv.config import ScorerTable, Settings, check_settings, load_settings
@@ -42,7 +41,8 @@ from insightv.systems import (
     system_tables,
 )
 from insightv.train.files import new_file
-from insightv.trained import is_trained, trained_folders
+from insightv.trained import is_trained, refuse_other_models, trained_folders
+from insightv.walking import agrees
 from insightv.weights import weights_digest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -64,6 +64,17 @@ def run_settings(run: str | Path, config: str | Path | None = None, changes: Ite
 def has_trained(run: str | Path, system: str) -> bool:
     """Whether the run has a checkpoint of one of the system's agents."""
     return is_trained(run, known_system(system).agents)
+
+
+def refuse_unasked(run: str | Path, system: str, settings: Settings) -> None:
+    """Refuse settings that name another model for an agent of the system than the run does, which has a checkpoint.
+
+    Raises:
+        ConfigError: they do; the checkpoint would be asked in its place.
+    """
+    kept = Path(run) / CONFIG
+    agents = [agent for agent in known_system(system).agents if is_trained(run, [agent])]
+    refuse_other_models(settings, load_settings(kept) if kept.is_file() else None, agents)
 
 
 class Evaluation:
@@ -268,21 +279,19 @@ def _verdict(path: AssessedPath) -> Verdict:
 def _followed(question: Question, answered: AssessedPath, reasoned: AssessedPath) -> bool | None:
     """Whether the answer says what the reasoning came to.
 
-    The agent's own word counts first; then the rules that compare answers, for the very same value; then the grades:
-    of a right and a wrong one at most one is the truth, and two right ones say the same.
+    An agent's own word counts first. Else two that are graded right say the same; then the rules that compare answers
+    count, for the very same value; then the grades again: of a right and a wrong one at most one is the truth.
     """
     flags = answered.path.flags
     if FOLLOWED in flags or OVERRULED in flags:
         return FOLLOWED in flags
-    answer, conclusion = answered.path.answer, reasoned.path.answer
-    if answer and conclusion:
-        ruling = rules.decide(question.question, answer, conclusion, choices=question.choices, tolerance=0)
-        if ruling.correct is not None:
-            return ruling.correct
     grades = _verdict(answered), _verdict(reasoned)
-    if "unknown" in grades or grades == ("wrong", "wrong"):
-        return None
-    return grades[0] == grades[1]
+    if grades == ("right", "right"):
+        return True
+    answer = answered.path.answer
+    if answer and (same := agrees(question, answer, reasoned.path)) is not None:
+        return same
+    return False if set(grades) == {"right", "wrong"} else None
 
 
 def _seconds(answered: AssessedPath) -> float | None:

@@ -17,9 +17,13 @@ from insightv.errors import StorageFull
 from insightv.image_sources import ImageError, shorten
 from insightv.records import Picture
 
+STORED = "sha256:"
+"""What the name of a picture that is in a store begins with; its digest follows."""
+
 Mime = Literal["image/jpeg", "image/png", "image/webp"]
 
 _EXTENSIONS: dict[Mime, str] = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class ImageStore:
@@ -44,8 +48,20 @@ class ImageStore:
             raise StorageFull.of(path, error, len(picture.data)) from error
         return picture.sha256
 
+    def take(self, sha256: str, other: ImageStore) -> None:
+        """Keep the picture of that hash, as another store has it.
+
+        Raises:
+            ImageError: it is not there, or not what was put.
+            StorageFull: as `put`.
+        """
+        if self.place(sha256) is None:
+            self.put(other.get(sha256))
+
     def place(self, sha256: str) -> Path | None:
         """The file of the picture of that hash; None where it is not there."""
+        if not _DIGEST.fullmatch(sha256):
+            return None
         places = (self.folder / f"{sha256}.{extension}" for extension in _EXTENSIONS.values())
         return next((path for path in places if path.is_file()), None)
 
@@ -55,7 +71,7 @@ class ImageStore:
         Raises:
             ImageError: it is not there (missing), cannot be read (unreadable), or is not what was put (corrupt).
         """
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
+        if not _DIGEST.fullmatch(sha256):
             raise ImageError("bad_path", f"{shorten(sha256)} is not the SHA-256 of a picture")
         for mime, extension in _EXTENSIONS.items():
             path = self.folder / f"{sha256}.{extension}"

@@ -18,6 +18,7 @@ import orjson
 from insightv.config import OBJECT, Settings
 from insightv.errors import RunChanged
 from insightv.image_sources import shorten
+from insightv.image_store import ImageStore
 from insightv.opening import image_limits
 from insightv.questions import QuestionFile, read_questions
 from insightv.records import Question
@@ -59,9 +60,12 @@ def read_intake(
     questions: str | Path | Iterable[Question | dict[str, Any]],
     settings: Settings,
     bad_rows: Literal["stop", "skip"],
+    store: ImageStore,
     progress: Callable[[int], None] | None = None,
 ) -> Intake:
     """Read and check all questions before anything is paid for; an answer is required where answers are checked.
+
+    `store` is that of the run (see `read_questions`).
 
     Raises:
         BadRows: a row cannot be used and `bad_rows` is "stop".
@@ -75,6 +79,7 @@ def read_intake(
             require_answer=any(table.use in _BY_ANSWER for table in settings.scorers),
             allow_http=settings.images.allowed,
             limits=image_limits(settings.images),
+            store=store,
             progress=progress,
         )
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from insightv.config import ImageSection
 from insightv.database import Database
 from insightv.image_sources import ImageError, ImageLimits
-from insightv.image_store import ImageStore
+from insightv.image_store import STORED, ImageStore
 from insightv.images import open_hashed_question
 from insightv.questions import question_digest
 from insightv.records import Question
@@ -37,7 +37,7 @@ class QuestionOpener:
             StorageFull: the store cannot be written.
         """
         question = stored.question
-        if all(isinstance(image, str) and image.startswith("sha256:") for image in question.images):
+        if all(isinstance(image, str) and image.startswith(STORED) for image in question.images):
             return await asyncio.to_thread(open_stored, question, self._images)
         opened = await asyncio.to_thread(self._opened, stored)
         packed = pack_question(opened)
@@ -47,7 +47,8 @@ class QuestionOpener:
     def _opened(self, stored: StoredQuestion) -> Question:
         root = Path(stored.place) if stored.place else None
         limits, hosts = image_limits(self._section), self._section.allowed
-        opened, hashes = open_hashed_question(stored.question, root=root, allow_http=hosts, limits=limits)
+        question = open_stored(stored.question, self._images)
+        opened, hashes = open_hashed_question(question, root=root, allow_http=hosts, limits=limits)
         if question_digest(stored.question, hashes) != stored.digest:
             raise ImageError(
                 "changed",

@@ -6,7 +6,8 @@ it returns, so that the device is free for training.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nsmallest
@@ -18,11 +19,12 @@ from insightv.builder import RunBuilder
 from insightv.config import RoleTable, Settings, check_settings
 from insightv.errors import Interrupted, RunChanged
 from insightv.evaluate import Evaluation
+from insightv.image_store import STORED, ImageStore
 from insightv.interfaces import Generator, ReasoningAgent
 from insightv.plugins import Registry
 from insightv.records import Question, ReasoningPath
 from insightv.results import RESULT, Result, read_result
-from insightv.run import RunReader
+from insightv.run import IMAGES, RunReader
 from insightv.seeds import seed_of
 from insightv.session import Watch
 from insightv.systems import concluded
@@ -98,13 +100,16 @@ class PolicyRuns:
             settings=check_settings(table),
             registry=self.registry,
         )
-        questions = questions_of(self.folder, chosen.questions, seed_of(self.settings.seed, name))
+        drawn = seed_of(self.settings.seed, name)
+        draw = partial(questions_of, self.folder, chosen.questions, drawn, out, self.go_on)
         try:
+            questions = await asyncio.to_thread(draw)
             return await self._asked(builder, builder.abuild(questions, datasets=False, watch=self.watch))
         except RunChanged:
             if not self.allow_change:
                 raise
         remove(out)
+        questions = await asyncio.to_thread(draw)
         return await self._asked(builder, builder.abuild(questions, datasets=False, watch=self.watch))
 
     async def accuracy(
@@ -160,17 +165,26 @@ def _paths_of(workshop: Workshop, table: RoleTable) -> Generator:
     return PolicyPaths(workshop.agent(table, ReasoningAgent))
 
 
-def questions_of(folder: Path, count: int | None, seed: int) -> Sequence[Question]:
-    """`count` questions of a run drawn by the seed (None: all), in the run's order, their pictures as files."""
+def questions_of(
+    folder: Path, count: int | None, seed: int, out: Path, go_on: Callable[[], None]
+) -> Sequence[Question]:
+    """`count` questions of a run drawn by the seed (None: all), in the run's order.
+
+    Their pictures are those of the run, byte for byte: named by digest, and kept for the run `out` too. `go_on` raises
+    where it should stop.
+
+    Raises:
+        ImageError: the run has lost a picture, or one was changed.
+        StorageFull: `out` cannot be written.
+    """
     with RunReader(folder) as run:
         found = [assessed.question for assessed in run.assessed(pictures=False)]
         if count is not None and count < len(found):
             lots = ((seed_of(seed, question.id), place) for place, question in enumerate(found))
             found = [found[place] for place in sorted(place for _, place in nsmallest(count, lots))]
-        return [question.model_copy(update={"images": _files(run, question)}) for question in found]
-
-
-def _files(run: RunReader, question: Question) -> tuple[str, ...]:
-    names = [str(image).removeprefix("sha256:") for image in question.images]
-    places = [(name, run.images.place(name)) for name in names]
-    return tuple(str(place.absolute()) if place else f"missing picture {name}" for name, place in places)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = ImageStore(out / IMAGES)
+        for image in {image: None for question in found for image in question.images}:
+            go_on()
+            store.take(str(image).removeprefix(STORED), run.images)
+        return found

@@ -11,23 +11,38 @@ import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from insightv.image_store import STORED, ImageStore
 from insightv.images import AllowHttp, ImageError, ImageLimits, check_image
 from insightv.question_fields import Image
 from insightv.records import Picture
 
 
 class ImageChecks:
-    """Checks images in threads; the same file (device, inode, size, time) only once."""
+    """Checks images in threads; the same file (device, inode, size, time) only once.
 
-    def __init__(self, pool: ThreadPoolExecutor, root: Path | None, allow_http: AllowHttp, limits: ImageLimits) -> None:
-        self._pool, self._root, self._allow_http, self._limits = pool, root, allow_http, limits
+    Opened pictures are put into the `store`, where there is one; what it has may be named by digest.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        root: Path | None,
+        allow_http: AllowHttp,
+        limits: ImageLimits,
+        store: ImageStore | None = None,
+    ) -> None:
+        self._pool, self._root, self._allow_http, self._limits, self._store = pool, root, allow_http, limits, store
         self._done: dict[bytes, bytes] = {}
         self._running: dict[bytes, Future[str | ImageError]] = {}
 
     def start(self, image: Image) -> Future[str | ImageError] | str:
         """The hash of an image's bytes, or of the picture that it is already; or the promise of it or of its fault."""
         if isinstance(image, Picture):
-            return image.sha256
+            return image.sha256 if self._store is None else self._store.put(image)
+        if self._store is not None and isinstance(image, str) and image.startswith(STORED):
+            digest = image.removeprefix(STORED)
+            if self._store.place(digest) is not None:
+                return digest
         key = self._key(image)
         if (known := self._done.get(key)) is not None:
             return known.hex()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from insightv.errors import InputError
+from insightv.image_store import ImageStore
 from insightv.images import DEFAULT_LIMITS, AllowHttp, ImageLimits
 from insightv.question_csv import CsvFile
 from insightv.question_images import ImageChecks
@@ -100,6 +101,7 @@ def read_questions(
     root: Path | None = None,
     allow_http: AllowHttp = False,
     limits: ImageLimits = DEFAULT_LIMITS,
+    store: ImageStore | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> QuestionFile:
@@ -115,6 +117,7 @@ def read_questions(
             Python: their paths are the caller's own.
         allow_http: hosts that images may be fetched from.
         limits: see `ImageLimits`.
+        store: keeps the pictures that are opened already, and has those that are named by digest ("sha256:...").
         threads: that decode images; by default one for each processor, at most 16.
         progress: called with the number of rows read so far.
 
@@ -139,7 +142,7 @@ def read_questions(
         raise BadRows([BadRow(rows.name, fault.line, None, "", fault.code, str(fault))]) from None
     workers = threads or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="insightv-images") as pool:
-        reading = Reading(rows, rules, ImageChecks(pool, rows.root, allow_http, limits))
+        reading = Reading(rows, rules, ImageChecks(pool, rows.root, allow_http, limits, store))
         whole = reading.run(progress)
     found = QuestionFile(rows, rules, reading)
     if found.bad and (bad_rows == "stop" or not whole or not len(found)):

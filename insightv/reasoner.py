@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from insightv.agents.asking import all_of
-from insightv.config import check_settings, load_settings
+from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking
-from insightv.errors import ConfigError, InputError, InsightvError, StopRun
+from insightv.errors import ConfigError, InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import aopen_question
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
@@ -23,8 +23,20 @@ from insightv.plugins import Registry, default_registry
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Picture, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
-from insightv.trained import trained_folders, with_trained
-from insightv.walking import Deadline, best_of, for_answer, for_path, joined, late, merged, one_path, told, walk
+from insightv.trained import refuse_other_models, trained_folders, with_trained
+from insightv.walking import (
+    Deadline,
+    best_of,
+    for_answer,
+    for_path,
+    joined,
+    late,
+    merged,
+    one_path,
+    told,
+    unanswered,
+    walk,
+)
 from insightv.wiring import Workshop
 
 __all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
@@ -87,17 +99,18 @@ class Reasoner:
         trained: bool | None = None,
         backend: str = "hf",
         registry: Registry | None = None,
+        settings: Settings | None = None,
         **options: Any,
     ) -> Reasoner:
         """The two agents of a run, or of a folder that holds the checkpoints `reasoning` and `summary`.
 
         Trained agents are served by `backend` with its `options`; those of a run that was not trained are the ones that
         its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and the
-        reasoner's own `trained` which they are.
+        reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`.
 
         Raises:
             InputError: there is neither a run nor checkpoints, or a checkpoint is not whole.
-            PluginError, ConfigError: a model cannot be made.
+            PluginError, ConfigError: a model cannot be made, or `settings` name one that a checkpoint stands in for.
         """
         path = Path(source) / CONFIG
         folders = {} if trained is False else trained_folders(source)
@@ -109,7 +122,10 @@ class Reasoner:
             raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
         if not folders and options:
             raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
-        settings = load_settings(path if path.is_file() else None)
+        own = load_settings(path) if path.is_file() else None
+        if folders and settings is not None:
+            refuse_other_models(settings, own, folders)
+        settings = settings or own or check_settings({})
         if folders:
             settings = with_trained(settings, folders, backend, options)
         folder = Path(source) if path.is_file() else None
@@ -153,7 +169,7 @@ class Reasoner:
         Raises:
             InputError: the question is empty, or an image cannot be used (ImageError).
             ValueError: seed, options, paths or show are not such.
-            ModelError: the summary agent's model did not answer (`timeout`: within the deadline).
+            ModelError: the summary agent's model did not answer (`timeout`: within the deadline); it has the paths.
             StopRun: asking again is pointless (key refused, quota, unknown model).
         """
         options = AskOptions.model_validate(options)
@@ -161,12 +177,14 @@ class Reasoner:
         show = self._show(seed, paths, show)
         asked = await opened_question(images, question)
         found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show)
+        shown = await self._shown(asked, found, show, deadline)
         agent = self.summary_agent.within(for_answer(options, found))
         try:
             answer = await deadline.wait(agent.summarize(asked, shown))
         except TimeoutError:
-            raise late(options, found) from None
+            raise unanswered(late(options), shown, found) from None
+        except ModelError as error:
+            raise unanswered(error, shown, found) from error
         return joined(asked, answer, shown, found)
 
     async def astream(
@@ -199,7 +217,7 @@ class Reasoner:
                         yield event
         else:
             found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show)
+        shown = await self._shown(asked, found, show, deadline)
         for step in () if paths == 1 else told(shown):
             yield step
         yield PathDone(shown)
@@ -280,12 +298,14 @@ class Reasoner:
         found = await all_of([one_path(agent, asked, each, deadline, options.max_steps) for each in seeds])
         return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]
 
-    async def _shown(self, asked: Question, found: Sequence[ReasoningPath], show: Show) -> ReasoningPath:
+    async def _shown(
+        self, asked: Question, found: Sequence[ReasoningPath], show: Show, deadline: Deadline
+    ) -> ReasoningPath:
         if len(found) == 1:
             return found[0]
         if show == "best" and self.scorer is not None:
-            return await best_of(self.scorer, asked, found)
-        return merged(found)
+            return await best_of(self.scorer, asked, found, deadline)
+        return merged(asked, found)
 
     async def _answering(
         self,
@@ -302,7 +322,9 @@ class Reasoner:
                 try:
                     part = await deadline.wait(anext(parts, None))
                 except TimeoutError:
-                    raise late(options, found) from None
+                    raise unanswered(late(options), shown, found) from None
+                except ModelError as error:
+                    raise unanswered(error, shown, found) from error
                 if part is None:
                     raise TypeError(f"{type(agent).__name__}.stream_summary() ended without an answer")
                 if isinstance(part, Answer):

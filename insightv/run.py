@@ -20,7 +20,7 @@ import orjson
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.database import connect
 from insightv.errors import InputError
-from insightv.image_store import ImageStore
+from insightv.image_store import STORED, ImageStore
 from insightv.ledger import read_ledger
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.store import QUESTION_COLUMNS, SETBACK, check_schema, intact, read_totals, stored_question
@@ -164,7 +164,7 @@ class RunReader:
 def open_stored(question: Question, images: ImageStore) -> Question:
     """A question with the pictures that are named by digest opened from the run's store."""
     opened = tuple(
-        images.get(image.removeprefix("sha256:")) if isinstance(image, str) and image.startswith("sha256:") else image
+        images.get(image.removeprefix(STORED)) if isinstance(image, str) and image.startswith(STORED) else image
         for image in question.images
     )
     return question.model_copy(update={"images": opened})

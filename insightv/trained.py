@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from insightv.config import RoleTable, Settings
-from insightv.errors import InputError
+from insightv.errors import ConfigError, InputError
 from insightv.train.checkpoints import MARKER, is_complete, read_marker
 from insightv.train.models import own_base
 
@@ -68,6 +68,31 @@ def _check_whole(folder: Path) -> None:
         f"the checkpoint {str(folder)!r} is not whole: {why}; train it again, or copy it again with all its files (a "
         f"model that insightv did not train is named as hf/{folder})"
     )
+
+
+def refuse_other_models(settings: Settings, own: Settings | None, agents: Iterable[str]) -> None:
+    """Refuse settings that name a model for an agent whose checkpoint is asked, other than the run's `own` name.
+
+    Raises:
+        ConfigError: they do, and it would not be asked.
+    """
+    for agent in agents:
+        given, before = (_named(each, agent, own is not None) if each else (None, None) for each in (settings, own))
+        if given != before:
+            at = f" at {given[1]}" if given[1] else ""
+            raise ConfigError(
+                f"the settings name {given[0]}{at} as the model of {agent}, and the run's checkpoint would be asked "
+                "in its place; ask for the untrained agents (--untrained; in Python: trained=False), or leave the "
+                "model out"
+            )
+
+
+def _named(settings: Settings, agent: str, inherits: bool) -> tuple[str | None, object]:
+    """An agent's model and where it is served; `inherits`: the generator's, where the agent has none."""
+    table: RoleTable | None = getattr(settings, agent, None)
+    if (table is None or table.model is None) and inherits:
+        table = settings.generator
+    return (None, None) if table is None else (table.model, table.base_url)
 
 
 def with_trained(

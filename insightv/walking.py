@@ -6,11 +6,12 @@ import asyncio
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from insightv.agents.summary import marks
+from insightv.agents.summary import NO_REASONING, marks
 from insightv.assess.rules import decide
 from insightv.assess.text import final_part
 from insightv.errors import InsightvError, ModelError
@@ -30,6 +31,8 @@ _DENIES = re.compile(r"(?i)\b(?:not?|never|neither|none|cannot)\b|n't\b")
 
 PATH_SHARE = 0.75
 """The share of the deadline and of the tokens that the paths may use; the rest is kept for the answer."""
+SCORED_SHARE = 0.85
+"""The share of the deadline at whose end a scorer must have chosen among several paths."""
 
 
 class Deadline:
@@ -126,8 +129,12 @@ def agrees(question: Question, answer: str, path: ReasoningPath) -> bool | None:
     own = conclusion(path)
     if own is None:
         return None
+    return _same(question, answer, own)
+
+
+def _same(question: Question, answer: str, other: str) -> bool | None:
     for said in _said(answer):
-        for found in _said(own):
+        for found in _said(other):
             ruling = decide(question.question, said, found, choices=question.choices, tolerance=0.0)
             if ruling.correct is not None:
                 return ruling.correct
@@ -150,7 +157,21 @@ def agreement(question: Question, answer: str, paths: Sequence[ReasoningPath]) -
     return sum(known) / len(known) if known else None
 
 
-async def best_of(scorer: Scorer, question: Question, paths: Sequence[ReasoningPath]) -> ReasoningPath:
+def majority(question: Question, paths: Sequence[ReasoningPath]) -> str | None:
+    """What most of the whole paths come to by themselves, the first on a tie; None where none comes to anything."""
+    said = Counter(own for path in paths if path.status == "ok" and (own := conclusion(path)) is not None)
+    if len(said) < 2:
+        return next(iter(said), None)
+
+    def votes(text: str) -> int:
+        return sum(count for other, count in said.items() if other == text or _same(question, text, other))
+
+    return max(said, key=votes)
+
+
+async def best_of(
+    scorer: Scorer, question: Question, paths: Sequence[ReasoningPath], deadline: Deadline
+) -> ReasoningPath:
     """The whole path with the best score that the scorer does not refuse; the first whole one where none is judged.
 
     Raises:
@@ -160,27 +181,31 @@ async def best_of(scorer: Scorer, question: Question, paths: Sequence[ReasoningP
     if len(whole) < 2:
         return (whole or sorted(paths, key=lambda path: -len(path.steps)))[0]
     try:
-        scores: list[Score] = await scorer.score(question, whole)
+        scores: list[Score] = await deadline.wait(scorer.score(question, whole), share=SCORED_SHARE)
     except (ModelError, TimeoutError) as error:
-        log.warning("the paths could not be scored: %s", error)
+        log.warning("the paths could not be scored: %s", str(error) or "the time for it is up")
         return whole[0]
     if len(scores) != len(whole):
         raise InsightvError(f"{type(scorer).__name__} gave {len(scores)} scores for {len(whole)} paths")
     return max(zip(scores, whole, strict=True), key=lambda pair: _rank(pair[0]))[1]
 
 
-def merged(paths: Sequence[ReasoningPath]) -> ReasoningPath:
-    """All paths that have steps as one, each step under the number of its path."""
-    shown = [path for path in paths if path.steps]
+def merged(question: Question, paths: Sequence[ReasoningPath]) -> ReasoningPath:
+    """All paths that have steps as one, each step under the number of its path: those that are not whole first.
+
+    It comes to what most of the whole ones come to, and its last step is that of a whole one, where there is any.
+    """
+    whole = [path for path in paths if path.status == "ok"]
+    shown = sorted((path for path in paths if path.steps), key=lambda path: path.status == "ok")
     if len(shown) < 2:
-        return (shown or list(paths))[0]
+        return next((path for path in whole if conclusion(path) is not None), (shown or list(paths))[0])
     steps = tuple(
         Step(title=f"Path {number}: {step.title}", content=step.content, action=step.action)
         for number, path in enumerate(shown, 1)
         for step in path.steps
     )
-    whole = [path for path in shown if path.status == "ok"]
-    return (whole or shown)[0].model_copy(update={"steps": steps, "answer": None, "calls": ()})
+    own = {"steps": steps, "answer": majority(question, paths), "calls": ()}
+    return (whole or shown)[0].model_copy(update=own)
 
 
 def for_path(options: AskOptions, paths: int) -> AskOptions:
@@ -199,10 +224,16 @@ def for_answer(options: AskOptions, found: Sequence[ReasoningPath]) -> AskOption
     return options.model_copy(update={"max_tokens": max(1, least, options.max_tokens - spent)})
 
 
-def late(options: AskOptions, found: Sequence[ReasoningPath]) -> ModelError:
-    """The error of a question whose time is up."""
-    text = f"no answer within deadline_s = {options.deadline_s:g} s of this question"
-    return ModelError("timeout", text, usage=_spent(found))
+def late(options: AskOptions) -> ModelError:
+    """The error of a question whose time is up; what its last call cost is not known."""
+    return ModelError("timeout", f"no answer within deadline_s = {options.deadline_s:g} s of this question")
+
+
+def unanswered(error: ModelError, shown: ReasoningPath, found: Sequence[ReasoningPath]) -> ModelError:
+    """The summary agent's error as that of the whole question: with the paths, and what they cost."""
+    whole = ModelError(error.code, str(error), usage=_spent(found) + error.usage, kept=error.kept)
+    whole.path, whole.paths = shown, tuple(found) if len(found) > 1 else ()
+    return whole
 
 
 def _spent(found: Sequence[ReasoningPath]) -> Usage:
@@ -213,21 +244,28 @@ def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequenc
     """The answer with all that is known of its paths."""
     several = len(found) > 1
     share = agreement(asked, answer.text, found) if several else None
+    alone = any(path is shown for path in found)
     followed = answer.followed
-    if followed is None and (not several or any(path is shown for path in found)):
+    if followed is None and alone:
         followed = agrees(asked, answer.text, shown)
     elif followed is None and share is not None and share != 0.5:
         followed = share > 0.5
+    flags = marks(shown) if alone else _marks_of_several(found)
     return answer.model_copy(
         update={
             "path": shown,
             "followed": followed,
             "usage": _spent(found) + answer.usage,
-            "flags": tuple(dict.fromkeys((*answer.flags, *marks(shown)))),
+            "flags": tuple(dict.fromkeys((*answer.flags, *flags))),
             "paths": tuple(found) if several else (),
             "agreement": share,
         }
     )
+
+
+def _marks_of_several(found: Sequence[ReasoningPath]) -> list[str]:
+    """What is not as it should be with any of the paths that were shown together; some of them do have steps."""
+    return [mark for path in found for mark in marks(path) if mark != NO_REASONING]
 
 
 def _rank(score: Score) -> tuple[int, float]:

@@ -187,6 +187,30 @@ def test_of_several_paths_the_scorer_chooses_or_all_are_shown() -> None:
     assert len({call.sampling.seed for call in model.asked[:3]}) == 3
 
 
+class NeverDone(Scorer):
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        await asyncio.sleep(600)
+        return []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_scorer_that_outlasts_the_deadline_leaves_the_choice_to_the_first_whole_path(stream: bool) -> None:
+    model = ScriptedModel([Completion(text=path_to("1"), finish="length"), path_to("7"), path_to("9")])
+    reasoner = Reasoner(Reasoner.of(model).reasoning_agent, JudgingSummary(ScriptedModel("7")), scorer=NeverDone())
+    asked: dict[str, Any] = {"paths": 3, "options": {"deadline_s": 0.5}}
+
+    async def run() -> Answer:
+        if not stream:
+            return await reasoner.aanswer([], "How many?", **asked)
+        *_, last = [event async for event in reasoner.astream([], "How many?", **asked)]
+        assert isinstance(last, AnswerDone)
+        return last.answer
+
+    answer = asyncio.run(asyncio.wait_for(run(), 30))
+    assert answer.path is not None
+    assert answer.path.steps[-1].content == "So the answer is 7."
+
+
 def test_many_questions_keep_their_order_and_their_errors() -> None:
     def script(messages: Sequence[Any], _: Any) -> str | Exception:
         text = str(messages[-1].content)

@@ -60,7 +60,7 @@ def test_both_agents_make_an_answer_and_the_reasoning() -> None:
     answer, reasoned = generate(SystemGenerator(reasoning, JudgingSummary(model)))
     assert (answer.index, answer.answer, answer.steps) == (0, "B", ())
     assert (reasoned.index, reasoned.answer, len(reasoned.steps)) == (1, "A", 2)
-    assert OVERRULED in answer.flags
+    assert not {FOLLOWED, OVERRULED} & set(answer.flags)
     assert FOLLOWED not in answer.flags
     assert any(flag.startswith("seconds=") for flag in answer.flags)
     assert (answer.usage.requests, reasoned.usage.requests) == (1, 3)
@@ -129,6 +129,7 @@ def assessed(
     ("answer", "conclusion", "grades", "followed"),
     [
         ("12", "The answer is 12.", (True, True), True),
+        ("12", "The answer is 12.4.", (True, True), True),
         ("12", "The answer is 11.", (True, False), False),
         ("11", "The answer is 11.", (False, False), True),
         ("11", "13", (False, False), False),
@@ -146,6 +147,13 @@ def test_followed_is_told_from_the_answers_and_else_from_the_grades(
     assert made.followed is followed
     assert made.family == "3"
     assert made.reasoning == {True: "right", False: "wrong", None: "unknown"}[grades[1]]
+
+
+@pytest.mark.parametrize("grades", [(True, True), (None, None)])
+def test_a_letter_follows_the_choice_that_it_names(grades: tuple[bool | None, bool | None]) -> None:
+    made = assessed("B", "It is red.", grades)
+    question = made.question.model_copy(update={"choices": ("green", "red"), "answer": "B"})
+    assert graded(AssessedQuestion(question, made.paths), "d", "family").followed is True
 
 
 def test_the_agents_own_word_comes_first() -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from insightv import Reasoner
+from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.cli_answer import answer
-from insightv.config import check_settings
+from insightv.config import check_settings, load_settings
 from insightv.errors import ConfigError, InputError
 from insightv.evaluate import Evaluation
 from insightv.tiny import weights
 from insightv.tiny.world import write_questions
 from insightv.train.checkpoints import MARKER, identity_of, mark
 from insightv.trained import trained_folders, trained_table, with_trained
+from tests.world import insightv
 
 SETTINGS = """
 [generator]
@@ -99,6 +101,36 @@ def test_before_and_after_training_are_two_evaluations_of_one_run(tmp_path: Path
     with pytest.raises(InputError, match="multi-turn"):
         Evaluation(run, data, system="multi-turn", trained=True)
     assert Evaluation(run, data, system="direct").name.startswith("direct-")
+
+
+def test_settings_that_name_a_model_are_not_passed_over_for_a_checkpoint(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    checkpoints(run / "checkpoints", "reasoning", "summary")
+    kept = run / "config.toml"
+    limited = Reasoner.load(run, settings=load_settings(kept, ["reasoning_agent.max_tokens=7"]))
+    assert limited.trained
+    assert isinstance(limited.reasoning_agent, ThoughtsReasoner)
+    assert limited.reasoning_agent.max_tokens == 7
+    for change in ("reasoning_agent.model=openai/mine", "generator.model=openai/mine"):
+        settings = load_settings(kept, [change])
+        with pytest.raises(ConfigError, match=r"openai/mine as the model of reasoning_agent.*--untrained"):
+            Reasoner.load(run, settings=settings)
+        asked = insightv("evaluate", "--run", run, "--data", tmp_path / "none.jsonl", "--set", change)
+        assert asked.returncode == 2
+        assert "openai/mine as the model of reasoning_agent" in asked.stderr
+    untrained = Reasoner.load(run, trained=False, settings=load_settings(kept, ["generator.model=tiny/base"]))
+    assert "tiny/base" in repr(untrained)
+    copied = checkpoints(tmp_path / "copied", "reasoning", "summary")
+    assert Reasoner.load(copied, settings=load_settings(kept)).trained
+
+
+def test_what_belongs_to_a_model_is_refused_beside_a_run(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    for before in (("serve",), ("answer", tmp_path / "x.png", "Which?")):
+        for option in ("--base-url", "--summary-model"):
+            done = insightv(*before, "--run", run, option, "value")
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"{option} value belongs to --model" in done.stderr
 
 
 def test_half_a_save_is_refused(tmp_path: Path) -> None:

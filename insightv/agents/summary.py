@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +28,9 @@ Reply with the answer alone, in the form that the question asks for; if it names
 short phrase, and with the letter alone where choices are lettered.
 """
 
+NO_REASONING = "no_reasoning"
+"""The flag of an answer whose path has no step."""
+
 _NO_REASONING = "(There is no reasoning. Answer from the image.)"
 _CUT = "(The reasoning was cut off here; its end is missing.)"
 _CUT_CODES = ("truncated", "deadline", "step_limit")
@@ -52,7 +54,8 @@ class JudgingSummary(Asker, SummaryAgent):
     """Answers with a model that weighs a path. Options: also those of `Asker`.
 
     `Answer.usage` is what this agent spent, without the path's. Its flags say what was not as it should be with the
-    path (see `marks`). A stream has one try: what was shown cannot be taken back.
+    path (see `marks`); whether it follows the path is left to the rules that compare answers. A stream has one try:
+    what was shown cannot be taken back.
 
     Args:
         tags: what opens and closes the path in the prompt.
@@ -80,7 +83,7 @@ class JudgingSummary(Asker, SummaryAgent):
             StopRun: nothing more may be asked.
         """
         kept = await answer_to(self, "summary agent", self._messages(question, path), _seeds(question, path))
-        return _answer(kept.value, path, kept.usage)
+        return Answer(text=kept.value, path=path, usage=kept.usage, flags=marks(path))
 
     async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
         """The answer's text in pieces as they come, then the answer; one try. Raises as `summarize` does."""
@@ -96,28 +99,10 @@ class JudgingSummary(Asker, SummaryAgent):
             text = read_whole(reply, read_answer)
         except Unreadable as error:
             raise _unanswered("summary agent", error.code, str(error), reply.usage, reply) from error
-        yield _answer(text, path, reply.usage)
+        yield Answer(text=text, path=path, usage=reply.usage, flags=marks(path))
 
     def _messages(self, question: Question, path: ReasoningPath) -> tuple[Message, Message]:
         return summary_messages(question, path, system_prompt=self.system_prompt, tags=self.tags)
-
-
-def agreement(answer: str, own: str) -> bool | None:
-    """Whether an answer says the same as a path's own; None where the wording does not tell.
-
-    Case, white space, brackets and a closing period do not count, numbers are compared by value. Only short answers of
-    one kind can be told to differ: "12" in "12 apples" or a sentence cannot.
-    """
-    ours, theirs = _plain(answer), _plain(own)
-    if ours == theirs:
-        return True
-    number, other = _number(ours), _number(theirs)
-    if number is not None and other is not None:
-        return number == other
-    words, others = ours.split(), theirs.split()
-    if set(words) & set(others) or max(len(words), len(others)) > 5:
-        return None
-    return None if _has_digit(ours) != _has_digit(theirs) else False
 
 
 def _reasoning(path: ReasoningPath, tags: Tags) -> str:
@@ -176,23 +161,5 @@ def marks(path: ReasoningPath) -> tuple[str, ...]:
     elif path.status == "rejected":
         flags.append("path_cut" if path.code in _CUT_CODES else "path_rejected")
     if not path.steps:
-        flags.append("no_reasoning")
+        flags.append(NO_REASONING)
     return tuple(flags)
-
-
-def _answer(text: str, path: ReasoningPath, usage: Usage) -> Answer:
-    followed = None if path.answer is None else agreement(text, path.answer)
-    return Answer(text=text, path=path, followed=followed, usage=usage, flags=marks(path))
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.sub(r"[()\[\]\"'`*]", " ", text.casefold()).split()).rstrip(". ")
-
-
-def _number(text: str) -> float | None:
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return float(plain) if re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)", plain) else None
-
-
-def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)

@@ -30,7 +30,7 @@ from insightv.serve_settings import ServeSection
 from insightv.server.asking import MODELS, Asked, read_request
 from insightv.server.errors import ApiError, api_error
 from insightv.server.guard import Guard
-from insightv.server.replies import DONE, Shapes, about, finish_of, reasoning_tokens
+from insightv.server.replies import DONE, Shapes, about, finish_of
 from insightv.server.service import Service
 from insightv.server.streaming import ClientGone, EventStream, unless_gone
 
@@ -120,6 +120,7 @@ class Routes:
         try:
             answer = await self._service.reasoner(asked.model).aanswer((), question, **_how(asked))
         except ModelError as error:
+            self._service.unanswered(asked.model, error)
             if finish_of(error) is None:
                 raise
             return shapes.unfinished(error)
@@ -141,20 +142,21 @@ class Routes:
                             self._service.metrics.time("first_step", time.monotonic() - began)
                         yield shapes.piece(event)
         except Exception as error:  # the stream has begun, so it has to say itself how it ends
-            yield self._ending(shapes, error)
+            yield self._ending(asked, shapes, error)
 
     def _last(self, asked: Asked, shapes: Shapes, answer: Answer, began: float) -> bytes:
         seconds = time.monotonic() - began
         self._service.answered(asked.model, answer, seconds)
         last = shapes.ending("stop", {}, about(answer, seconds))
         if asked.include_usage:
-            last += shapes.usage(answer.usage, reasoning_tokens(answer))
+            last += shapes.usage(answer)
         return last + DONE
 
-    def _ending(self, shapes: Shapes, error: Exception) -> bytes:
-        finish = finish_of(error) if isinstance(error, ModelError) else None
-        if finish is not None:
-            return shapes.ending(finish, {}, None) + DONE
+    def _ending(self, asked: Asked, shapes: Shapes, error: Exception) -> bytes:
+        if isinstance(error, ModelError):
+            self._service.unanswered(asked.model, error)
+            if finish := finish_of(error):
+                return shapes.ending(finish, {}, None) + (shapes.usage(error) if asked.include_usage else b"") + DONE
         fault = api_error(error)
         self._service.metrics.count("errors", code=fault.code)
         return b"data: " + orjson.dumps(fault.body) + b"\n\n" + DONE

@@ -18,6 +18,7 @@ _redactor = Redactor()
 
 _MODEL_ERRORS: dict[str, tuple[int, str]] = {
     "timeout": (504, "the answer did not come in time"),
+    "deadline": (504, "the reasoning did not come in time"),
     "too_long": (422, "the question is too long for the model"),
     "bad_request": (422, "the model refuses this request"),
     "oom": (503, "the engine has too little memory for this request"),

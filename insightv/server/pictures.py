@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -49,22 +50,40 @@ class PictureDesk:
         limits = {"max_bytes": self._limits.max_bytes, "max_source_pixels": self._limits.max_source_pixels}
         request = frame({**limits, "max_pixels": self._limits.max_pixels}, data)
         self._turns = self._turns or asyncio.Semaphore(PROCESSES)
-        async with self._turns:
-            process = self._idle.pop() if self._idle else await _start()
-            try:
-                async with asyncio.timeout(DECODE_S):
-                    head, body = await _exchange(process, request)
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-                await _end(process)
-                text = f"{shorten(data)} could not be decoded: it ended the decoder, or took longer than {DECODE_S:g} s"
-                raise ImageError("corrupt", text) from None
-            except BaseException:
-                await _end(process)
-                raise
-            self._idle.append(process)
+        try:
+            async with self._turns, asyncio.timeout(DECODE_S):
+                head, body = await self._decoded(request)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            text = f"{shorten(data)} could not be decoded: it ended the decoder, or took longer than {DECODE_S:g} s"
+            raise ImageError("corrupt", text) from None
         if "code" in head:
             raise ImageError(head["code"], head["message"])
         return Picture(**head, data=body)
+
+    async def _decoded(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+        """The reply of a process; where one that had been idle breaks off, of a fresh one, as it may have been dead."""
+        if (process := await self._alive()) is not None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await self._asked(process, request)
+        return await self._asked(await _start(), request)
+
+    async def _alive(self) -> Process | None:
+        """An idle process; those that have died meanwhile are left."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+            await _end(process)
+        return None
+
+    async def _asked(self, process: Process, request: bytes) -> tuple[dict[str, Any], bytes]:
+        try:
+            reply = await _exchange(process, request)
+        except BaseException:
+            await _end(process)
+            raise
+        self._idle.append(process)
+        return reply
 
     async def _bytes(self, url: str) -> bytes:
         kind = url[:8].lower()
@@ -80,7 +99,13 @@ class PictureDesk:
 
 async def _start() -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "insightv.server.decoder", stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        sys.executable,
+        "-m",
+        "insightv.server.decoder",
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        start_new_session=True,  # Ctrl-C goes to the terminal's whole group, and questions that drain need decoders
     )
 
 

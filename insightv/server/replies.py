@@ -27,10 +27,14 @@ def usage_form(usage: Usage, reasoning: int) -> dict[str, Any]:
     }
 
 
-def reasoning_tokens(answer: Answer) -> int:
-    """The completion tokens of an answer's paths."""
-    paths = answer.paths or ((answer.path,) if answer.path else ())
-    return sum(path.usage.completion_tokens for path in paths)
+def usage_of(ended: Answer | ModelError) -> dict[str, Any]:
+    """What a question cost, answered or not, as clients know it."""
+    return usage_form(ended.usage, sum(path.usage.completion_tokens for path in paths_of(ended)))
+
+
+def paths_of(ended: Answer | ModelError) -> tuple[ReasoningPath, ...]:
+    """The paths of a question, answered or not."""
+    return ended.paths or ((ended.path,) if ended.path else ())
 
 
 def reasoning_text(path: ReasoningPath | None) -> str:
@@ -75,16 +79,16 @@ class Shapes:
             **self._head,
             "object": "chat.completion",
             "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-            "usage": usage_form(answer.usage, reasoning_tokens(answer)),
+            "usage": usage_of(answer),
             "insightv": about(answer, seconds),
         }
 
     def unfinished(self, error: ModelError) -> dict[str, Any]:
         """A reply whose answer was refused, or cut off by the token limit; it holds what there is of it."""
-        message = {"role": "assistant", "content": error.kept or None, **_refusal(error)}
+        reasoning = {"reasoning_content": reasoning_text(error.path)}
+        message = {"role": "assistant", "content": error.kept or None, **reasoning, **_refusal(error)}
         choice = {"index": 0, "message": message, "finish_reason": finish_of(error), "logprobs": None}
-        usage = usage_form(error.usage, 0)
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage}
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage_of(error)}
 
     def opening(self) -> bytes:
         """The first event of a stream."""
@@ -107,9 +111,9 @@ class Shapes:
         last: dict[str, Any] = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
         return self._event(last if own is None else {**last, "insightv": own})
 
-    def usage(self, usage: Usage, reasoning: int) -> bytes:
+    def usage(self, ended: Answer | ModelError) -> bytes:
         """The event with the usage, for those who asked for it."""
-        return self._event({"choices": [], "usage": usage_form(usage, reasoning)})
+        return self._event({"choices": [], "usage": usage_of(ended)})
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return self._before + orjson.dumps(delta) + self._after

@@ -20,6 +20,7 @@ from insightv.server.asking import BOTH, REASON, SUMMARY, Asked
 from insightv.server.errors import ApiError, unavailable
 from insightv.server.metrics import Metrics
 from insightv.server.pictures import PictureDesk
+from insightv.server.replies import paths_of
 from insightv.walking import conclusion
 
 log = logging.getLogger("insightv.server")
@@ -50,7 +51,7 @@ class Conclusion(SummaryAgent):
         text = conclusion(path)
         if text is None:
             code = "truncated" if path.status == "rejected" and path.steps else path.code or "no_conclusion"
-            raise ModelError(code, f"the path comes to no conclusion: {path.detail}", usage=path.usage)
+            raise ModelError(code, f"the path comes to no conclusion: {path.detail}")
         return Answer(text=text)
 
 
@@ -115,15 +116,21 @@ class Service:
     def answered(self, model: str, answer: Answer, seconds: float) -> None:
         """Count an answer."""
         self._health = (time.monotonic(), "")
-        usage, metrics = answer.usage, self.metrics
-        for kind in ("prompt", "cached", "completion"):
-            metrics.count("tokens", getattr(usage, f"{kind}_tokens"), kind=kind)
-        metrics.time("answer", seconds)
+        self._spent(model, answer)
+        self.metrics.time("answer", seconds)
         if model == BOTH:
             outcome = {True: "followed", False: "overruled", None: "unknown"}[answer.followed]
-            metrics.count("answers", path=outcome)
-        for path in answer.paths or ((answer.path,) if answer.path and model != SUMMARY else ()):
-            metrics.count("paths", status=path.status)
+            self.metrics.count("answers", path=outcome)
+
+    def unanswered(self, model: str, error: ModelError) -> None:
+        """Count what a question cost that has no answer."""
+        self._spent(model, error)
+
+    def _spent(self, model: str, ended: Answer | ModelError) -> None:
+        for kind in ("prompt", "cached", "completion"):
+            self.metrics.count("tokens", getattr(ended.usage, f"{kind}_tokens"), kind=kind)
+        for path in () if model == SUMMARY else paths_of(ended):
+            self.metrics.count("paths", status=path.status)
 
     async def trouble(self) -> str:
         """What is wrong with the engines; "" where all of them can be asked. Looked at once in a while."""

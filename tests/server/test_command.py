@@ -68,6 +68,15 @@ def test_a_run_is_served_and_drained_on_sigterm(tmp_path: Path) -> None:
             post(url)
 
 
+def test_what_is_set_on_the_command_line_reaches_the_agents(tmp_path: Path) -> None:
+    with FakeServer() as fake:
+        table = f'[generator]\nmodel = "openai/fake"\nbase_url = "{fake.base_url}"\n'
+        (tmp_path / "config.toml").write_text(table, encoding="utf-8")
+        with serving("--run", tmp_path, "--set", "reasoning_agent.max_tokens=321") as (_, url):
+            post(url)
+        assert fake.log()[0]["fields"]["max_tokens"] == 321
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with (
         FakeServer(Settings(latency_s=600)) as fake,

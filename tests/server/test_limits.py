@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from insightv import Reasoner
+from insightv.agents.reasoning import ThoughtsReasoner
+from insightv.agents.summary import JudgingSummary
 from insightv.backends import endpoint, tries
 from insightv.errors import ConfigError, KeyRefused, ModelError
+from insightv.records import Completion, Finish, Usage
 from insightv.serve_settings import ServeSection
 from insightv.server import service, streaming
 from insightv.server.serving import key_for
@@ -28,6 +31,7 @@ from tests.world import wait_for
 
 KEY = "k-0123456789abcdef"
 PATH = "/v1/chat/completions"
+THOUGHTS = "<thoughts>\n### Look\nThe bar B ends at 7.\n</thoughts>"
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +300,39 @@ def test_faults_of_the_engine_have_codes_and_name_nothing(
         assert not any(word in text for word in ("10.0.0.7", "sk-secret", "0x7f3a"))
     assert f'insightv_errors_total{{code="{code}"}} 2' in metrics
     assert "sk-secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "length"), ("refusal", "content_filter")])
+def test_an_answer_that_is_not_whole_has_its_reasoning_and_what_all_of_it_cost(finish: Finish, reason: str) -> None:
+    path = Completion(text=THOUGHTS, usage=Usage(prompt_tokens=50, completion_tokens=100, requests=1))
+    cut = Completion(text="The", finish=finish, usage=Usage(prompt_tokens=60, completion_tokens=5, requests=1))
+
+    def make() -> Reasoner:
+        return Reasoner(ThoughtsReasoner(ScriptedModel([path] * 2)), JudgingSummary(ScriptedModel([cut] * 2), tries=1))
+
+    with Served(make) as served:
+        status, form = served.form("POST", PATH, chat())
+        usage = {"include_usage": True}
+        streamed = served.request("POST", PATH, chat(stream=True, stream_options=usage)).text
+        metrics = served.request("GET", "/metrics").text
+    [choice] = form["choices"]
+    assert (status, choice["finish_reason"], choice["message"]["content"]) == (200, reason, "The")
+    assert choice["message"]["reasoning_content"] == "### Look\nThe bar B ends at 7."
+    assert (form["usage"]["prompt_tokens"], form["usage"]["completion_tokens"]) == (110, 105)
+    assert form["usage"]["completion_tokens_details"] == {"reasoning_tokens": 100}
+    *_, ended, last, done = streamed.strip().split("\n\n")
+    assert f'"finish_reason":"{reason}"' in ended
+    assert json.loads(last.removeprefix("data: "))["usage"] == form["usage"]
+    assert done == "data: [DONE]"
+    assert 'insightv_tokens_total{kind="completion"} 210\n' in metrics
+    assert 'insightv_paths_total{status="ok"} 2\n' in metrics
+
+
+def test_reasoning_that_does_not_come_in_time_is_said_to_be_late() -> None:
+    late = FakeServer(Settings(script=("hang",)))
+    with late, Served(lambda: Reasoner.of("openai/fake", base_url=late.base_url)) as served:
+        got, form = served.form("POST", PATH, chat(model="insightv-reason", insightv={"deadline_s": 1}))
+    assert (got, form["error"]["code"]) == (504, "deadline")
 
 
 def test_health_fails_with_the_engine_and_comes_back(fake: FakeServer) -> None:
