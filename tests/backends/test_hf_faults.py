@@ -155,6 +155,28 @@ def test_a_model_with_sliding_attention_falls_back_to_generate(
     assert "plain generate" in caplog.text
 
 
+def test_a_picture_that_breaks_the_processor_is_an_error_of_its_call(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlavaNextProcessor
+
+    def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a side of 0 pixels")
+
+    async def main() -> None:
+        model = HFModel(str(folder))
+        await model.check()
+        with monkeypatch.context() as patch:
+            patch.setattr(LlavaNextProcessor, "__call__", breaks)
+            with pytest.raises(ModelError, match="refuses the picture: a side of 0 pixels") as caught:
+                await model.chat(ask("Odd.", 77), GREEDY)
+        assert caught.value.code == "bad_request"
+        assert await model.chat(ask("Odd.", 77), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_models_own_settings_of_generation_end_no_reply(tmp_path: Path) -> None:
     where = tiny_vlm.build(tmp_path / "sliding", window=48)
     [expected] = run(where, n=1)
