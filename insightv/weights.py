@@ -77,7 +77,7 @@ def reaches_out(folder: Path) -> str:
     """What a model directory would load that is not in it, or never was; "" where it is whole by itself.
 
     transformers opens whatever file an index of weights names, and lays an adapter beside a model on it where peft is
-    installed, with whatever modules the adapter's settings name.
+    installed.
     """
     if (folder / "adapter_config.json").exists():
         return "holds an adapter beside the model (adapter_config.json); merge it into the model, or move it elsewhere"

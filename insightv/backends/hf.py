@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from insightv.backends.hf_source import Source
@@ -58,8 +59,15 @@ class HFModel(ChatModel):
     ) -> None:
         for package in ("torch", "transformers"):
             require(package, "hf")
-        limits = ("batch", batch, 1), ("deadline_s", deadline_s, 0), ("cache_gb", cache_gb or 0, 0)
-        for name, value, least in (*limits, ("threads", 1 if threads is None else threads, 1)):
+        for name, value, least, whole in (
+            ("batch", batch, 1, True),
+            ("deadline_s", deadline_s, 0, False),
+            ("cache_gb", cache_gb or 0, 0, False),
+            ("threads", 1 if threads is None else threads, 1, True),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                kind = "a whole number" if whole else "a number"
+                raise ConfigError(f"{name} = {value!r} of model 'hf/{model}' is not {kind}")
             if not value >= least:
                 raise ConfigError(f"{name} = {value!r} of model 'hf/{model}' is too small; the least is {least}")
         self.name = f"hf/{model}"
@@ -167,11 +175,8 @@ class HFModel(ChatModel):
                 f"sampling options {sorted(sampling.extra)} are not known to the hf backend, which draws by"
                 " temperature, top_p and max_tokens; leave them out",
             )
-        if self._closed:
-            raise ModelError("connection", f"{self.name} has been closed")
-        loop = asyncio.get_running_loop()
         engine, prompter = await self._ready()
-        prompt = await loop.run_in_executor(self._desk, prompter.prompt, tuple(messages))
+        prompt = await self._at_desk(partial(prompter.prompt, tuple(messages)))
         if len(prompt.tokens) >= engine.context:
             raise ModelError(
                 "too_long",
@@ -184,8 +189,22 @@ class HFModel(ChatModel):
         return request
 
     async def _ready(self) -> tuple[Engine, Prompts]:
-        engine = await asyncio.get_running_loop().run_in_executor(self._desk, self._started)
+        engine = await self._at_desk(self._started)
         return engine, await asyncio.shield(asyncio.wrap_future(engine.ready))
+
+    async def _at_desk(self, work: Callable[[], T]) -> T:
+        """Have something done at the desk, which may be closed before or meanwhile."""
+        closed = ModelError("connection", f"{self.name} has been closed")
+        try:
+            done = self._desk.submit(work)
+        except RuntimeError:  # it takes nothing any more
+            raise closed from None
+        try:
+            return await asyncio.wrap_future(done)
+        except asyncio.CancelledError:
+            if self._closed and not _is_cancelled():
+                raise closed from None
+            raise
 
     def _started(self) -> Engine:
         with _engines_lock:
@@ -196,6 +215,12 @@ class HFModel(ChatModel):
                 _engines[self._key] = (engine, users + 1)
                 self._engine = engine
             return self._engine
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the task that is being cancelled, not what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Deadline:

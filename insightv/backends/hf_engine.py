@@ -81,9 +81,9 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
         try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
             loaded = load(self._source)
             with torch.inference_mode():
                 runner, prompter = self._runner(loaded)

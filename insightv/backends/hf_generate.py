@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from insightv.backends.hf_rows import Counts, Row
 
 
+_NOT_THE_MODELS = ("max_time", "stop_strings", "prompt_lookup_num_tokens", "num_beams", "max_length", "min_length")
+"""Settings of a model's generation_config.json that would end a reply, or draw it in another way, than is asked for."""
+
+
 class PlainPrompter:
     """Tokens by the model's own processor alone."""
 
@@ -52,6 +56,8 @@ class Whole:
         self.counts = counts
         self._batch = batch
         self._loaded = loaded
+        for name in _NOT_THE_MODELS:
+            setattr(loaded.model.generation_config, name, None)
 
     @property
     def busy(self) -> bool:
@@ -68,6 +74,9 @@ class Whole:
         self.touched = rows
         if rows:
             self._generate(rows)
+            for row in rows:
+                if not row.over:  # or its caller would wait for ever
+                    row.request.fail("malformed", "generate ended before the reply did")
             self.touched = []
             self.limit = min(self._batch, self.limit + 1)
 
@@ -95,6 +104,7 @@ class Whole:
                 do_sample=False,
                 max_new_tokens=max(1, min(longest, self._loaded.context - width)),
                 pad_token_id=pad if pad is not None else 0,
+                eos_token_id=sorted(self._loaded.ends) or None,
             ),
             logits_processor=LogitsProcessorList([chosen]),
             stopping_criteria=StoppingCriteriaList([_Done(rows)]),

@@ -97,7 +97,7 @@ def _model(source: Source) -> PreTrainedModel:
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
-    device = torch.device(source.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(source)
     dtype = "auto" if source.dtype == "auto" else getattr(torch, source.dtype)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -128,9 +128,21 @@ def _model(source: Source) -> PreTrainedModel:
         raise ConfigError(f"the weights of {source.model!r} {wrong}")
     if source.dtype == "auto" and device.type == "cpu" and model.num_parameters() <= SMALL:
         model = model.float()
-    loaded: PreTrainedModel = model.to(device).eval()
+    try:
+        loaded: PreTrainedModel = model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"{source.model!r} cannot be put on the device {str(device)!r}: {_first_line(error)}"
+        ) from error
     loaded.requires_grad_(False)
     return loaded
+
+
+def _device(source: Source) -> torch.device:
+    try:
+        return torch.device(source.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device = {source.device!r} is not known; use for instance 'cpu' or 'cuda:0'") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -196,7 +196,7 @@ class Prompter:
             output = self._processor(
                 text=self.placeholder * len(pictures), images=[_opened(p) for p in pictures], return_tensors="pt"
             )
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
+        except Exception as error:  # errors of processors have no common class: division by zero, an index, a key
             raise ModelError("bad_request", f"the model's processor refuses the picture: {error}") from error
         wide, plain = output["input_ids"][0].tolist(), self._tokenizer(self.placeholder * len(pictures))["input_ids"]
         before = plain.index(self._placeholder_id)

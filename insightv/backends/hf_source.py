@@ -33,6 +33,10 @@ class Source:
         """
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype {self.dtype!r} is not known; choose one of {', '.join(DTYPES)}")
+        for name in ("revision", "device", "attn_implementation"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"{name} = {value!r} of model {self.model!r} is not a text")
         folder = Path(self.model).expanduser()
         if self.model and folder.is_dir():
             _check_folder(folder)

@@ -50,7 +50,7 @@ async def replies(model: HFModel, n: int = 5) -> list[Completion]:
     return [reply for [reply] in await asyncio.gather(*calls)]
 
 
-def run(folder: Path, *, fail_above: int | None = None, **options: Any) -> list[Completion]:
+def run(folder: Path, *, fail_above: int | None = None, n: int = 5, **options: Any) -> list[Completion]:
     async def main() -> list[Completion]:
         model = HFModel(str(folder), **options)
         await model.chat(ask("Load."), GREEDY)  # loading tries the model out; the fault is to come later
@@ -64,7 +64,7 @@ def run(folder: Path, *, fail_above: int | None = None, **options: Any) -> list[
 
             patch.setattr(Slab, "step", step)
         try:
-            return await replies(model)
+            return await replies(model, n)
         finally:
             patch.undo()
             await model.aclose()
@@ -155,6 +155,45 @@ def test_a_model_with_sliding_attention_falls_back_to_generate(
     assert "plain generate" in caplog.text
 
 
+def test_a_picture_that_breaks_the_processor_is_an_error_of_its_call(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlavaNextProcessor
+
+    def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a side of 0 pixels")
+
+    async def main() -> None:
+        model = HFModel(str(folder))
+        await model.check()
+        with monkeypatch.context() as patch:
+            patch.setattr(LlavaNextProcessor, "__call__", breaks)
+            with pytest.raises(ModelError, match="refuses the picture: a side of 0 pixels") as caught:
+                await model.chat(ask("Odd.", 77), GREEDY)
+        assert caught.value.code == "bad_request"
+        assert await model.chat(ask("Odd.", 77), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_models_own_settings_of_generation_end_no_reply(tmp_path: Path) -> None:
+    where = tiny_vlm.build(tmp_path / "sliding", window=48)
+    [expected] = run(where, n=1)
+    own: list[dict[str, Any]] = [{"max_time": 1e-6}, {"stop_strings": ["a"]}, {"prompt_lookup_num_tokens": 3}]
+    for settings in (*own, {"eos_token_id": "x"}):
+        (where / "generation_config.json").write_text(json.dumps(settings))
+        assert run(where, n=1, deadline_s=30) == [expected], settings
+
+
+def test_a_reply_that_generate_gives_up_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tiny_vlm.build(tmp_path / "sliding", window=48)
+    monkeypatch.setattr("insightv.backends.hf_generate._NOT_THE_MODELS", ())
+    (where / "generation_config.json").write_text('{"max_time": 1e-6}')
+    with pytest.raises(ModelError, match="generate ended before the reply did"):
+        run(where, n=1, deadline_s=30)
+
+
 def test_numbers_that_are_none_are_never_text(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -232,9 +271,44 @@ def test_names_that_are_nothing_are_refused(name: str) -> None:
 
 
 def test_options_out_of_range_are_refused(folder: Path) -> None:
-    for options in ({"batch": 0}, {"deadline_s": -1}, {"cache_gb": -0.1}, {"dtype": "float8"}, {"threads": 0}):
+    wrong: list[dict[str, Any]] = [{"batch": 0}, {"deadline_s": -1}, {"cache_gb": -0.1}, {"dtype": "float8"}]
+    wrong += [{"threads": 0}, {"threads": 1.5}, {"batch": "3"}, {"batch": True}, {"deadline_s": "5"}, {"cache_gb": "1"}]
+    for options in (*wrong, {"device": 1}, {"revision": 5}, {"dtype": 5}, {"attn_implementation": 2}):
         with pytest.raises(ConfigError):
             HFModel(str(folder), **options)
+
+
+@pytest.mark.parametrize(("device", "says"), [("gpu", "is not known"), ("cuda:99", "cannot be put on the device")])
+def test_a_device_that_is_not_there_is_named(folder: Path, device: str, says: str) -> None:
+    async def main() -> None:
+        model = HFModel(str(folder), device=device)
+        with pytest.raises(ConfigError, match=f"{device}.* {says}|{says} '{device}"):
+            await model.chat(ask("Hello."), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("moments", [1, 2, 5, 20])
+def test_calls_in_any_state_are_told_that_the_model_was_closed(folder: Path, moments: int) -> None:
+    async def main() -> None:
+        model, other = HFModel(str(folder)), HFModel(str(folder))
+        await other.check()  # so that the engine lives on, and closing waits for nothing
+        calls = [asyncio.create_task(model.chat(ask(f"Call {i}", i), GREEDY)) for i in range(5)]
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        await model.aclose()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [outcome for outcome in outcomes if not isinstance(outcome, list)]
+        assert [getattr(error, "code", error) for error in errors] == ["connection"] * len(errors)
+        late = asyncio.create_task(other.chat(ask("Cancelled."), GREEDY))
+        await asyncio.sleep(0)
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
+        await other.aclose()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("missing", ["chat_template.jinja", "processor_config.json", "weights", "some weights", "code"])
