@@ -252,7 +252,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change!r} is not of the form section.key=value")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = raw
     default = Settings.model_fields[names[0]].default if names[0] in Settings.model_fields else None
     if len(names) > 1 and isinstance(default, tuple):  # a list: its places are those of the default, if none is given
@@ -272,7 +272,7 @@ def _names(key: str) -> list[str]:
     """The parts of a key with dots, written as in TOML: run.prices."openai/qwen2.5".prompt."""
     try:
         inner: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.split(".")
     names = []
     while isinstance(inner, dict):
