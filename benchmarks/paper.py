@@ -237,7 +237,8 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # the seeds share the cores
     draw_data(folder, size)
     cores, spawn = len(os.sched_getaffinity(0)), get_context("spawn")
-    with ProcessPoolExecutor(cores, spawn, _end_with_parent, (os.getpid(),)) as pool:
+    # A process for each: one that has trained for half an hour holds gigabytes, and is slower for it.
+    with ProcessPoolExecutor(cores, spawn, _end_with_parent, (os.getpid(),), max_tasks_per_child=1) as pool:
         pool.submit(teacher_runs, folder, size).result()
         tables = {seed: pool.submit(table_of, folder, size, seed) for seed in options.seeds}
         curves = {seed: pool.submit(curve_of, folder, size, seed) for seed in options.seeds}
