@@ -297,9 +297,9 @@ class RunBuilder:
             session.database.patient = False
             try:
                 await session.keep_sums()
-            except StorageFull as error:  # of some seconds only: what the run was stopped by counts
+            except StorageFull:  # of some seconds only: what the run was stopped by counts
                 if session.switch.error is None:
-                    raise error
+                    raise
         if session.switch.error is not None:
             log.info("build stopped: %s: %s", type(session.switch.error).__name__, session.switch.error)
             raise session.switch.error

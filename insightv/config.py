@@ -6,19 +6,16 @@ otherwise the options of the role's factory, which are checked against its signa
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from datetime import date
-from datetime import time as clock
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from insightv.config_values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError
 from insightv.question_rows import FIELDS
 from insightv.run_section import RunSection
@@ -27,13 +24,6 @@ from insightv.train_section import Section, TrainSection
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-_SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
-_NAMED_KEY = re.compile(r"(?i)(?:^|_)(?:key|token|passwd|pwd|credentials?)$")
-_LIKE_A_VALUE = re.compile(r"(?=.*[0-9])[A-Za-z0-9_.+/=-]{8,}")
-"""What a key or token may be: such options as `eos_token = "</s>"` or `sort_key = "created"` are none."""
-_KEY = re.compile(r"(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{16,}|AIza[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{12,}")
-
 
 BACKEND_KEYS = ("base_url", "api_key_env", "structured", "mode", "backend")
 """Keys of a role's table that are for the backend of its model."""
@@ -210,12 +200,12 @@ def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -
 
 def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Settings:
     """Settings from a mapping; raises ConfigError as `load_settings`."""
-    _refuse_secrets(table, ())
+    refuse_secrets(table)
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "\n  ".join(_explain(fault) for fault in error.errors())) from error
-    _refuse_unwritable(table, ())
+    refuse_unwritable(table)
     return settings
 
 
@@ -285,50 +275,3 @@ def _index(items: list[Any], name: str, change: str) -> int:
     if not name.isdecimal() or int(name) >= len(items):
         raise ConfigError(f"--set {change!r}: {name!r} is not one of the positions 0..{len(items) - 1} of a list")
     return int(name)
-
-
-def _refuse_secrets(value: object, where: tuple[str, ...]) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            name = str(key).lower()
-            named = _NAMED_KEY.search(name) and isinstance(inner, str) and _LIKE_A_VALUE.fullmatch(inner)
-            if (named or any(word in name for word in _SECRET_WORDS)) and not name.endswith("_env"):
-                raise ConfigError(
-                    f"{'.'.join((*where, str(key)))}: a key does not belong into the configuration; put it into an "
-                    "environment variable and name that variable in api_key_env"
-                )
-            _refuse_secrets(inner, (*where, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            _refuse_secrets(inner, (*where, str(i)))
-    elif isinstance(value, str):
-        _refuse_secret_text(value, where)
-
-
-def _refuse_unwritable(value: object, where: tuple[str, ...]) -> None:
-    """Refuse what cannot be kept as it is in a run's settings, and compared when the run is gone on with."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _refuse_unwritable(inner, (*where, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            _refuse_unwritable(inner, (*where, str(i)))
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{'.'.join(where)} = {value}: a number is needed; leave it out, or give a finite one")
-    elif isinstance(value, (date, clock)):
-        raise ConfigError(f"{'.'.join(where)} = {value}: dates and times are given as text, in quotes")
-
-
-def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
-    if where and where[-1].endswith("_env"):
-        if not text.isidentifier() or _KEY.fullmatch(text):
-            raise ConfigError(f"{'.'.join(where)}: this is the name of an environment variable, not a key itself")
-    elif _KEY.fullmatch(text):
-        raise ConfigError(f"{'.'.join(where)}: this looks like a key; put it into an environment variable")
-    elif "://" in text and "\n" not in text and " " not in text:
-        try:
-            parts = urlsplit(text)
-        except ValueError:  # the text is not shown: what it holds cannot be told
-            raise ConfigError(f"{'.'.join(where)}: this is not a URL; write it like 'http://host:8000/v1'") from None
-        if parts.username or parts.password:
-            raise ConfigError(f"{'.'.join(where)}: the URL holds a user name or password; name a key in api_key_env")

@@ -20,8 +20,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from insightv.errors import InputError
 from insightv.image_pixels import encoded, sized
 from insightv.image_sources import AllowHttp, ImageError, ImageLimits, format_of, read_image, shorten
 from insightv.image_store import ImageStore
@@ -41,6 +42,7 @@ __all__ = [
     "open_hashed_question",
     "open_picture",
     "open_question",
+    "question_about",
 ]
 
 DEFAULT_LIMITS = ImageLimits()
@@ -157,6 +159,23 @@ async def aopen_question(
 ) -> Question:
     """`open_question` in a thread."""
     return await asyncio.to_thread(open_question, question, root=root, allow_http=allow_http, limits=limits)
+
+
+async def question_about(images: Any, question: str | Question) -> Question:
+    """A question with opened pictures, as somebody asks it: `images` may be one image, a list of them, or an empty one.
+
+    Raises:
+        InputError: the question is empty, or an image cannot be used (ImageError).
+    """
+    if isinstance(question, str):
+        if not question.strip():
+            raise InputError("the question is empty; ask something about the image")
+        question = Question(id="asked", question=question)
+    sources = images if isinstance(images, list | tuple) else [images]
+    if not all(isinstance(source, Picture) for source in sources):
+        sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])
+    asked = question.model_copy(update={"images": tuple(sources) or question.images})
+    return asked if all(isinstance(image, Picture) for image in asked.images) else await aopen_question(asked)
 
 
 @contextlib.contextmanager

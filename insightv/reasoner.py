@@ -6,7 +6,6 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -17,10 +16,10 @@ from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
-from insightv.images import aopen_question
+from insightv.images import question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry, default_registry
-from insightv.records import LARGEST_COUNT, Answer, AskOptions, Picture, Question, ReasoningPath
+from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
 from insightv.trained import refuse_other_models, trained_folders, with_trained
@@ -175,7 +174,7 @@ class Reasoner:
         options = AskOptions.model_validate(options)
         deadline = Deadline(options.deadline_s)
         show = self._show(seed, paths, show)
-        asked = await opened_question(images, question)
+        asked = await question_about(images, question)
         found = await self._reason(asked, seed, options, paths, deadline)
         shown = await self._shown(asked, found, show, deadline)
         agent = self.summary_agent.within(for_answer(options, found))
@@ -205,7 +204,7 @@ class Reasoner:
         options = AskOptions.model_validate(options)
         deadline = Deadline(options.deadline_s)
         show = self._show(seed, paths, show)
-        asked = await opened_question(images, question)
+        asked = await question_about(images, question)
         found: list[ReasoningPath] = []
         if paths == 1:
             agent = self.reasoning_agent.within(for_path(options, 1))
@@ -331,22 +330,3 @@ class Reasoner:
                     yield AnswerDone(joined(asked, part, shown, found))
                     return
                 yield AnswerText(part)
-
-
-async def opened_question(images: Any, question: str | Question) -> Question:
-    """The question with its images opened; `images` may be one image or a list.
-
-    Raises:
-        InputError: the question is empty, or an image cannot be used (ImageError).
-    """
-    if isinstance(question, str):
-        if not question.strip():
-            raise InputError("the question is empty; ask something about the image")
-        question = Question(id="asked", question=question)
-    sources = images if isinstance(images, list | tuple) else [images]
-    if not all(isinstance(source, Picture) for source in sources):
-        from insightv.images import open_picture
-
-        sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])
-    asked = question.model_copy(update={"images": tuple(sources) or question.images})
-    return asked if all(isinstance(image, Picture) for image in asked.images) else await aopen_question(asked)

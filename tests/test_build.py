@@ -208,19 +208,19 @@ def test_a_refused_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path) -> Non
     assert not any(canary.encode() in file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file())
 
 
+def on_a_small_disk(blocks: int, *args: object) -> subprocess.CompletedProcess[str]:
+    """The command line, where no file may grow over `blocks` KiB."""
+    limited = ["bash", "-c", f'ulimit -f {blocks}; exec "$@"', "limited", *command(*args)]
+    return subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_full_disk_stops_paying_and_loses_nothing(tmp_path: Path) -> None:
     with FakeServer(Settings(latency_s=0.01)) as server:
         questions, settings = write_questions(tmp_path, 60), write_settings(tmp_path, server.base_url)
         settings.write_text(settings.read_text() + "[run]\nconcurrency = 8\n")
         run = tmp_path / "run"
         args = [*build_args(questions, settings, run), "--set", "run.grace_s=3"]
-        limited = subprocess.run(
-            ["bash", "-c", 'ulimit -f 300; exec "$@"', "limited", *command(*args)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        limited = on_a_small_disk(300, *args)
         assert limited.returncode == 3, limited.stderr
         assert "run.db cannot be written" in limited.stderr
         asked = len(server.log())
@@ -237,13 +237,7 @@ def test_a_disk_that_fills_while_questions_are_taken_in_ends_it_before_anything_
         rows = [{"id": f"q{i}", "question": f"What is {i}? " + "so " * 300, "answer": "1"} for i in range(600)]
         questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
         args = build_args(questions, settings, tmp_path / "run")
-        limited = subprocess.run(
-            ["bash", "-c", 'ulimit -f 100; exec "$@"', "limited", *command(*args)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        limited = on_a_small_disk(100, *args)
         assert limited.returncode == 3, limited.stderr
         assert "run.db cannot be written" in limited.stderr
         assert server.log() == []

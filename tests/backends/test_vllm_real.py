@@ -25,8 +25,8 @@ from insightv.backends.hf import HFModel
 from insightv.backends.vllm import VllmModel, vllm
 from insightv.backends.vllm_engine import Engine
 from insightv.doors import blocking
+from insightv.images import question_about
 from insightv.interfaces import ChatModel
-from insightv.reasoner import opened_question
 from insightv.records import Completion, Message, Question, ReasoningPath, Sampling, Schema
 from insightv.tiny.world import make_questions
 from tests.backends import tiny_vlm
@@ -205,7 +205,7 @@ def test_a_kill_of_the_engine_in_mid_chain_costs_no_path(served: dict[str, VllmM
     generator = ProgressiveGenerator(model, max_steps=6, max_tokens=96, temperature=0.8)
 
     async def written() -> list[ReasoningPath]:
-        return await generator.generate(await opened_question(image, question), 6)
+        return await generator.generate(await question_about(image, question), 6)
 
     paths = blocking(written())
     assert engine.deaths == 1

@@ -1,0 +1,77 @@
+"""What may not stand in settings: secrets, and values that a run's `config.toml` could not give back.
+
+Knows no section and no key of ours; `where` is the place of a value, from the root.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date
+from datetime import time as clock
+from urllib.parse import urlsplit
+
+from insightv.errors import ConfigError
+
+_SECRET_WORDS = ("api_key", "apikey", "secret", "password", "access_token", "authorization")
+_NAMED_KEY = re.compile(r"(?i)(?:^|_)(?:key|token|passwd|pwd|credentials?)$")
+_LIKE_A_VALUE = re.compile(r"(?=.*[0-9])[A-Za-z0-9_.+/=-]{8,}")
+"""What a key or token may be: such options as `eos_token = "</s>"` or `sort_key = "created"` are none."""
+_KEY = re.compile(r"(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{16,}|AIza[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{12,}")
+
+
+def refuse_secrets(value: object, where: tuple[str, ...] = ()) -> None:
+    """Refuse keys, tokens and passwords, by their names and by what they look like.
+
+    Raises:
+        ConfigError: there is one; its value is not shown.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            name = str(key).lower()
+            named = _NAMED_KEY.search(name) and isinstance(inner, str) and _LIKE_A_VALUE.fullmatch(inner)
+            if (named or any(word in name for word in _SECRET_WORDS)) and not name.endswith("_env"):
+                raise ConfigError(
+                    f"{'.'.join((*where, str(key)))}: a key does not belong into the configuration; put it into an "
+                    "environment variable and name that variable in api_key_env"
+                )
+            refuse_secrets(inner, (*where, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            refuse_secrets(inner, (*where, str(i)))
+    elif isinstance(value, str):
+        _refuse_secret_text(value, where)
+
+
+def refuse_unwritable(value: object, where: tuple[str, ...] = ()) -> None:
+    """Refuse what cannot be kept as it is in a run's settings, and compared when the run is gone on with.
+
+    Raises:
+        ConfigError: a number is not finite, or a value is a date or a time.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            refuse_unwritable(inner, (*where, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            refuse_unwritable(inner, (*where, str(i)))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{'.'.join(where)} = {value}: a number is needed; leave it out, or give a finite one")
+    elif isinstance(value, (date, clock)):
+        raise ConfigError(f"{'.'.join(where)} = {value}: dates and times are given as text, in quotes")
+
+
+def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:
+    if where and where[-1].endswith("_env"):
+        if not text.isidentifier() or _KEY.fullmatch(text):
+            raise ConfigError(f"{'.'.join(where)}: this is the name of an environment variable, not a key itself")
+    elif _KEY.fullmatch(text):
+        raise ConfigError(f"{'.'.join(where)}: this looks like a key; put it into an environment variable")
+    elif "://" in text and "\n" not in text and " " not in text:
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # the text is not shown: what it holds cannot be told
+            raise ConfigError(f"{'.'.join(where)}: this is not a URL; write it like 'http://host:8000/v1'") from None
+        if parts.username or parts.password:
+            raise ConfigError(f"{'.'.join(where)}: the URL holds a user name or password; name a key in api_key_env")
