@@ -72,6 +72,7 @@ TRAIN: dict[str, Any] = {
     "base": "tiny/base",
     "method": "full",
     "child": False,
+    "bf16": True,
     "engine_options": {"batch": 64},
     "learning_rate": 3e-4,
     "batch_size": 16,
@@ -177,15 +178,14 @@ def table_of(folder: Path, size: Size, seed: int) -> dict[str, Result]:
     return found
 
 
-def curve_of(folder: Path, size: Size, seed: int) -> dict[int, Result]:
-    """The two agents after supervised training on the data of each size but the last, which is the table's."""
-    found: dict[int, Result] = {}
-    for count in size.scaling[:-1]:
-        run = copied(folder / f"teacher-{count}", folder / f"curve-{count}-{seed}")
-        settings = settings_of(seed, size, folder)
-        Pipeline(run=run, settings=settings).train(allow_change=True)
-        found[count] = asked(run, folder, "Multi-Agent", settings)
-        say(f"seed {seed}: {count} questions: {paper_table.told(found[count])}")
+def point_of(folder: Path, size: Size, seed: int, count: int) -> Result:
+    """The two agents after supervised training on the data of `count` questions: a point of the curve."""
+    began = time.monotonic()
+    run = copied(folder / f"teacher-{count}", folder / f"curve-{count}-{seed}")
+    settings = settings_of(seed, size, folder)
+    Pipeline(run=run, settings=settings).train(allow_change=True)
+    found = asked(run, folder, "Multi-Agent", settings)
+    say(f"seed {seed}: {count} questions: {paper_table.told(found)} ({time.monotonic() - began:.0f} s)")
     return found
 
 
@@ -237,18 +237,22 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # the seeds share the cores
     draw_data(folder, size)
     cores, spawn = len(os.sched_getaffinity(0)), get_context("spawn")
-    # A process for each: one that has trained for half an hour holds gigabytes, and is slower for it.
+    # A process for each: the allocator of one that trains and asks in turn for half an hour keeps gigabytes.
     with ProcessPoolExecutor(cores, spawn, _end_with_parent, (os.getpid(),), max_tasks_per_child=1) as pool:
         pool.submit(teacher_runs, folder, size).result()
         tables = {seed: pool.submit(table_of, folder, size, seed) for seed in options.seeds}
-        curves = {seed: pool.submit(curve_of, folder, size, seed) for seed in options.seeds}
+        points = {
+            seed: {count: pool.submit(point_of, folder, size, seed, count) for count in reversed(size.scaling[:-1])}
+            for seed in options.seeds
+        }
         about: dict[str, Any] = {
             "command": " ".join(["python", "benchmarks/paper.py", *sys.argv[1:]]),
             "seeds": options.seeds,
             "size": asdict(size),
             "settings": TRAIN,
         }
-        table, curve = ({seed: one.result() for seed, one in every.items()} for every in (tables, curves))
+        table = {seed: one.result() for seed, one in tables.items()}
+        curve = {seed: {count: one.result() for count, one in every.items()} for seed, every in points.items()}
     about["seconds"] = round(time.time() - began)
     paper_table.write(options.results, about, table, curve, size.scaling)
 
