@@ -39,7 +39,7 @@ class PathDone:
 
 @dataclass(frozen=True, slots=True)
 class AnswerText:
-    """A piece of the answer's text, as it comes."""
+    """A piece of the answer's text. All pieces make the text, without white space around it."""
 
     text: str
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from insightv.errors import InputError
 from insightv.image_pixels import encoded, sized
 from insightv.image_sources import AllowHttp, ImageError, ImageLimits, format_of, read_image, shorten
@@ -165,12 +167,19 @@ async def question_about(images: Any, question: str | Question) -> Question:
     """A question with opened pictures, as somebody asks it: `images` may be one image, a list of them, or an empty one.
 
     Raises:
-        InputError: the question is empty, or an image cannot be used (ImageError).
+        InputError: the question is empty or no text, or an image cannot be used (ImageError).
     """
-    if isinstance(question, str):
-        if not question.strip():
-            raise InputError("the question is empty; ask something about the image")
-        question = Question(id="asked", question=question)
+    text = question.question if isinstance(question, Question) else question
+    if not isinstance(text, str):
+        raise InputError(f"a question is a text or an insightv.Question, not {type(text).__name__}")
+    if not text.strip():
+        raise InputError("the question is empty; ask something about the image")
+    if not isinstance(question, Question):
+        try:
+            question = Question(id="asked", question=text)
+        except ValidationError:
+            text = "the question holds half of a surrogate pair, which is no character; leave it out"
+            raise InputError(text) from None
     sources = images if isinstance(images, list | tuple) else [images]
     if not all(isinstance(source, Picture) for source in sources):
         sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])

@@ -6,15 +6,16 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
 
 from insightv.agents.asking import all_of
+from insightv.answering import answered, answering
 from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking
-from insightv.errors import ConfigError, InputError, InsightvError, ModelError, StopRun
+from insightv.errors import ConfigError, InputError, InsightvError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
@@ -23,19 +24,7 @@ from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, Reason
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
 from insightv.trained import refuse_other_models, trained_folders, with_trained
-from insightv.walking import (
-    Deadline,
-    best_of,
-    for_answer,
-    for_path,
-    joined,
-    late,
-    merged,
-    one_path,
-    told,
-    unanswered,
-    walk,
-)
+from insightv.walking import Deadline, best_of, for_path, merged, one_path, told, walk
 from insightv.wiring import Workshop
 
 __all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
@@ -168,7 +157,8 @@ class Reasoner:
         Raises:
             InputError: the question is empty, or an image cannot be used (ImageError).
             ValueError: seed, options, paths or show are not such.
-            ModelError: the summary agent's model did not answer (`timeout`: within the deadline); it has the paths.
+            ModelError: the summary agent gave no answer (`timeout`: within the deadline; `agent_error`: it failed); it
+                has the paths.
             StopRun: asking again is pointless (key refused, quota, unknown model).
         """
         options = AskOptions.model_validate(options)
@@ -177,14 +167,7 @@ class Reasoner:
         asked = await question_about(images, question)
         found = await self._reason(asked, seed, options, paths, deadline)
         shown = await self._shown(asked, found, show, deadline)
-        agent = self.summary_agent.within(for_answer(options, found))
-        try:
-            answer = await deadline.wait(agent.summarize(asked, shown))
-        except TimeoutError:
-            raise unanswered(late(options), shown, found) from None
-        except ModelError as error:
-            raise unanswered(error, shown, found) from error
-        return joined(asked, answer, shown, found)
+        return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
     async def astream(
         self,
@@ -220,7 +203,7 @@ class Reasoner:
         for step in () if paths == 1 else told(shown):
             yield step
         yield PathDone(shown)
-        async with aclosing(self._answering(asked, shown, found, options, deadline)) as parts:
+        async with aclosing(answering(self.summary_agent, asked, shown, found, options, deadline)) as parts:
             async for part in parts:
                 yield part
 
@@ -305,28 +288,3 @@ class Reasoner:
         if show == "best" and self.scorer is not None:
             return await best_of(self.scorer, asked, found, deadline)
         return merged(asked, found)
-
-    async def _answering(
-        self,
-        asked: Question,
-        shown: ReasoningPath,
-        found: Sequence[ReasoningPath],
-        options: AskOptions,
-        deadline: Deadline,
-    ) -> AsyncGenerator[AnswerText | AnswerDone, None]:
-        agent = self.summary_agent.within(for_answer(options, found))
-        parts: Any = agent.stream_summary(asked, shown)  # an async generator in fact
-        async with aclosing(parts):
-            while True:
-                try:
-                    part = await deadline.wait(anext(parts, None))
-                except TimeoutError:
-                    raise unanswered(late(options), shown, found) from None
-                except ModelError as error:
-                    raise unanswered(error, shown, found) from error
-                if part is None:
-                    raise TypeError(f"{type(agent).__name__}.stream_summary() ended without an answer")
-                if isinstance(part, Answer):
-                    yield AnswerDone(joined(asked, part, shown, found))
-                    return
-                yield AnswerText(part)

@@ -7,18 +7,19 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from insightv.agents.summary import NO_REASONING, marks
 from insightv.assess.rules import decide
 from insightv.assess.text import final_part
 from insightv.errors import InsightvError, ModelError
 from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
-from insightv.records import Answer, AskOptions, Question, ReasoningPath, Score, Step, Usage
+from insightv.records import AskOptions, Question, ReasoningPath, Score, Step, Usage
 from insightv.step_reader import StepReader
+from insightv.strangers import is_ours
+from insightv.strangers import told as told_error
 from insightv.systems import concluded, sentences
 from insightv.transcript import TAGS
 
@@ -35,6 +36,14 @@ SCORED_SHARE = 0.85
 """The share of the deadline at whose end a scorer must have chosen among several paths."""
 
 
+class TimeUp(Exception):
+    """The time that one question has is up."""
+
+
+STUMBLES = (Exception, asyncio.CancelledError, SystemExit)
+"""What may come out of an agent that is a stranger's; `as_model_error` tells what of it is meant for us."""
+
+
 class Deadline:
     """The time that one question has, from now on; None: no limit."""
 
@@ -43,16 +52,44 @@ class Deadline:
         self._seconds = seconds
 
     async def wait(self, work: Awaitable[T], *, share: float = 1.0) -> T:
-        """The result of `work`.
+        """The result of `work`; a TimeoutError of its own is raised as it is.
 
         Raises:
-            TimeoutError: the time is up, but for what is left of it after its first `share`.
+            TimeUp: the time is up, but for what is left of it after its first `share`.
         """
         if self._ends is None or self._seconds is None:
             return await work
         left = self._ends - (1 - share) * self._seconds - time.monotonic()
-        async with asyncio.timeout(max(0.0, left)):
-            return await work
+        try:
+            async with asyncio.timeout(max(0.0, left)) as limit:
+                return await work
+        except TimeoutError:
+            if limit.expired():
+                raise TimeUp from None
+            raise
+
+
+def as_model_error(part: object, error: BaseException) -> ModelError:
+    """What came out of an agent as the error of its call; what is meant for us is raised."""
+    if isinstance(error, ModelError):
+        return error
+    if isinstance(error, InsightvError) or is_ours(error):
+        raise error
+    if isinstance(error, StopAsyncIteration):
+        error = TypeError("its stream ended without what it should end with")
+    name = type(part).__name__
+    log.error("%s failed", name, exc_info=error)
+    return ModelError("agent_error", f"{name} failed: {told_error(error)}")
+
+
+@asynccontextmanager
+async def closing(pieces: object) -> AsyncIterator[None]:
+    """Close a stream at the end, so that its call ends; one that is a plain iterator has nothing to close."""
+    try:
+        yield
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 async def walk(
@@ -64,13 +101,13 @@ async def walk(
         StopRun: nothing more may be asked.
     """
     reader, path = StepReader(getattr(agent, "tags", TAGS)), None
-    pieces: Any = agent.stream_reason(question, seed=seed)  # an async generator in fact
     try:
-        async with aclosing(pieces):
+        pieces: Any = agent.stream_reason(question, seed=seed)  # an async generator, mostly
+        async with closing(pieces):
             while path is None:
                 piece = await deadline.wait(anext(pieces), share=PATH_SHARE)
-                if isinstance(piece, ReasoningPath):
-                    path = piece
+                if not isinstance(piece, str):
+                    path = _checked(piece)
                     continue
                 yield PathText(piece)
                 for event in reader.feed(piece):
@@ -78,14 +115,10 @@ async def walk(
                         path = _cut(question, seed, reader.steps[:max_steps], "step_limit")
                         break
                     yield event
-    except StopAsyncIteration:
-        path = _failed(question, seed, _stumbled(agent, TypeError("stream_reason() ended without a path")))
-    except TimeoutError:
+    except TimeUp:
         path = _cut(question, seed, reader.steps, "deadline")
-    except InsightvError as error:
-        path = _failed(question, seed, _only_this_path(error))
-    except Exception as error:  # an agent may be a stranger's; its fault costs this path, not the answer
-        path = _failed(question, seed, _stumbled(agent, error))
+    except STUMBLES as error:  # its fault costs this path, not the answer
+        path = _failed(question, seed, as_model_error(agent, error))
     if max_steps is not None and len(path.steps) > max_steps:
         path = path.model_copy(update={"steps": path.steps[:max_steps], "status": "rejected", "code": "step_limit"})
     for event in told(path, reader.started):
@@ -102,13 +135,11 @@ async def one_path(
             *_, path = [event async for event in events if isinstance(event, ReasoningPath)]
         return path
     try:
-        return await deadline.wait(agent.reason(question, seed=seed), share=PATH_SHARE)
-    except TimeoutError:
+        return _checked(await deadline.wait(agent.reason(question, seed=seed), share=PATH_SHARE))
+    except TimeUp:
         return _cut(question, seed, (), "deadline")
-    except InsightvError as error:
-        return _failed(question, seed, _only_this_path(error))
-    except Exception as error:  # as in `walk`
-        return _failed(question, seed, _stumbled(agent, error))
+    except STUMBLES as error:  # as in `walk`
+        return _failed(question, seed, as_model_error(agent, error))
 
 
 def told(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
@@ -182,11 +213,15 @@ async def best_of(
         return (whole or sorted(paths, key=lambda path: -len(path.steps)))[0]
     try:
         scores: list[Score] = await deadline.wait(scorer.score(question, whole), share=SCORED_SHARE)
-    except (ModelError, TimeoutError) as error:
-        log.warning("the paths could not be scored: %s", str(error) or "the time for it is up")
+    except TimeUp:
+        log.warning("the paths could not be scored: the time for it is up")
         return whole[0]
-    if len(scores) != len(whole):
-        raise InsightvError(f"{type(scorer).__name__} gave {len(scores)} scores for {len(whole)} paths")
+    except STUMBLES as error:
+        log.warning("the paths could not be scored: %s", as_model_error(scorer, error))
+        return whole[0]
+    if not isinstance(scores, Sequence) or len(scores) != len(whole):
+        got = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
+        raise InsightvError(f"{type(scorer).__name__} gave {got} scores for {len(whole)} paths")
     return max(zip(scores, whole, strict=True), key=lambda pair: _rank(pair[0]))[1]
 
 
@@ -215,59 +250,6 @@ def for_path(options: AskOptions, paths: int) -> AskOptions:
     return options.model_copy(update={"max_tokens": max(1, int(options.max_tokens * PATH_SHARE) // paths)})
 
 
-def for_answer(options: AskOptions, found: Sequence[ReasoningPath]) -> AskOptions:
-    """What is left for the answer."""
-    if options.max_tokens is None:
-        return options
-    spent = sum(path.usage.completion_tokens for path in found)
-    least = options.max_tokens - int(options.max_tokens * PATH_SHARE)
-    return options.model_copy(update={"max_tokens": max(1, least, options.max_tokens - spent)})
-
-
-def late(options: AskOptions) -> ModelError:
-    """The error of a question whose time is up; what its last call cost is not known."""
-    return ModelError("timeout", f"no answer within deadline_s = {options.deadline_s:g} s of this question")
-
-
-def unanswered(error: ModelError, shown: ReasoningPath, found: Sequence[ReasoningPath]) -> ModelError:
-    """The summary agent's error as that of the whole question: with the paths, and what they cost."""
-    whole = ModelError(error.code, str(error), usage=_spent(found) + error.usage, kept=error.kept)
-    whole.path, whole.paths = shown, tuple(found) if len(found) > 1 else ()
-    return whole
-
-
-def _spent(found: Sequence[ReasoningPath]) -> Usage:
-    return sum((path.usage for path in found), Usage())
-
-
-def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequence[ReasoningPath]) -> Answer:
-    """The answer with all that is known of its paths."""
-    several = len(found) > 1
-    share = agreement(asked, answer.text, found) if several else None
-    alone = any(path is shown for path in found)
-    followed = answer.followed
-    if followed is None and alone:
-        followed = agrees(asked, answer.text, shown)
-    elif followed is None and share is not None and share != 0.5:
-        followed = share > 0.5
-    flags = marks(shown) if alone else _marks_of_several(found)
-    return answer.model_copy(
-        update={
-            "path": shown,
-            "followed": followed,
-            "usage": _spent(found) + answer.usage,
-            "flags": tuple(dict.fromkeys((*answer.flags, *flags))),
-            "paths": tuple(found) if several else (),
-            "agreement": share,
-        }
-    )
-
-
-def _marks_of_several(found: Sequence[ReasoningPath]) -> list[str]:
-    """What is not as it should be with any of the paths that were shown together; some of them do have steps."""
-    return [mark for path in found for mark in marks(path) if mark != NO_REASONING]
-
-
 def _rank(score: Score) -> tuple[int, float]:
     if score.accepted is False:
         return 0, score.value or 0.0
@@ -289,17 +271,10 @@ def _cut(question: Question, seed: int, steps: Sequence[Step], code: str) -> Rea
     )
 
 
-def _only_this_path(error: InsightvError) -> ModelError:
-    """The error as one of a call; any other is raised."""
-    if isinstance(error, ModelError):
-        return error
-    raise error
-
-
-def _stumbled(agent: ReasoningAgent, error: Exception) -> ModelError:
-    name = type(agent).__name__
-    log.error("%s failed", name, exc_info=error)
-    return ModelError("agent_error", f"{name} failed: {type(error).__name__}: {error}")
+def _checked(path: object) -> ReasoningPath:
+    if not isinstance(path, ReasoningPath):
+        raise TypeError(f"its path is of type {type(path).__name__}, not insightv.ReasoningPath")
+    return path
 
 
 def _failed(question: Question, seed: int, error: ModelError) -> ReasoningPath:

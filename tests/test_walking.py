@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from insightv.answering import joined
 from insightv.records import Answer, Question, ReasoningPath, Step
-from insightv.walking import agreement, agrees, joined, majority, merged
+from insightv.walking import agreement, agrees, majority, merged
 
 BARS = Question(id="q", question="Which bar is the tallest?")
 COLOUR = Question(id="q", question="Which colour?", choices=("green", "red"))

@@ -21,6 +21,7 @@ _MODEL_ERRORS: dict[str, tuple[int, str]] = {
     "deadline": (504, "the reasoning did not come in time"),
     "too_long": (422, "the question is too long for the model"),
     "bad_request": (422, "the model refuses this request"),
+    "agent_error": (500, "an agent failed; the server's log says why"),
     "oom": (503, "the engine has too little memory for this request"),
     "worker_crash": (503, "the engine failed on this request"),
     "connection": (503, "the engine cannot be reached"),

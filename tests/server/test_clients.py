@@ -99,6 +99,16 @@ def test_each_agent_alone(served: Served, fake: FakeServer) -> None:
         ask("gpt-4")
 
 
+@pytest.mark.parametrize("model", ["insightv", "insightv-reason", "insightv-summary"])
+def test_a_stream_says_what_the_whole_reply_says(served: Served, model: str) -> None:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        whole = client.chat.completions.create(**{**chat(), "model": model}).choices[0].message
+        chunks = list(client.chat.completions.create(**{**chat(), "model": model}, stream=True))
+    deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == whole.content
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == whole.reasoning_content
+
+
 def test_langchain(served: Served) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own, of no concern here

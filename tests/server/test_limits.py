@@ -280,7 +280,7 @@ def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
         (ModelError("connection", "http://10.0.0.7 is down"), 503, "connection"),
         (ModelError("oom", "no room"), 503, "oom"),
         (KeyRefused("http://10.0.0.7 refused sk-secret-0123456789"), 503, "engine_unavailable"),
-        (RuntimeError("object at 0x7f3a"), 500, "internal_error"),
+        (RuntimeError("object at 0x7f3a"), 500, "agent_error"),
     ],
 )
 def test_faults_of_the_engine_have_codes_and_name_nothing(
