@@ -244,8 +244,17 @@ def _paired(pairs: Sequence[tuple[Graded, Graded]]) -> dict[str, Any]:
         "difference": _share(only_second - only_first, len(known)),
         "interval": _rounded(paired_bootstrap(only_first, only_second, len(known))),
         "p": mcnemar(only_first, only_second) if known else None,
+        "right": _right_or_not(pairs),
         "bounds": _difference_bounds(pairs),
     }
+
+
+def _right_or_not(pairs: Sequence[tuple[Graded, Graded]]) -> dict[str, Any]:
+    """Right answers of one side only, and the exact p of so uneven a split; what could not be graded is not right."""
+    reached = [(a.outcome == "right", b.outcome == "right") for a, b in pairs if "failed" not in (a.outcome, b.outcome)]
+    counts = Counter(reached)
+    lost, won = counts[True, False], counts[False, True]
+    return {"pairs": len(reached), "only_first": lost, "only_second": won, "p": mcnemar(lost, won) if reached else None}
 
 
 def _difference_bounds(pairs: Sequence[tuple[Graded, Graded]]) -> list[float] | None:

@@ -171,7 +171,7 @@ def accuracy_of(result: Result | None) -> dict[str, Any] | None:
     if result is None:
         return None
     found = summary(result.rows)["questions"]
-    names = ("total", "right", "graded", "failed", "accuracy", "interval")
+    names = ("total", "right", "graded", "ungraded", "failed", "accuracy", "interval")
     return {**{name: found[name] for name in names}, "evaluation": result.name}
 
 
@@ -181,13 +181,18 @@ def evidence(before: Result | None, after: Result | None) -> dict[str, Any]:
     if before is not None and after is not None:
         found = compare(before, after)
         facts["compared"] = {
-            name: found[name] for name in ("pairs", "only_first", "only_second", "difference", "interval", "p")
+            name: found[name] for name in ("pairs", "only_first", "only_second", "difference", "interval", "p", "right")
         }
     return facts
 
 
 def hurts(compared: Mapping[str, Any] | None, p: float) -> bool:
-    """Whether the second is worse than the first beyond noise: fewer right, and McNemar's exact p below `p`."""
-    if not compared or compared["difference"] is None or compared["p"] is None:
+    """Whether the second is worse than the first beyond noise: fewer right, and McNemar's exact p below `p`.
+
+    An answer that the grader cannot tell is not right here: a policy whose answers nobody can read any more has none
+    that are graded wrong.
+    """
+    found = compared["right"] if compared else None
+    if not found or found["p"] is None:
         return False
-    return bool(compared["difference"] < 0 and compared["p"] < p)
+    return bool(found["only_second"] < found["only_first"] and found["p"] < p)

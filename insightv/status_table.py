@@ -41,12 +41,14 @@ def stage_lines(stage: Mapping[str, Any]) -> list[str]:
         lines.append(f"{stage['pairs']} pairs from {stage['source']} (policy {stage['policy']}){mean}{trained}")
     drift = stage.get("drift") or {}
     if drift.get("log_ratio_chosen"):
-        ends = [f"{name} {_signed(drift[f'log_ratio_{name}']['last'])}" for name in ("chosen", "rejected")]
-        lines.append(f"log-ratio to the reference at the end: {', '.join(ends)} nats")
+        moved = [f"{name} {_signed(drift[f'log_ratio_{name}']['last'])}" for name in ("chosen", "rejected")]
+        lines.append(f"log-ratio to the reference at the end: {', '.join(moved)} nats")
     if stage.get("after"):
         lines.append(f"held-out accuracy {accuracy(stage['before'])} -> {accuracy(stage['after'])}{_compared(stage)}")
     if stage.get("rolled_back"):
-        lines.append(f"rolled back: the round did harm beyond noise; {stage['result']} goes on")
+        found = (stage.get("compared") or {}).get("right")
+        ends = f" (right only before {found['only_first']}, only after {found['only_second']})" if found else ""
+        lines.append(f"rolled back: the round did harm beyond noise{ends}; {stage['result']} goes on")
     return [lines[0], *(f"           {line}" for line in lines[1:])]
 
 
@@ -60,10 +62,11 @@ def told(event: str, stage: Mapping[str, Any]) -> str:
 
 def accuracy(found: Mapping[str, Any]) -> str:
     """A held-out accuracy with its interval (see `insightv.rounds.accuracy_of`)."""
+    open_ = f" ({found['ungraded']} of {found['total']} not graded)" if found.get("ungraded") else ""
     if found["accuracy"] is None:
-        return "none"
+        return f"none{open_}"
     low, high = found["interval"]
-    return f"{found['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{found['accuracy']:.1%} [{low:.1%}, {high:.1%}]{open_}"
 
 
 def _compared(stage: Mapping[str, Any]) -> str:

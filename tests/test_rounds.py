@@ -17,7 +17,7 @@ from insightv.policy_runs import PolicyRuns
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.results import Graded, Outcome, Result
 from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed
-from insightv.status_table import stage_lines
+from insightv.status_table import accuracy, stage_lines
 from insightv.train.checkpoints import is_complete, mark, read_marker
 from insightv.trained import trained_folders
 from insightv.training import Training
@@ -124,6 +124,19 @@ def test_a_round_is_rolled_back_only_where_it_hurts_beyond_noise() -> None:
     assert not verdict(10, 6)
     assert not verdict(8, 0, p=0)
     assert not hurts(None, 0.05)
+
+
+def test_a_policy_whose_answers_nobody_can_grade_is_rolled_back() -> None:
+    unread: tuple[Outcome, ...] = ("ungraded",)
+    before, collapsed = result([*RIGHT * 24, *WRONG * 6]), result([*RIGHT * 3, *unread * 27])
+    facts = evidence(before, collapsed)
+    assert facts["after"]["accuracy"] == 1.0  # of what could be graded
+    assert hurts(facts["compared"], 0.05)
+    assert "(27 of 30 not graded)" in accuracy(facts["after"])
+    assert hurts(evidence(before, result(unread * 30))["compared"], 0.05)
+    lost: tuple[Outcome, ...] = ("failed",)
+    assert not hurts(evidence(before, result(lost * 30))["compared"], 0.05)  # of the policy that says nothing
+    assert not hurts(evidence(result([*unread * 27, *RIGHT * 3]), result([*RIGHT * 27, *WRONG * 3]))["compared"], 0.05)
 
 
 def test_evidence_has_both_accuracies_and_the_paired_difference() -> None:
