@@ -26,13 +26,14 @@ from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
+from insightv.publishing import own_place, publish
 from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
 from insightv.run import DATASETS, ROUNDS, RunReader, settings_differences
 from insightv.selection import why_empty, write_datasets, write_summary_set
-from insightv.train.checkpoints import identity_of, is_complete, last_complete
+from insightv.train.checkpoints import identity_of, last_complete
 from insightv.train.child import run_here, run_job
-from insightv.train.files import copy_folder, remove
+from insightv.train.files import remove
 from insightv.train.fit import STEPS
 from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.settings import Job, Stage
@@ -79,8 +80,7 @@ class Training:
             if name == "reasoning":
                 done[name] = await self._reasoning(identity)
             elif name == "summary":
-                if reasoning is not None:
-                    await asyncio.to_thread(self._publish, reasoning)
+                await asyncio.to_thread(publish, self._folder, self._ledger, reasoning)
                 done[name] = await self._summary(identity, reasoning)
             elif name.startswith("round ") and reasoning is not None:
                 done[name] = await self._round(name, identity, reasoning)
@@ -92,15 +92,6 @@ class Training:
         agents = {name: str(self._checkpoint(name)) for name in trained}
         shown = [{"stage": name, **facts} for name, facts in done.items()]
         return {"recipe": self._train.recipe, "stages": shown, "checkpoints": agents, "failed": _failed(done.values())}
-
-    def _publish(self, reasoning: Path) -> None:
-        """Put the last policy where the agents are; a summary agent that was trained for another one goes."""
-        place = self._checkpoint("reasoning")
-        if place.is_dir() and (not is_complete(place) or identity_of(place) != identity_of(reasoning)):
-            remove(self._checkpoint("summary"))
-            remove(place)
-        if not place.is_dir():
-            copy_folder(reasoning, place)
 
     async def _reasoning(self, identity: dict[str, Any]) -> dict[str, Any]:
         job = self._job("reasoning", self._folder / DATASETS / "reason", self._folder / ROUNDS / "0" / "policy")
@@ -212,8 +203,12 @@ class Training:
 
         Raises:
             RunChanged: one differs; each difference is named.
+            ConfigError: a folder that a stage would replace holds what insightv did not write.
         """
         found: list[str] = []
+        agents = ("reasoning", "summary") if self._plan.course.summary else (self._plan.course.alone,)
+        for agent in agents:
+            own_place(self._folder, agent)
         for name, identity in self._plan.stages().items():
             entry = self._ledger.find(name)
             if entry is not None and self._begun(entry):

@@ -12,15 +12,18 @@ from insightv.config import Settings
 from insightv.doors import blocking
 from insightv.errors import InputError, PluginError
 from insightv.interfaces import PreferenceTrainer
+from insightv.ledger import Ledger
 from insightv.plugins import Registry
 from insightv.policy_runs import PolicyRuns
+from insightv.publishing import publish
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.results import Graded, Outcome, Result
 from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed
+from insightv.run import DATABASE
 from insightv.status_table import accuracy, stage_lines
-from insightv.train.checkpoints import is_complete, mark, read_marker
+from insightv.store import open_database
+from insightv.train.checkpoints import identity_of, is_complete, mark, read_marker
 from insightv.trained import trained_folders
-from insightv.training import Training
 
 RIGHT: tuple[Outcome, ...] = ("right",)
 WRONG: tuple[Outcome, ...] = ("wrong",)
@@ -90,16 +93,17 @@ def test_what_a_strangers_trainer_made_is_whole_wherever_it_goes(tmp_path: Path,
     assert is_complete(trained)
     assert "base" not in (read_marker(trained) or {})
 
-    training = Training.__new__(Training)
-    training._folder = run
-    training._publish(trained)
-    summary = run / "checkpoints" / "summary"
-    summary.mkdir()
-    (summary / "model.safetensors").write_bytes(b"the summary agent")
-    mark(summary)
-    assert trained_folders(run)["reasoning_agent"] == run / "checkpoints" / "reasoning"
-    training._publish(trained)  # as the next `train` does
-    assert is_complete(summary)
+    open_database(run / DATABASE, lambda trouble: None).close()
+    with Ledger(run / DATABASE) as ledger:
+        ledger.begin("summary", {"reasoner": identity_of(trained)})
+        publish(run, ledger, trained)
+        summary = run / "checkpoints" / "summary"
+        summary.mkdir()
+        (summary / "model.safetensors").write_bytes(b"the summary agent")
+        mark(summary)
+        assert trained_folders(run)["reasoning_agent"] == run / "checkpoints" / "reasoning"
+        publish(run, ledger, trained)  # as the next `train` does
+        assert is_complete(summary)
 
 
 def test_a_folder_without_weights_is_no_trained_model(tmp_path: Path) -> None:

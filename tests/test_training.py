@@ -211,6 +211,12 @@ def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, t
         Pipeline(run=run, settings=settings(preference={"accelerate_config": "zero3"})).train()
     with pytest.raises(InputError, match="insightv build"):
         Pipeline(run=tmp_path / "none", settings=settings()).train()
+    theirs = run / "checkpoints" / "summary" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(ConfigError, match="insightv did not write"):
+        Pipeline(run=run, settings=settings()).train()
+    assert theirs.read_text() == "mine"
     assert not (run / "rounds").exists()
 
 
