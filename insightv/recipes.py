@@ -14,7 +14,8 @@ from typing import Literal
 
 from insightv.config import Settings
 from insightv.errors import ConfigError
-from insightv.train.settings import FORBIDDEN, Stage, TrainSettings, settings_of
+from insightv.train.settings import Stage, TrainSettings, settings_of
+from insightv.train.trl_options import FORBIDDEN
 from insightv.train_section import Recipe, TrainSection
 
 ITERATIONS = 3

@@ -25,7 +25,7 @@ from insightv.train.checkpoints import identity_of
 from insightv.train.child import accelerate_file
 from insightv.train.external import check_external
 from insightv.train.models import fetched
-from insightv.train.settings import check_trl
+from insightv.train.trl_options import check_trl
 from insightv.weights import embedded_weights, reaches_out
 from insightv.wiring import Workshop
 
@@ -148,7 +148,7 @@ def _trainer(name: str, registry: Registry) -> str:
 def _check_launch(settings: Settings, agent: str) -> None:
     """See that an agent's training can be started at all, while nothing has been spent on what comes before it."""
     asked = agent_settings(settings, agent)
-    check_trl(agent, asked.trl)
+    check_trl(agent, asked.trl, bf16=bool(asked.bf16))
     if asked.method == "qlora":
         require("bitsandbytes", "train")
     if asked.accelerate_config is None:

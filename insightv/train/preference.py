@@ -27,6 +27,7 @@ from insightv.train.models import load_model, lora_config, own_base
 from insightv.train.preference_set import rows_of_pairs
 from insightv.train.rows import TrainingRow
 from insightv.train.settings import Job, PreferenceSettings, settings_of
+from insightv.train.trl_options import refused_by_trl
 from insightv.transcript import TAGS, Tags, check_tags
 
 if TYPE_CHECKING:
@@ -90,18 +91,21 @@ def dpo_trainer(
     """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
     from insightv.train.pair_trainer import trainer_for
 
-    settings, args = job.preference, dpo_config(job)
-    model, base, adapters = _policy(job, settings, found)
+    with refused_by_trl():
+        args = dpo_config(job)
+    model, base, adapters = _policy(job, job.preference, found)
     make: Any = trainer_for(model, args)
-    trainer: DPOTrainer = make(
-        model,
-        ref_model=reference_of(job),
-        args=args,
-        train_dataset=data,
-        processing_class=processor,
-        peft_config=adapters,
-        callbacks=[recorder],
-    )
+    reference = reference_of(job)
+    with refused_by_trl():
+        trainer: DPOTrainer = make(
+            model,
+            ref_model=reference,
+            args=args,
+            train_dataset=data,
+            processing_class=processor,
+            peft_config=adapters,
+            callbacks=[recorder],
+        )
     return trainer, base
 
 

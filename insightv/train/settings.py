@@ -3,14 +3,12 @@
     settings_of("reason", preset="paper")                       # 2 epochs, learning rate 5e-6, full, cosine, ...
     settings_of("preference", preset="default", beta=0.05)
 
-Nothing heavy is imported, but TRL's options where a `trl` table is checked. What the settings mean to TRL, `fit` and
-its neighbours know.
+Nothing heavy is imported. What the settings mean to TRL, `fit` and its neighbours know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -19,29 +17,10 @@ from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_v
 
 from insightv.errors import ConfigError
 from insightv.records import Record
+from insightv.train.trl_options import FORBIDDEN, NAMED
 
 Stage = Literal["reason", "summary", "preference"]
 Method = Literal["lora", "full", "qlora"]
-
-FORBIDDEN: Mapping[str, str] = {
-    "packing": "TRL cannot pack rows with images",
-    "padding_free": "TRL cannot train rows with images without padding",
-    "precompute_ref_log_probs": "TRL cannot compute them ahead for rows with images",
-    "truncation_mode": "rows are never cut; max_length leaves long ones out",
-    "max_length": "rows are never cut; the setting max_length (outside of `trl`) leaves long ones out",
-    "pad_to_multiple_of": "TRL cannot pad rows with images to a multiple",
-    "assistant_only_loss": "the loss is on the completion already",
-    "completion_only_loss": "the loss is on the completion already",
-    "sync_ref_model": "the reference is the policy at the start of the round",
-    "ref_model_mixup_alpha": "the reference is the policy at the start of the round",
-    "trust_remote_code": "code of model folders is never run",
-    "output_dir": "the job says where",
-    "resume_from_checkpoint": "training resumes by itself, from its last complete checkpoint",
-    "save_only_model": "a checkpoint without its optimizer cannot be resumed",
-    "save_total_limit": "keep_checkpoints says how many",
-    "ignore_data_skip": "a resumed training would see rows twice",
-}
-"""Options of TRL that break training on images, or resuming, and why."""
 
 _FREE = ("keep_checkpoints", "log_steps", "save_steps", "memory_gib")
 
@@ -64,12 +43,7 @@ class TrainSettings(Record):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    _named: ClassVar[Mapping[str, str]] = {
-        "per_device_train_batch_size": "batch_size",
-        "gradient_accumulation_steps": "accumulation",
-        "num_train_epochs": "epochs",
-    }
-    """Settings by the name that TRL has for them, where it is another."""
+    _named: ClassVar[Mapping[str, str]] = NAMED
 
     method: Method = "lora"
     epochs: float = Field(default=1.0, gt=0)
@@ -130,7 +104,7 @@ class PreferenceSettings(TrainSettings):
     weights below it are still there; otherwise a new one is laid on the policy.
     """
 
-    _named: ClassVar[Mapping[str, str]] = {**TrainSettings._named, "loss_type": "losses"}
+    _named: ClassVar[Mapping[str, str]] = {**NAMED, "loss_type": "losses"}
 
     learning_rate: float = Field(default=5e-7, gt=0)
     beta: float = Field(default=0.1, gt=0)
@@ -150,6 +124,12 @@ class PreferenceSettings(TrainSettings):
             raise ValueError(f"losses {', '.join(self.losses)} names one twice; give it a weight instead")
         if self.loss_weights and len(self.loss_weights) != len(self.losses):
             raise ValueError(f"{len(self.loss_weights)} loss_weights for {len(self.losses)} losses")
+        if "exo_pair" in self.losses and not self.trl.get("label_smoothing"):
+            raise ValueError(
+                "losses names exo_pair, which TRL takes with trl.label_smoothing above 0 only, such as 1e-3"
+            )
+        if self.trl.get("use_weighting") and (sorts := {"aot", "aot_unpaired"} & set(self.losses)):
+            raise ValueError(f"losses names {min(sorts)}, which TRL does not take with trl.use_weighting")
         return self
 
     @property
@@ -205,25 +185,6 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
         else:
             parts.append(f"training setting {name} = {one['input']!r}: {one['msg']}")
     return "; ".join(parts)
-
-
-def check_trl(agent: str, options: Mapping[str, Any]) -> None:
-    """See that TRL knows the options of a `trl` table.
-
-    Raises:
-        ConfigError: one is unknown; the nearest is named.
-    """
-    if not options:
-        return
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.sft_config import SFTConfig
-
-    known = [field.name for field in fields(DPOConfig if agent == "preference" else SFTConfig)]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"[train] or [train.{agent}]: trl.{name} is no option of TRL's{hint}")
 
 
 class Job(Record):

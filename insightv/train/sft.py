@@ -14,6 +14,7 @@ from insightv.train.checkpoints import Checkpoint
 from insightv.train.fit import train
 from insightv.train.models import load_model, lora_config
 from insightv.train.settings import Job, TrainSettings, settings_of
+from insightv.train.trl_options import refused_by_trl
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,12 +50,13 @@ def sft_trainer(
     whole = found.folder if found and job.settings.method == "full" else job.policy
     model = load_model(whole, job.settings)
     make: Any = SFTConfig
-    trainer = SFTTrainer(
-        model,
-        args=make(**options(job), packing=False, completion_only_loss=True),
-        train_dataset=data,
-        processing_class=processor,
-        peft_config=lora_config(model, job.settings),
-        callbacks=[recorder],
-    )
+    with refused_by_trl():
+        trainer = SFTTrainer(
+            model,
+            args=make(**options(job), packing=False, completion_only_loss=True),
+            train_dataset=data,
+            processing_class=processor,
+            peft_config=lora_config(model, job.settings),
+            callbacks=[recorder],
+        )
     return trainer, job.policy

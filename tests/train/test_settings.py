@@ -10,6 +10,7 @@ import pytest
 
 from insightv.errors import ConfigError
 from insightv.train.settings import Job, PreferenceSettings, Stage, settings_of
+from insightv.train.trl_options import check_trl
 
 from .small import quick
 
@@ -55,12 +56,53 @@ def test_a_wrong_setting_is_named_with_its_value(wrong: dict[str, Any], told: st
 
 @pytest.mark.parametrize(
     ("name", "ours"),
-    [("loss_type", "losses"), ("loss_weights", "loss_weights"), ("num_train_epochs", "epochs"), ("beta", "beta")],
+    [
+        ("loss_type", "losses"),
+        ("loss_weights", "loss_weights"),
+        ("num_train_epochs", "epochs"),
+        ("beta", "beta"),
+        ("lr_scheduler_type", "schedule"),
+        ("warmup_steps", "warmup"),
+        ("use_cpu", "device"),
+    ],
 )
 def test_an_option_of_trls_that_has_a_setting_is_refused_with_its_name(name: str, ours: str) -> None:
     with pytest.raises(ConfigError, match=rf"trl\.{name} cannot be set: use the setting {ours}$"):
         settings_of("preference", trl={name: ["ipo"]})
     assert settings_of("reason", trl={"loss_type": "dft"}).trl  # that of supervised training has no setting
+
+
+@pytest.mark.parametrize(
+    ("agent", "table", "told"),
+    [
+        ("reasoning", {"optim": "adamm"}, r"\[train.reasoning\]: TRL refuses .*'adamm'"),
+        ("preference", {"fp16": True}, "fp16 and bf16"),
+        ("preference", {"ld_alpa": 0.5}, "did you mean 'ld_alpha'"),
+    ],
+)
+def test_what_trl_would_refuse_is_refused_before_anything_is_trained(
+    agent: str, table: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_trl(agent, table, bf16=True)
+    check_trl(
+        agent, {"max_grad_norm": 0.5, "label_smoothing": 0.1} if agent == "preference" else {"neftune_noise_alpha": 5.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"trl": {"save_strategy": "no"}}, "begins anew"),
+        ({"trl": {"eval_strategy": "steps"}}, "heldout"),
+        ({"losses": ["exo_pair"]}, "label_smoothing above 0"),
+        ({"losses": ["aot"], "trl": {"use_weighting": True}}, "use_weighting"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        settings_of("preference", **changes)
+    assert settings_of("preference", losses=["exo_pair"], trl={"label_smoothing": 1e-3}).trl
 
 
 def test_unknown_presets_and_stages_are_told() -> None:

@@ -1,0 +1,101 @@
+"""TRL's own options in a `trl` table of the settings: which may not stand there, and whether TRL takes the others.
+
+Nothing heavy is imported until a table is checked.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from insightv.errors import ConfigError
+
+_UNMEASURED = "a training has no data to evaluate on; `train.heldout` measures every stage"
+
+FORBIDDEN: Mapping[str, str] = {
+    "packing": "TRL cannot pack rows with images",
+    "padding_free": "TRL cannot train rows with images without padding",
+    "precompute_ref_log_probs": "TRL cannot compute them ahead for rows with images",
+    "truncation_mode": "rows are never cut; max_length leaves long ones out",
+    "max_length": "rows are never cut; the setting max_length (outside of `trl`) leaves long ones out",
+    "pad_to_multiple_of": "TRL cannot pad rows with images to a multiple",
+    "assistant_only_loss": "the loss is on the completion already",
+    "completion_only_loss": "the loss is on the completion already",
+    "sync_ref_model": "the reference is the policy at the start of the round",
+    "ref_model_mixup_alpha": "the reference is the policy at the start of the round",
+    "trust_remote_code": "code of model folders is never run",
+    "output_dir": "the job says where",
+    "resume_from_checkpoint": "training resumes by itself, from its last complete checkpoint",
+    "save_strategy": "a training without checkpoints begins anew when it is resumed; save_steps says how often",
+    "eval_strategy": _UNMEASURED,
+    "do_eval": _UNMEASURED,
+    "eval_on_start": _UNMEASURED,
+    "load_best_model_at_end": _UNMEASURED,
+    "save_only_model": "a checkpoint without its optimizer cannot be resumed",
+    "save_total_limit": "keep_checkpoints says how many",
+    "ignore_data_skip": "a resumed training would see rows twice",
+}
+"""Options of TRL that break training on images, or resuming, and why."""
+
+NAMED: Mapping[str, str] = {
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "num_train_epochs": "epochs",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warmup",
+    "use_cpu": "device",
+    "logging_steps": "log_steps",
+    "activation_checkpointing": "gradient_checkpointing",
+}
+"""Settings by the name that TRL has for them, where it is another."""
+
+
+def check_trl(agent: str, options: Mapping[str, Any], *, bf16: bool = False) -> None:
+    """See that TRL knows the options of a `trl` table and takes their values.
+
+    Raises:
+        ConfigError: one is unknown (the nearest is named), or has a value that TRL refuses.
+    """
+    if not options:
+        return
+    import torch
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    kind: Any = DPOConfig if agent == "preference" else SFTConfig
+    where = f"[train] or [train.{agent}]"
+    known = [field.name for field in fields(kind)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}: trl.{name} is no option of TRL's{hint}")
+    # To look for the device would set up accelerate's state in this process.
+    checked: Any = type(kind.__name__, (kind,), {"device": torch.device("cpu")})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checked(output_dir="unused", use_cpu=True, bf16=bf16, report_to="none", **_without(options, "report_to"))
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise ConfigError(f"{where}: TRL refuses the options of `trl`: {error}") from error
+
+
+def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+@contextmanager
+def refused_by_trl() -> Iterator[None]:
+    """Where TRL's configuration and trainer are made: what they refuse are settings.
+
+    Raises:
+        ConfigError: they do.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"TRL refuses the settings of this training: {error}") from error
