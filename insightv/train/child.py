@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import orjson
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from insightv import errors
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted
-from insightv.train.files import new_file
+from insightv.train.files import full_disk_told, new_file
 from insightv.train.settings import Job
 
 LOG, JOB, FAILED = "log.txt", "job.json", "error.json"
@@ -43,7 +43,8 @@ def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
         InputError, ConfigError, RunChanged, RunHeld, StorageFull, MissingExtra: as `insightv.train.fit.train`.
         InsightvError: the process ended without a result; the text has the end of its log.
     """
-    job.work.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(job.work):
+        job.work.mkdir(parents=True, exist_ok=True)
     file, failed = job.work / JOB, job.work / FAILED
     with new_file(file) as written:
         written.write(orjson.dumps(absolute(job).model_dump(mode="json"), option=orjson.OPT_INDENT_2))
@@ -81,7 +82,8 @@ def run_here(job: Job) -> Path:
 
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
-    job.work.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(job.work):
+        job.work.mkdir(parents=True, exist_ok=True)
     with (job.work / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what trl still uses
         return train(job)
@@ -164,11 +166,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _raise_failure(failed: Path, code: int, log: Path) -> None:
     if code == 0:
         return
-    if failed.is_file():
-        told = orjson.loads(failed.read_bytes())
+    if failed.is_file() and (found := failed.read_bytes()):
+        told = orjson.loads(found)
         kind = getattr(errors, str(told.get("kind")), InsightvError)
         plain = isinstance(kind, type) and issubclass(kind, InsightvError) and kind is not Interrupted
         raise (kind if plain and kind is not errors.ModelError else InsightvError)(str(told.get("message")))
+    if code == errors.StorageFull.exit_code:  # there was no room to say so
+        raise errors.StorageFull(f"{str(log.parent)!r} cannot be written; make room and run again, nothing is lost")
     tail = log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     memory = (
@@ -223,7 +227,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if os.environ.get("RANK", "0") == "0":
             told = {"kind": type(error).__name__, "message": str(error)}
-            file.with_name(FAILED).write_bytes(orjson.dumps(told))
+            with suppress(OSError):  # on a full disk the exit code says it
+                file.with_name(FAILED).write_bytes(orjson.dumps(told))
         return error.exit_code
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,15 +181,53 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def full_disk_told(target: Path) -> Iterator[None]:
+    """Around what other libraries write: their ways to say that the disk is full, as one error.
+
+    safetensors names the system's error in a text of its own, and torch says only that its writer failed.
+
+    Raises:
+        StorageFull: the disk is full or broken.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (number := _no_room(error)) is None:
+            raise
+        raise _full(target, number) from error
+
+
+def _no_room(error: BaseException | None) -> int | None:
+    """The number of the system's error that an error comes from, where that is a full or broken disk."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno if error.errno in _NO_ROOM else None
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(found[1]) if int(found[1]) in _NO_ROOM else None
+        if _TORCH_WROTE.search(str(error)):
+            return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_TORCH_WROTE = re.compile(r"PytorchStreamWriter failed writing|inline_container\.cc\S* . unexpected pos")
+
+
+def _full(target: Path, number: int) -> StorageFull:
+    return StorageFull(f"cannot write {str(target)!r}: {os.strerror(number)}; make room and run again, nothing is lost")
+
+
 @contextmanager
 def _storage_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise StorageFull(
-                f"cannot write {str(target)!r}: {os.strerror(error.errno)}; make room and run again, nothing is lost"
-            ) from error
+        if error.errno in _NO_ROOM:
+            raise _full(target, error.errno) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
             raise ConfigError(
                 f"cannot write {str(target)!r}: {os.strerror(error.errno)}; name another place"

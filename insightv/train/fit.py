@@ -24,7 +24,7 @@ from insightv.replies import Json
 from insightv.train import checkpoints
 from insightv.train.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
 from insightv.train.control_tokens import without_control_tokens
-from insightv.train.files import new_file, new_folder, refuse_foreign
+from insightv.train.files import full_disk_told, new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import end_tokens, load_processor, trained_weights, write_plain
@@ -47,17 +47,24 @@ def train(job: Job) -> Path:
         InputError: model or rows cannot be used; nothing was trained.
         RunChanged: `<out>.training` holds a training of something else.
         RunHeld: another process is at this training.
+        StorageFull: the disk is full; what is trained is gone on with from the last complete checkpoint.
         MissingExtra: a package is not installed.
     """
     for package in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
         require(package, "train")
-    from filelock import FileLock, Timeout
-
     if Path(job.policy).absolute() == job.out.absolute():
         raise ConfigError(f"{str(job.out)!r} cannot be trained into itself; name another directory for the result")
-    job.work.mkdir(parents=True, exist_ok=True)
-    if not _is_main():
-        return _train(job)
+    with full_disk_told(job.work):
+        job.work.mkdir(parents=True, exist_ok=True)
+        if not _is_main():
+            return _train(job)
+        return _held(job)
+
+
+def _held(job: Job) -> Path:
+    """The training while no other process is at it."""
+    from filelock import FileLock, Timeout
+
     try:
         with FileLock(job.work / "lock", timeout=0):
             return _train(job)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from insightv.assessed import AssessedQuestion
 from insightv.errors import ConfigError, StorageFull
 from insightv.train.card import Origin
 from insightv.train.export import build_set, export_paths, export_set
-from insightv.train.files import new_file, new_folder
+from insightv.train.files import full_disk_told, new_file, new_folder
 from insightv.train.sets import ReasonSet
 
 from .world import mixed, prompt, run_of
@@ -182,3 +184,31 @@ def test_the_working_folder_can_be_named_by_a_dot(tmp_path: Path, monkeypatch: p
         build_set(REASON, run_of(1), Path("/"), Origin())
     build_set(REASON, run_of(1), Path("set"), Origin())
     assert set(content(tmp_path)) == {"mine", "set/README.md", "set/train-00000.parquet"}
+
+
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file may grow beyond `most` bytes, as on a disk that is full there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("writer", ["safetensors", "torch", "plain"])
+def test_whoever_writes_a_full_disk_is_told_as_that(tmp_path: Path, writer: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    numbers = {"weight": torch.zeros(100_000)}
+    write: dict[str, Callable[[], object]] = {
+        "safetensors": lambda: save_file(numbers, tmp_path / "model.safetensors"),
+        "torch": lambda: torch.save(numbers, tmp_path / "optimizer.pt"),
+        "plain": lambda: (tmp_path / "model").write_bytes(bytes(400_000)),
+    }
+    with pytest.raises(StorageFull, match="make room and run again"), full_disk_told(tmp_path), small_files(100_000):
+        write[writer]()
+    with pytest.raises(ValueError, match="mine"), full_disk_told(tmp_path):
+        raise ValueError("mine")
