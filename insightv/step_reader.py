@@ -6,6 +6,7 @@ What may still turn out to be a tag, a title line or the white space at a step's
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from insightv.events import StepEvent, StepStarted, StepText
 from insightv.records import Step
@@ -22,6 +23,7 @@ class StepReader:
         self.steps: list[Step] = []
         self.started = 0
         self._tags = check_tags(tags)
+        self._tag = _tag_or_part(self._tags)
         self._held = ""  # not yet looked at: what may be part of a tag
         self._line = ""  # the beginning of a line that may be a title, or a title line that has not ended
         self._space = ""
@@ -32,18 +34,14 @@ class StepReader:
     def feed(self, piece: str) -> list[StepEvent]:
         """What a further piece of the text adds."""
         self._held += piece
-        if self._place == "before" and not self._opened():
+        if self._place == "after" or (self._place == "before" and not self._opened()):
             return []
-        events: list[StepEvent] = []
-        while self._place != "after":
-            text, closed, done = self._untagged()
-            events += self._read(text)
-            if closed:
-                events += self._end_of_line()
-                self._end_step()
-                self._place = "after"
-            if done:
-                break
+        text, closed = self._untagged()
+        events = self._read(text)
+        if closed:
+            events += self._end_of_line()
+            self._end_step()
+            self._place = "after"
         return events
 
     def _opened(self) -> bool:
@@ -54,47 +52,38 @@ class StepReader:
         self._held, self._place = block, "first"
         return True
 
-    def _untagged(self) -> tuple[str, bool, bool]:
-        """The text up to the next tag, whether it ends the block, and whether nothing more can be told now."""
-        held = self._held
-        at = next((i for i, c in enumerate(held) if any(c.lower() == tag[0].lower() for tag in self._tags)), None)
-        if at is None:
-            self._held = ""
-            return held, False, True
-        if held.startswith(self._tags[1], at):
-            self._held = ""
-            return held[:at], True, True
-        tail = held[at + 1 :]
-        slashes = len(tail) - len(tail.lstrip("\\"))
-        bare = (held[at] + tail[slashes:]).lower()
-        for tag in (tag.lower() for tag in self._tags):
-            if bare.startswith(tag) and slashes:
-                end = at + slashes + len(tag)
-                self._held = held[end:]
-                return held[: at + 1] + held[at + 2 : end], False, False
-            if tag.startswith(bare) and bare != tag:
-                self._held = held[at:]
-                return held[:at], False, True
-        self._held = tail
-        return held[: at + 1], False, False
+    def _untagged(self) -> tuple[str, bool]:
+        """What is held up to what may become a tag, escapes undone, and whether the block ends there."""
+        held, pieces, start, place = self._held, list[str](), 0, 0
+        while found := self._tag.search(held, place):
+            at, end = found.span()
+            closed = found[0] == self._tags[1]
+            if closed or found["part"] is not None:
+                self._held = "" if closed else held[at:]
+                return "".join([*pieces, held[start:at]]), closed
+            if "\\" in found[0]:
+                pieces.append(held[start : at + 1])
+                start, place = at + 2, end
+            else:
+                place = at + 1
+        self._held = ""
+        return "".join([*pieces, held[start:]]), False
 
     def _read(self, text: str) -> list[StepEvent]:
         events: list[StepEvent] = []
         if self._place == "first" and text:
             text, self._place = text.removeprefix("\r").removeprefix("\n"), "start"
-        while text:
+        for line, newline in _lines(text):
             if self._place == "within":
-                line, newline, text = text.partition("\n")
                 events += self._write(line + newline)
                 self._place = "start" if newline else "within"
                 continue
-            line, newline, text = (self._line + text).partition("\n")
-            self._line = line
+            self._line += line
             if newline:
                 events += self._end_of_line()
                 events += self._write(newline) if self._place == "within" else []
                 self._place = "start"
-            elif not _HEAD_TO_BE.fullmatch(line) and not line.startswith("### "):
+            elif not _HEAD_TO_BE.fullmatch(self._line) and not self._line.startswith("### "):
                 events += self._end_of_line()
         return events
 
@@ -127,3 +116,23 @@ class StepReader:
         if self.started > len(self.steps) and self._content:
             self.steps.append(Step(title=self._title, content="".join(self._content), action="continue"))
         self._content, self._space = [], ""
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """The lines of a text, each with its line break; the last one has none."""
+    *lines, last = text.split("\n")
+    yield from ((line, "\n") for line in lines)
+    if last:
+        yield last, ""
+
+
+def _tag_or_part(tags: Tags) -> re.Pattern[str]:
+    """A tag, with or without backslashes after its first character, or at the end `part`: what may become one."""
+    whole = "|".join(rf"{re.escape(tag[0])}\\*{re.escape(tag[1:])}" for tag in tags)
+    parts = []
+    for tag in tags:
+        part = ""
+        for character in reversed(tag[1:-1]):
+            part = f"(?:{re.escape(character)}{part})?"
+        parts.append(rf"{re.escape(tag[0])}\\*{part}")
+    return re.compile(rf"(?:{whole})|(?P<part>(?:{'|'.join(parts)})\Z)", re.I)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -89,3 +90,15 @@ def test_what_is_no_block_tells_nothing() -> None:
     said, reader = read(["The answer is ", "7. ### No\nblock"])
     assert said == []
     assert not reader.steps
+
+
+@pytest.mark.parametrize("much", ["<", "a\n", "<\\/thoughts>", "</though "])
+def test_a_large_piece_takes_time_in_proportion(much: str) -> None:
+    def seconds(count: int) -> float:
+        reader, began = StepReader(), time.process_time()
+        reader.feed(f"<thoughts>\n### Look\n{much * count}\n### End\nB.\n</thoughts>")
+        assert len(reader.steps) == 2
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(100_000) < 2
