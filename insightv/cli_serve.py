@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,8 @@ def serve(
         require(package, "serve")
     if run is not None and model is None:
         refuse_beside_run(base_url, summary_model)
+    if model is not None:
+        _refuse_beside_model(changes or (), untrained)
     from insightv.config import load_settings
     from insightv.reasoner import Reasoner
     from insightv.server.serving import serve as listen
@@ -58,3 +61,19 @@ def serve(
     say("stopped")
     if number:
         raise typer.Exit(128 + number)
+
+
+def _refuse_beside_model(changes: Sequence[str], untrained: bool) -> None:
+    """Refuse what is about the agents of a run where `--model` names them.
+
+    Raises:
+        ConfigError: there is such a thing.
+    """
+    unused = [f"--set {change}" for change in changes if change.split(".", 1)[0].strip() not in ("serve", "images")]
+    if untrained:
+        unused.append("--untrained")
+    if unused:
+        raise ConfigError(
+            f"{unused[0]} is about the agents of a run and would not be used: they are those of --model; leave it out, "
+            "or give --run without --model"
+        )

@@ -27,7 +27,7 @@ from insightv.images import DEFAULT_LIMITS
 from insightv.reasoner import Reasoner
 from insightv.records import Answer, Question
 from insightv.serve_settings import ServeSection
-from insightv.server.asking import MODELS, Asked, read_request
+from insightv.server.asking import MODELS, Asked, no_model, read_request
 from insightv.server.errors import ApiError, api_error
 from insightv.server.guard import Guard
 from insightv.server.replies import DONE, Shapes, about, finish_of
@@ -60,18 +60,28 @@ class Routes:
     async def chat(self, request: Request) -> ASGIApp:
         """POST /v1/chat/completions."""
         began = time.monotonic()
-        asked = read_request(await self._body(request), self._service.limits)
+        stop = self._service.stop
+        asked = read_request(await stop.unless(self._body(request)), self._service.limits)
         with ExitStack() as held:
             held.enter_context(self._service.place())
             if not asked.stream:
-                return _json(await unless_gone(request.receive, self._whole(asked, began)))
-            question = await unless_gone(request.receive, self._service.question(asked))
+                return _json(await unless_gone(request.receive, stop.unless(self._whole(asked, began))))
+            question = await unless_gone(request.receive, stop.unless(self._service.question(asked)))
             return EventStream(self._events(asked, question, began), self._service.limits.send_s, held.pop_all())
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        rows = [{"id": name, "object": "model", "created": self._started, "owned_by": "insightv"} for name in MODELS]
-        return _json({"object": "list", "data": rows})
+        return _json({"object": "list", "data": [self._model(name) for name in MODELS]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        name = request.path_params["name"]
+        if name not in MODELS:
+            raise no_model()
+        return _json(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._started, "owned_by": "insightv"}
 
     async def healthz(self, request: Request) -> Response:
         """GET /healthz: 200 where all engines can be asked, else 503."""
@@ -133,7 +143,7 @@ class Routes:
         yield shapes.opening()
         try:
             async with aclosing(told.astream((), question, **_how(asked))) as events:  # type: ignore[type-var]  # an async generator in fact
-                async for event in events:
+                while event := await self._service.stop.unless(anext(events, None)):
                     if isinstance(event, AnswerDone):
                         yield self._last(asked, shapes, event.answer, began)
                     elif not isinstance(event, PathText):
@@ -194,11 +204,18 @@ def _shaped(service: Service, handler: Callable[[Request], Awaitable[ASGIApp]]) 
     return handle
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    text = {404: "there is no such route", 405: "this route does not know this method"}.get(status, "refused")
-    fault = ApiError(status, {404: "not_found", 405: "method_not_allowed"}.get(status, "refused"), text)
-    return _json(fault.body, status)
+def _refusals(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """What Starlette refuses by itself (an unknown route, a method that a route does not know), in the right shape."""
+
+    async def told(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
+        text = {404: "there is no such route", 405: "this route does not know this method"}.get(status, "refused")
+        fault = ApiError(status, code, text)
+        service.metrics.count("errors", code=fault.code)
+        return _json(fault.body, status, getattr(error, "headers", None))
+
+    return told
 
 
 def make_app(
@@ -230,9 +247,10 @@ def make_app(
             route("/healthz", routes.healthz),
             route("/metrics", routes.metrics),
             route("/v1/models", routes.models),
+            route("/v1/models/{name}", routes.one_model),
             route("/v1/chat/completions", routes.chat, "POST"),
         ],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _refusals(service)},
     )
     app.router.redirect_slashes = False
     return Guard(app, service, key=key, hosts=hosts)

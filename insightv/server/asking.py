@@ -126,13 +126,22 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
     except ValidationError as error:
         raise _invalid(error) from None
     if chat.model not in MODELS:
-        text = f"there is no such model; there are: {', '.join(MODELS)}"
-        raise ApiError(404, "model_not_found", text, param="model")
+        raise no_model()
     return _asked(chat, limits)
 
 
+def no_model() -> ApiError:
+    """The error of a name that is no model's."""
+    text = f"there is no such model; there are: {', '.join(MODELS)}"
+    return ApiError(404, "model_not_found", text, param="model")
+
+
 def _asked(chat: _Chat, limits: ServeSection) -> Asked:
-    images = tuple(url for turn in chat.messages if turn.role == "user" for url in turn.images)
+    for place, turn in enumerate(chat.messages):
+        if turn.images and turn.role != "user":  # the agents would never see it
+            text = f"messages.{place}: only the user's messages may hold images; this is the {turn.role}'s"
+            raise ApiError(422, "misplaced_image", text, param=f"messages.{place}")
+    images = tuple(url for turn in chat.messages for url in turn.images)
     text = _question(chat.messages)
     own = chat.insightv or _Own()
     for what, value, most, param in (

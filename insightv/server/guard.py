@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 access = logging.getLogger("insightv.access")
-ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", "/v1/models", "/v1/chat/completions")
+MODELS = "/v1/models"
+ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", MODELS, "/v1/chat/completions")
 CLIENT_GONE = 499
 """Stands in log and metrics for a client that went away before it was answered, as in nginx."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -45,6 +47,10 @@ class Guard:
     async def warm(self) -> None:
         """See `Service.warm`."""
         await self._service.warm()
+
+    def stop(self) -> None:
+        """Answer the questions that are at work with an error; see `Stop`."""
+        self._service.stop.now()
 
     async def aclose(self) -> None:
         """End what the server has started; the reasoner stays its owner's to close."""
@@ -71,6 +77,9 @@ class Guard:
         except ApiError as error:
             self._metrics.count("errors", code=error.code)
             await _send_error(error, sending)
+        except asyncio.CancelledError:
+            if not self._service.stop.called:  # else: a client that takes nothing; uvicorn would call it a fault
+                raise
         finally:
             self._note(scope, status, time.monotonic() - began, request_id)
 
@@ -90,6 +99,7 @@ class Guard:
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = MODELS if path.startswith(f"{MODELS}/") else path
         route = path if path in ROUTES else "other"
         status = status or CLIENT_GONE
         self._metrics.count("requests", route=route, status=str(status))

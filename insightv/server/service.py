@@ -21,6 +21,7 @@ from insightv.server.errors import ApiError, unavailable
 from insightv.server.metrics import Metrics
 from insightv.server.pictures import PictureDesk
 from insightv.server.replies import paths_of
+from insightv.server.stopping import Stop
 from insightv.walking import conclusion
 
 log = logging.getLogger("insightv.server")
@@ -61,6 +62,7 @@ class Service:
     def __init__(self, reasoner: Reasoner, limits: ServeSection, *, max_pixels: int) -> None:
         self.limits = limits
         self.metrics = Metrics()
+        self.stop = Stop()
         self.pictures = PictureDesk(
             ImageLimits(
                 max_bytes=limits.max_image_bytes, max_source_pixels=limits.max_image_pixels, max_pixels=max_pixels

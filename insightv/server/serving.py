@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,22 +18,31 @@ from insightv.machine import allow_open_files
 from insightv.reasoner import Reasoner
 from insightv.serve_settings import ServeSection
 from insightv.server.app import make_app
-from insightv.server.guard import LOOPBACK
+from insightv.server.guard import LOOPBACK, Guard
+from insightv.server.stopping import Signals
 
 HEADER_S = 20.0
-"""The time that a new connection has for the headers of its first request."""
-
-
+"""The time that a connection has for the headers of a request, once it is new or has been idle."""
+IDLE_S = 30
+"""The time that a connection may be idle between requests."""
+LAST_WORDS_S = 2
+"""The time that questions have for telling that the server is being stopped."""
 BACKLOG = 2048
 
 
 class PatientProtocol(H11Protocol):
-    """Closes connections that never say what they want."""
+    """Closes connections that never say what they want, at first or after an earlier request."""
 
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._hurry = self.loop.call_later(HEADER_S, self._too_slow)
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn when a request is answered."""
+        self._hurry.cancel()
+        self._hurry = self.loop.call_later(IDLE_S + HEADER_S, self._too_slow)
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -42,34 +50,22 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _too_slow(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
             self.transport.close()
 
 
 class DrainingServer(uvicorn.Server):
-    """Ends on SIGTERM or SIGINT once the questions at work are answered; a second signal ends it at once."""
+    """Ends when it is told to, once the questions at work are answered; those that take longer are told so."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.signal = 0
+    def drain(self, app: Guard, seconds: float) -> None:
+        """Begin to end."""
+        self.should_exit = True
+        asyncio.get_running_loop().call_later(seconds, app.stop)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals on the loop."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _on_signal(self, number: int) -> None:
-        if self.signal:
-            os._exit(128 + number)
-        self.signal = number
-        self.should_exit = True
+        """Capture none: `serve` takes them, from before the engines are asked."""
+        yield
 
 
 def key_for(limits: ServeSection) -> str | None:
@@ -105,17 +101,24 @@ def listen(limits: ServeSection) -> socket.socket:
     Raises:
         ConfigError: it cannot be bound.
     """
-    family = socket.AF_INET6 if ":" in limits.host else socket.AF_INET
+    host = limits.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((limits.host.strip("[]"), limits.port))
+        bound.bind((host, limits.port))
         bound.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         bound.close()
-        where = f"{limits.host}:{limits.port}"
-        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {in_url(host)}:{limits.port}: {reason}; choose another port") from None
     return bound
+
+
+def in_url(host: str) -> str:
+    """An address as it stands in a URL: one of IPv6 in brackets."""
+    bare = host.strip("[]")
+    return f"[{bare}]" if ":" in bare else bare
 
 
 async def serve(
@@ -126,26 +129,35 @@ async def serve(
     Raises:
         ConfigError: an engine cannot be asked, the address cannot be used, or a key is missing.
     """
-    bound: socket.socket | None = None
+    task = asyncio.current_task()
+    signals = Signals(lambda: task and task.cancel())
     try:
-        key = key_for(limits)
-        bound = listen(limits)
+        with signals.taken():
+            await _serve(reasoner, limits, max_pixels, ready, signals)
+    except asyncio.CancelledError:
+        if not signals.number or task is None or task.uncancel():
+            raise
+    finally:
+        await reasoner.aclose()
+    return signals.number
+
+
+async def _serve(
+    reasoner: Reasoner, limits: ServeSection, max_pixels: int, ready: Callable[[str], None], signals: Signals
+) -> None:
+    key = key_for(limits)
+    with listen(limits) as bound:
         hosts = {*LOOPBACK, limits.host, *limits.hosts} if is_loopback(limits.host) else None
         app = make_app(reasoner, limits=limits, key=key, hosts=hosts, max_pixels=max_pixels)
         try:
             await app.warm()
             allow_open_files(1 << 16)  # an idle client takes one each
             server = DrainingServer(_config(app, limits))
-            host = f"[{limits.host}]" if ":" in limits.host else limits.host
-            ready(f"http://{host}:{bound.getsockname()[1]}")
+            signals.act = lambda: server.drain(app, limits.drain_s)
+            ready(f"http://{in_url(limits.host)}:{bound.getsockname()[1]}")
             await server.serve(sockets=[bound])
         finally:
             await app.aclose()
-        return server.signal
-    finally:
-        if bound is not None:
-            bound.close()
-        await reasoner.aclose()
 
 
 def _config(app: Any, limits: ServeSection) -> uvicorn.Config:
@@ -160,6 +172,6 @@ def _config(app: Any, limits: ServeSection) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=max(1, round(limits.drain_s)),
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=round(limits.drain_s) + LAST_WORDS_S,
     )

@@ -30,6 +30,9 @@ def test_the_openai_client(served: Served) -> None:
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
         reply = client.chat.completions.create(**chat())
         names = [model.id for model in client.models.list()]
+        assert client.models.retrieve("insightv-reason").id == "insightv-reason"
+        with pytest.raises(openai.NotFoundError, match="insightv-reason"):
+            client.models.retrieve("gpt-4")
     assert names == ["insightv", "insightv-reason", "insightv-summary"]
     (choice,) = reply.choices
     assert choice.message.content == "The answer is 7."

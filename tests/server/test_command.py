@@ -10,7 +10,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +92,92 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert process.wait(30) == 130
 
 
+def test_what_outlasts_the_drain_is_told_so_in_the_shape_of_the_api() -> None:
+    with (
+        FakeServer(Settings(latency_s=600)) as fake,
+        serving(*("--model", "openai/fake", "--base-url", fake.base_url), "--set", "serve.drain_s=0.5") as (
+            process,
+            url,
+        ),
+    ):
+        said: list[str] = []
+        asking = [
+            threading.Thread(target=lambda: said.append(post(url, stream=True))),
+            threading.Thread(target=lambda: said.append(_refused(url))),
+        ]
+        for thread in asking:
+            thread.start()
+        wait_for(lambda: len(fake.log()) == 2, 60)
+        process.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join(30)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 143
+    for text in said:
+        assert '"code":"engine_unavailable"' in text
+        assert "being stopped" in text
+    assert sum(text.endswith("data: [DONE]\n\n") for text in said) == 1
+    assert "Traceback" not in log
+    assert all(entry["gone"] for entry in fake.log())
+
+
+def _refused(url: str) -> str:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(url)
+    assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "30")
+    return caught.value.read().decode()
+
+
+def test_a_signal_before_or_as_it_is_ready_ends_it_as_well() -> None:
+    with FakeServer() as fake:
+        model = ("--model", "openai/fake", "--base-url", fake.base_url)
+        for _ in range(3):
+            with serving(*model) as (process, _url):
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 143
+    arguments = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "looking\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "closed\n15\n"
+
+
+SLOW = """
+import asyncio
+from insightv import ChatModel, Reasoner
+from insightv.agents.reasoning import ThoughtsReasoner
+from insightv.agents.summary import JudgingSummary
+from insightv.serve_settings import ServeSection
+from insightv.server.serving import serve
+
+class Slow(ChatModel):
+    async def chat(self, messages, sampling, *, n=1, schema=None):
+        return []
+
+    async def check(self):
+        print("looking", flush=True)
+        await asyncio.sleep(600)
+
+    async def aclose(self):
+        print("closed", flush=True)
+
+model = Slow()
+reasoner = Reasoner(ThoughtsReasoner(model), JudgingSummary(model), models=(model,))
+print(asyncio.run(serve(reasoner, ServeSection(port=0), max_pixels=10**6)))
+"""
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6_is_served_and_told_in_brackets(host: str) -> None:
+    with (
+        FakeServer() as fake,
+        serving("--model", "openai/fake", "--base-url", fake.base_url, "--host", host) as (_, url),
+    ):
+        assert url.startswith("http://[::1]:")
+        assert "data: [DONE]" in post(url, stream=True)
+
+
 def _ignore(url: str) -> None:
     try:
         post(url)
@@ -130,11 +218,13 @@ def test_what_cannot_be_served_ends_with_2_and_says_the_cure(tmp_path: Path) -> 
         taken = insightv("serve", *model, "--port", fake.port)
     gone = insightv("serve", *model, "--port", 0)
     typo = insightv("serve", *model, "--set", "serve.concurency=3")
+    unused = insightv("serve", *model, "--set", "reasoning_agent.max_tokens=3")
     for done, word in (
         (open_to_all, "INSIGHTV_API_KEY"),
         (taken, "another port"),
         (gone, "127.0.0.1"),
         (typo, "concurrency"),
+        (unused, "would not be used"),
     ):
         assert done.returncode == 2, done.stderr
         assert word in done.stderr

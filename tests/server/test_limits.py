@@ -21,7 +21,7 @@ from insightv.backends import endpoint, tries
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
 from insightv.serve_settings import ServeSection
-from insightv.server import service, streaming
+from insightv.server import service, serving, streaming
 from insightv.server.serving import key_for
 from insightv.testing import ScriptedModel, sample_picture
 from tests.inputs.hostile import png
@@ -49,6 +49,12 @@ def served(fake: FakeServer) -> Iterator[Served]:
         yield served
 
 
+def beside_an_image(role: str) -> dict[str, Any]:
+    """A question after another turn that holds its image."""
+    turn = {**chat()["messages"][0], "role": role}
+    return {"model": "insightv", "messages": [turn, {"role": "user", "content": "Which bar is tallest?"}]}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -70,6 +76,9 @@ def served(fake: FakeServer) -> Iterator[Served]:
         (chat(temperature=9), 422, "invalid_value"),
         (chat(max_tokens=0), 422, "invalid_value"),
         (chat(insightv={"pahts": 2}), 422, "invalid_value"),
+        (beside_an_image("system"), 422, "misplaced_image"),
+        (beside_an_image("developer"), 422, "misplaced_image"),
+        (beside_an_image("assistant"), 422, "misplaced_image"),
         (chat(insightv={"paths": 50}), 422, "too_much"),
         (chat(insightv={"paths": 2, "show": "best"}), 422, "no_scorer"),
         (chat("x" * 501), 422, "too_much"),
@@ -128,6 +137,46 @@ def test_other_routes_methods_and_kinds_are_refused(served: Served) -> None:
     assert served.form("POST", PATH, b"{}", Content_Type="text/plain")[0] == 415
     assert served.form("POST", PATH, b"x" * 200_001)[1]["error"]["code"] == "body_too_large"
     assert served.form("POST", PATH, b"x", Content_Length="999999999")[0] == 413
+
+
+def test_a_method_that_a_route_does_not_know_is_told_those_that_it_does(served: Served) -> None:
+    for path, methods in ((PATH, {"POST"}), ("/v1/models", {"GET", "HEAD"}), ("/", {"GET", "HEAD"})):
+        reply = served.request("PUT", path)
+        assert reply.status == 405
+        assert set(str(reply.getheader("Allow")).split(", ")) == methods
+
+
+def test_every_request_that_is_refused_counts_as_an_error(fake: FakeServer) -> None:
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        refused = [
+            served.request("GET", "/nothing"),
+            served.request("GET", "/v1/models/gpt-4"),
+            served.request("DELETE", "/v1/models"),
+            served.request("POST", PATH, b"{"),
+            served.request("GET", "/", Host="evil.example"),
+        ]
+        metrics = served.request("GET", "/metrics").text
+    assert [reply.status for reply in refused] == [404, 404, 405, 400, 403]
+    counted = [line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("insightv_errors_total{")]
+    assert sum(int(value) for _, value in counted) == len(refused)
+
+
+def test_a_connection_that_drips_after_a_request_is_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_S", 0.2)
+    monkeypatch.setattr(serving, "HEADER_S", 0.2)
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"insightv-summary" in client.recv(10_000)
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n")
+
+        def closed() -> bool:
+            try:
+                client.sendall(b"X: y\r\n")
+            except ConnectionError:
+                return True
+            return bool(select.select([client], [], [], 0.02)[0])
+
+        wait_for(closed, 10)
 
 
 def test_pages_elsewhere_reach_nothing(served: Served) -> None:
