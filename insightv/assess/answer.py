@@ -161,7 +161,8 @@ class AnswerScorer(Scorer):
 
     async def _otherwise(self, question: Question, answer: str) -> Score:
         truth = question.answer or ""
-        equal = None if question.choices else await self._mathematics.equal(truth, answer)
+        formulas = not question.choices and rules.formulas(question.question, truth, answer)
+        equal = await self._mathematics.equal(truth, answer) if formulas else None
         if equal is not None:
             return _ruled(equal, "math")
         if self._asker is None:

@@ -21,7 +21,10 @@ _ANNOUNCED = re.compile(
     rf"\b(?i:(?:correct|right|final|best)?\s*{_NOUN}\s*(?:is|:|would\s+be|must\s+be|=))\s*:?\s*\**\s*(?i:{_NOUN}\s+)?"
     r"(?:[(\[]([A-Z])[)\]]|([A-Z])(?=\s*(?:[.,:;)\n]|\*\*|$|because\b|since\b|as\b)))"
 )
-_NEGATION = re.compile(r"(?i)\b(?:not|isn't|neither|nor|never|except|incorrect|wrong|instead|rather than|or|but)\b")
+_NEGATION = re.compile(
+    r"(?i)\b(?:not?|cannot|neither|nor|never|except|incorrect|wrong|instead|rather than|or|but|unless|however|maybe|"
+    r"perhaps|possibly|might|could|unsure)\b|n't\b"
+)
 _NOT_NOUNS = ("a", "an", "and", "or", "not", "no", "than")
 
 

@@ -24,9 +24,10 @@ _LONGEST = 400
 PATIENCE = 12
 _MATHS = re.compile(
     r"\\[A-Za-z]+|[\^\u03c0\u221a\u221e\u2264\u2265<>\u00b1\u222a\u2229]"  # pi, root, infinity, orders, sets
-    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|\d\s*[A-Za-z]\b|[A-Za-z0-9)]\s*[=+*]\s*[A-Za-z0-9(-]|\d\s*/|/\s*\d"
+    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|\d\s*(?!s\b)[A-Za-z]\b|[A-Za-z0-9)]\s*[=+*]\s*[A-Za-z0-9(-]|\d\s*/|/\s*\d"
     r"|\(.*\d.*,.*[\])]|\[.*\d.*,.*\)"  # a tuple or an interval; [1, 2] may be a list
 )
+_DEGREES = re.compile(r"\\circ|\\degree|\u00b0")
 _NAMES = re.compile(r"\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b")
 
 
@@ -58,7 +59,9 @@ class MathChecker:
         wanted, given = final_part(truth), final_part(answer)
         if not looks_mathematical(wanted) or not (looks_mathematical(given) or _is_plain(given)):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.equal_now, wanted, given)
+        verdict = await asyncio.get_running_loop().run_in_executor(self._thread, self.equal_now, wanted, given)
+        # To math-verify a degree is a unit like any other: 60 degrees and a third of pi are two numbers.
+        return None if verdict is False and bool(_DEGREES.search(wanted)) != bool(_DEGREES.search(given)) else verdict
 
     def equal_now(self, truth: str, answer: str) -> bool | None:
         """The comparison itself, blocking, from any thread."""

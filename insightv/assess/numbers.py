@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from insightv.assess.number_words import read_number_words
+from insightv.assess.text import stem, stems
 from insightv.assess.units import CURRENCIES, LETTER_SCALES, SCALES, TEMPERATURES, UNITS, unit_of
 
 _LONGEST = 80
@@ -35,6 +36,7 @@ _ROUGHLY = re.compile(
     r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
     r"only|just|a total of|in total)\s+|[~≈]\s*)+"
 )
+_DECADE = re.compile(r"(?:the\s+)?\d{2,3}0'?s", re.IGNORECASE)
 _MINUS = re.compile(r"(?i)^(?:minus|negative)\s+(?=[\d.$\u20ac\u00a3])")
 _NOT_UNITS = frozenset(
     re.findall(
@@ -42,7 +44,9 @@ _NOT_UNITS = frozenset(
         """a an and any as at but by each either except for from half if in into is are was neither no none nor not of
         on or other out over pair pairs couple per plus minus score gross than then to under until versus vs with
         without more less fewer greater least most above below before after quarter quarters third thirds between bc
-        ad bce ce am pm st nd rd th first fourth fifth sixth seventh eighth ninth""",
+        ad bce ce am pm st nd rd th first fourth fifth sixth seventh eighth ninth squared cubed doubled tripled halved
+        factorial ago earlier later short higher lower larger smaller bigger too maybe perhaps probably possibly
+        wrong incorrect unless only x y z""",
     )
 )
 
@@ -51,14 +55,16 @@ _NOT_UNITS = frozenset(
 class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
-    `dimension` "word" is a unit that the table does not know, kept in `word`. `bare_integer` says that digits alone
-    were written, `exact` that it is a fraction or a power; `top` is the upper number of a fraction.
+    `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. "label" is no
+    quantity at all. `bare_integer` says that digits alone were written, `exact` that it is a fraction or a power; `top`
+    is the upper number of a fraction.
     """
 
     value: Fraction
     dimension: str = ""
     factor: Fraction = Fraction(1)
     word: str = ""
+    said: frozenset[str] = frozenset()
     scale: int = 1
     bare_integer: bool = False
     exact: bool = False
@@ -103,7 +109,7 @@ def read(text: str) -> tuple[Quantity, ...]:
     if len(text) > _LONGEST:
         return ()
     text = _MINUS.sub("-", _ROUGHLY.sub("", _from_latex(text)).strip())
-    match = _QUANTITY.fullmatch(text)
+    match = None if _DECADE.fullmatch(text) else _QUANTITY.fullmatch(text)
     if match is None:
         words = read_number_words(text)
         return () if words is None else _with_rest(words[0], words[1], "", digits=False)
@@ -116,6 +122,8 @@ def read(text: str) -> tuple[Quantity, ...]:
     readings = _with_rest(value, match["rest"], match["money"] or "", digits=digits)
     if re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", match["main"] or ""):
         readings = tuple(replace(reading, parted=True) for reading in readings)
+    if re.fullmatch(r"\d+[A-JL-Z]", text):  # 7A may be seven amperes, or a door
+        readings += (Quantity(value, "label", suffix=text[-1]),)
     top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
     return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
 
@@ -132,7 +140,7 @@ def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple
         scale = SCALES.get(word) or SCALES[word.removesuffix("s")]
         return _unit(value * scale, after, money, scale, False, rest)
     readings: tuple[Quantity, ...] = ()
-    if first in LETTER_SCALES and (money or glued or first in "MB"):
+    if first in LETTER_SCALES and (money or glued or first in "MBK"):
         scale = LETTER_SCALES[first]
         readings = _unit(value * scale, after, money, scale, False, rest)
     elif first == "m" and (money or glued):
@@ -162,7 +170,8 @@ def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suff
         return ()
     if _NOT_UNITS.intersection(words):
         return ()
-    return (Quantity(value, "word", word=words[-1].removesuffix("s"), scale=scale, bare_integer=digits, suffix=suffix),)
+    said = stems(unit)
+    return (Quantity(value, "word", word=stem(words[-1]), said=said, scale=scale, bare_integer=digits, suffix=suffix),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +180,26 @@ class Comparison:
 
     - `tolerance` is relative to the truth (0.05: ChartQA's relaxed accuracy), the bound included; a truth of zero is
       met by zero alone; 0 asks for the same number.
-    - `counting`: a whole number of things up to 100 must be met exactly (30 bars are not 31).
+    - `counting`: a whole number of things up to 100 must be met exactly (30 bars are not 31); None, it may be a count,
+      so that a near miss is undecided.
+    - `exact`: True, the number names a thing (a page, a jersey, a code) and must be met exactly; None, it is worked out
+      or printed rather than read off a scale, so that a near miss is undecided.
     - `year`: True, a whole number from 1500 to 2100 is a year and must be met exactly; None, it may be one, so that a
       near miss is undecided.
     - A truth written as a fraction or a power is met within 1 % (2/3 by 0.67, not by 0.7), by another such exactly.
     - `percent`: the question asks for a percentage, so that 0.25 for 25 or 25 % is undecided.
     - `falling`: the question speaks of a change, so that a wrong sign is undecided instead of wrong.
+    - `words`: the stems of the question's words. An unknown word after a bare number is what it counts where the
+      question has it ("5 bars"); otherwise it may be anything ("5 squared", "5 Millionen"), and the pair is undecided.
     """
 
     tolerance: Fraction = Fraction(1, 20)
-    counting: bool = False
+    counting: bool | None = False
+    exact: bool | None = False
     year: bool | None = None
     percent: bool = False
     falling: bool = False
+    words: frozenset[str] = frozenset()
 
     def verdict(self, truths: tuple[Quantity, ...], answers: tuple[Quantity, ...]) -> bool | None:
         """True or False where all readings of both agree on it."""
@@ -193,7 +209,7 @@ class Comparison:
             truths, answers = truths[:1], answers[:1]
         pairs = [(truth, answer) for truth in truths for answer in answers]
         alike = [(truth, answer) for truth, answer in pairs if truth.dimension == answer.dimension]
-        found = {self._under(truth, answer)._pair(truth, answer) for truth, answer in alike or pairs}
+        found = {self._under(truth, answer)._exactly(truth, answer) for truth, answer in alike or pairs}
         return found.pop() if len(found) == 1 else None
 
     def _under(self, truth: Quantity, answer: Quantity) -> Comparison:
@@ -201,19 +217,31 @@ class Comparison:
             return self
         return replace(self, tolerance=Fraction(0) if answer.exact else min(self.tolerance, Fraction(1, 100)))
 
+    def _exactly(self, truth: Quantity, answer: Quantity) -> bool | None:
+        """The verdict on one pair of readings, unless it rests on a tolerance for which the question has no use."""
+        verdict = self._pair(truth, answer)
+        if self.exact is False or not verdict or truth.exact or (answer.exact and self.exact is None):
+            return verdict
+        return True if replace(self, tolerance=Fraction(0))._pair(truth, answer) else False if self.exact else None
+
     def _near(self, truth: Fraction, answer: Fraction) -> bool:
         return truth == answer or (truth != 0 and abs(answer - truth) <= self.tolerance * abs(truth))
 
     def _pair(self, truth: Quantity, answer: Quantity) -> bool | None:
+        if truth.dimension == answer.dimension == "label":
+            return None
         if truth.dimension == answer.dimension:
             if truth.dimension == "word" and truth.word != answer.word:
                 return None
             return self._numbers(truth, answer, truth.value * truth.factor, answer.value * answer.factor)
         dimensions = {truth.dimension, answer.dimension}
         if dimensions <= {"", "word"}:
-            return self._numbers(truth, answer, truth.value, answer.value)
+            counted = answer.said <= self.words | truth.said
+            return self._numbers(truth, answer, truth.value, answer.value) if counted else None
         if dimensions == {"", "percent"}:
             return self._percent(truth, answer)
+        if "label" in dimensions:
+            return None
         if "" in dimensions:
             return self._one_without_unit(truth, answer)
         if "word" in dimensions:
@@ -223,6 +251,8 @@ class Comparison:
         return None if dimensions == {"percent", "points"} else False
 
     def _numbers(self, truth: Quantity, answer: Quantity, wanted: Fraction, given: Fraction) -> bool | None:
+        if truth.parted != answer.parted and wanted.denominator == given.denominator == 1:
+            return None  # 1.000 against 1
         if wanted == given:
             return True
         if truth.scale != answer.scale and self._scales_fit(truth, answer):
@@ -235,19 +265,15 @@ class Comparison:
         if self.percent and bare and abs(given) <= 1 < abs(wanted) and self._near(wanted, 100 * given):
             return None  # 40 against 0.4, where a percentage is asked for
         thousandfold = wanted == 1000 * given or given == 1000 * wanted
-        if thousandfold and bare and (truth.parted or answer.parted):
+        if thousandfold and (truth.parted or answer.parted):
             return None  # 1.234 against 1,234
+        near = self._near(wanted, given)
         if truth.bare_integer and truth.scale == 1:
-            if self.counting and abs(wanted) <= 100:
-                return False
-            if (
-                self.year is not False
-                and truth.dimension == ""
-                and 1500 <= wanted <= 2100
-                and self._near(wanted, given)
-            ):
+            if self.counting is not False and abs(wanted) <= 100:
+                return False if self.counting or not near else None
+            if near and self.year is not False and truth.dimension == "" and 1500 <= wanted <= 2100:
                 return False if self.year else None
-        return self._near(wanted, given)
+        return near
 
     def _scales_fit(self, truth: Quantity, answer: Quantity) -> bool:
         """5 against 5 million: the axis may be in millions."""

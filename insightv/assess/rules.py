@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from insightv.assess import choices as multiple_choice
 from insightv.assess import numbers
+from insightv.assess.asked import comparison, keeps_to, may_be_no_fraction, order_counts
 from insightv.assess.dates import read_date, same_date
 from insightv.assess.number_words import mentions_number
 from insightv.assess.text import contains, final_part, key
+from insightv.assess.yes_no import yes_or_no
 
 LONGEST = 4_000
 """Characters of an answer beyond which no rule looks at it."""
@@ -30,13 +32,6 @@ class Ruling:
     rule: str = ""
 
 
-_YES = {"yes": True, "true": True, "no": False, "false": False}
-_YES_OPENING = re.compile(
-    r"(?i)^(yes|no|true|false)\b(?:\s*$|\s*[,.;:!-]|\s+(?:it|they|he|she|there|this|that|these|those|because|the|you)\b)"
-)
-_TURNS = re.compile(
-    r"(?i)\b(?:yes|no|true|false|but|however|although|though|actually|wait|or|unless|unclear|unsure|maybe|perhaps)\b"
-)
 _SENTENCE = re.compile(
     r"(?is)^(?P<subject>[^\d\n]{1,160}?)(?:\b(?:is|are|was|were|equals|has|have|had|costs|cost|totals|scored)\b|=|:)\s*"
     r"(?:(?:equal|up|down)?\s*to\s+)?(?P<value>\S.{0,79})$"
@@ -47,15 +42,6 @@ _HEDGE = re.compile(
     r"between|than|"
     r"least|most|over|under|except|wrong|incorrect|but|however|unless|would|unlike|rather|instead|assuming|suppose)\b"
 )
-_ASKS_QUANTITY = re.compile(
-    r"\bhow (?:many|much)\b|\bvalue|\bnumber of\b|\bamount|\btotal|\bdifference|\bsum\b|\baverage|\bmean\b"
-)
-_COUNTS_UNITS = re.compile(
-    r"\bhow many (?:percent|percentage|%|hundred|thousand|million|billion|trillion|units|times|degrees)"
-)
-_SPEAKS_OF_CHANGE = re.compile(
-    r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
-)
 _MOST_ITEMS = 20
 _ASIDE = re.compile(r"^(?P<value>[^()]{1,80}?)\s*\((?P<aside>[^()]{1,160})\)$")
 _IN_YEAR = re.compile(r"(?i)^(?:in\s+)?(?:(?:the\s+)?year\s+)?(?P<value>\d{4})$")
@@ -65,7 +51,7 @@ _ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
 _CLASSES: tuple[frozenset[str], ...] = tuple(
     frozenset(words.split())
     for words in (
-        "red green blue yellow orange purple pink brown black white gray cyan magenta",
+        "red green blue yellow orange purple pink brown black white gray",
         "monday tuesday wednesday thursday friday saturday sunday",
         "january february march april may june july august september october november december",
         "left right",
@@ -84,21 +70,6 @@ _SPELLINGS = {
     "nov": "november", "dec": "december", "mon": "monday", "tue": "tuesday", "tues": "tuesday", "wed": "wednesday",
     "thu": "thursday", "thur": "thursday", "thurs": "thursday", "fri": "friday", "sat": "saturday", "sun": "sunday",
 }  # fmt: skip
-
-
-def comparison(question: str, tolerance: Fraction) -> numbers.Comparison:
-    """How numbers are compared under this question: its words say whether it counts things, or asks for a year."""
-    text = question.lower()
-    quantity = _ASKS_QUANTITY.search(text)
-    year = re.search(r"\byears?\b|\bwhen\b|\bdates?\b|\bsince\b", text)
-    asks_year = re.search(r"\b(?:which|what|in (?:which|what)) years?\b|^when\b|\bwhat is the (?:\w+ )?year\b", text)
-    return numbers.Comparison(
-        tolerance=tolerance,
-        counting=bool(re.search(r"\b(?:how many|number of|count)\b", text) and not _COUNTS_UNITS.search(text)),
-        year=True if asks_year or (year and not quantity) else False if quantity else None,
-        percent=bool(re.search(r"percent|%|per cent", text)),
-        falling=bool(_SPEAKS_OF_CHANGE.search(text)),
-    )
 
 
 def decide(
@@ -124,14 +95,14 @@ def decide(
     if len(answer) > LONGEST or len(truth) > LONGEST or not answer.strip() or not truth.strip():
         return Ruling(None)
     if choices:
-        return _with_choices(truth, answer, choices)
+        return _with_choices(question, truth, answer, choices)
     how = comparison(question, Fraction(str(tolerance)))
     wanted, given = final_part(truth), final_part(answer)
-    if (correct := _yes_no(wanted, given)) is not None:
+    if (correct := yes_or_no(question, wanted, given)) is not None:
         return Ruling(correct, "yes_no")
     if (correct := multiple_choice.label(truth, answer, question)) is not None:
         return Ruling(correct, "label")
-    if numbers.read(wanted):
+    if numbers.read(wanted) and not may_be_no_fraction(question, wanted):
         correct = _number(wanted, given, how)
         if correct is None and exact_text and not mentions_number(given):
             correct = False
@@ -139,51 +110,50 @@ def decide(
     return _text_or_list(question, wanted, given, how, exact_text)
 
 
-def _with_choices(truth: str, answer: str, choices: Sequence[str]) -> Ruling:
+def _with_choices(question: str, truth: str, answer: str, choices: Sequence[str]) -> Ruling:
     correct = multiple_choice.verdict(truth, answer, choices)
     if correct is None:
-        correct = _number_among(truth, answer, choices)
+        correct = _number_among(question, truth, answer, choices)
     return Ruling(correct, "choice")
 
 
-def _number_among(truth: str, answer: str, choices: Sequence[str]) -> bool | None:
+def _number_among(question: str, truth: str, answer: str, choices: Sequence[str]) -> bool | None:
     """Choices that are all quantities: the answer must equal one of them exactly, without tolerance."""
-    exact = numbers.Comparison(tolerance=Fraction(0), year=False)
+    exact = replace(comparison(question, Fraction(0)), year=False)
     readings = [numbers.read(final_part(choice)) for choice in choices]
     right = multiple_choice.named(truth, choices)
     if not all(readings) or right is None or len(right) != 1:
         return None
-    given = _quantities(final_part(answer))
+    given = _quantities(final_part(answer), exact)
     met = {i for i, reading in enumerate(readings) if exact.verdict(reading, given)}
     return met == right if len(met) == 1 else None
 
 
-def _yes_no(truth: str, answer: str) -> bool | None:
-    wanted = _YES.get(key(truth))
-    opening = _YES_OPENING.match(answer)
-    if wanted is None or opening is None:
-        return None
-    rest = answer[opening.end(1) :]
-    return None if _TURNS.search(rest) else _YES[opening.group(1).lower()] is wanted
-
-
-def _quantities(text: str) -> tuple[numbers.Quantity, ...]:
+def _quantities(text: str, how: numbers.Comparison) -> tuple[numbers.Quantity, ...]:
     """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
     if found := numbers.read(text):
         return found
     if (match := _ASIDE.match(text)) and not mentions_number(match["aside"]) and not _HEDGE.search(match["aside"]):
-        return _quantities(match["value"])
+        return _quantities(match["value"], how)
     if match := _SUM.match(text) or _ASSIGNED.match(text) or _IN_YEAR.match(text):
         return numbers.read(match["value"].strip())
     match = _SENTENCE.match(text)
-    if match is None or _HEDGE.search(match["subject"]) or len(match["subject"].split()) > 16:
+    if match is None or _HEDGE.search(match["subject"]) or not keeps_to(match["subject"], how):
         return ()
     return numbers.read(match["value"].strip())
 
 
 def _number(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
     wanted = numbers.read(truth)
-    return how.verdict(wanted, _quantities(answer)) if wanted else None
+    if how.exact and truth != answer and truth.startswith("0") and truth.isdigit() and answer.isdigit():
+        return None  # 007 against 7
+    return how.verdict(wanted, _quantities(answer, how)) if wanted else None
+
+
+def formulas(question: str, truth: str, answer: str) -> bool:
+    """Whether mathematics may decide what `decide` leaves open: not where both are numbers, or the truth is a date."""
+    wanted, given = final_part(truth), final_part(answer)
+    return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))
 
 
 def split_list(text: str) -> tuple[list[str], bool]:
@@ -235,6 +205,12 @@ def _list(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
     return False if any(set(line) == {False} for line in table + columns) else None
 
 
+def _in_order(truth: str, answer: str, how: numbers.Comparison) -> bool:
+    """Whether two lists hold the same items one by one."""
+    (wanted, _), (given, _) = split_list(truth), split_list(answer)
+    return len(wanted) == len(given) and all(_item(*pair, how) for pair in zip(wanted, given, strict=True))
+
+
 def _pairs_off(table: list[list[bool | None]]) -> bool:
     """Whether each row can have a column of its own where it is True (augmenting paths)."""
     owner: dict[int, int] = {}
@@ -265,11 +241,13 @@ def _text_or_list(question: str, truth: str, answer: str, how: numbers.Compariso
     if len(brackets) == 2 and brackets[0] != brackets[1]:
         return Ruling(None, "text")  # an open and a closed interval, or a list and a tuple
     if wanted and wanted == given:
-        return Ruling(True, "text")
+        return Ruling(None if _written_apart(truth, answer) else True, "text")
     dates = read_date(truth), read_date(answer)
     if dates[0] and dates[1]:
         return Ruling(same_date(dates[0], dates[1]), "date")
     listed = _list(truth, answer, how)
+    if listed and order_counts(question) and not _in_order(truth, answer, how):
+        return Ruling(None, "list")
     if listed is not None:
         return Ruling(listed, "list")
     alike = _unlike(truth, answer)
@@ -282,6 +260,13 @@ def _text_or_list(question: str, truth: str, answer: str, how: numbers.Compariso
     if exact_text and wanted and given and apart:
         return Ruling(False, "text")
     return Ruling(None, "text")
+
+
+def _written_apart(truth: str, answer: str) -> bool:
+    """Whether texts of one key differ in accents that both have (año, año), or in the case of a symbol (CO, Co)."""
+    if truth.casefold() == answer.casefold():
+        return len(truth) == 2 and truth != answer and not (truth.islower() or answer.islower())
+    return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
 
 
 def _named_as_alternatives(question: str, truth: str, answer: str) -> bool:

@@ -22,6 +22,11 @@ _MARKER = re.compile(
     r"(?im)^\W{0,6}(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?answer\W{0,4}?(?:\s+is)?\s*:[\s*_]*(\S.*)$"
 )
 _MOST_BOXES = 16
+_TAKES_BACK = re.compile(
+    r"(?i)\b(?:no|not|wait|actually|but|however|although|instead|or|correction|sorry|mistake|wrong|incorrect|unless|hmm|"
+    r"alternatively|might|may|could|unsure|uncertain|nicht|sondern|oder|pas|mais|ou|pero|ma)\b|n't\b"
+    r"|[\u4e0d\u6216\u4f46]|\b(?:\u043d\u0435|\u0438\u043b\u0438)\b"
+)
 _TAGGED = re.compile(r"(?i)<answer>([^<]*)</answer>")
 _LEAD = re.compile(
     r"(?i)^(?:(?:so|thus|therefore|hence)\s*,?\s+(?=\S)|(?:overall|okay|ok|well|in conclusion|in summary)\s*,\s+(?=\S)"
@@ -85,33 +90,38 @@ def unwrapped(text: str) -> str:
     return text
 
 
-def _boxed(text: str) -> list[str]:
-    r"""What stands in each `\boxed{...}`, braces balanced; the whole text where there are too many to be an answer."""
-    found: list[str] = []
+def _boxed(text: str) -> list[tuple[str, int]]:
+    r"""What stands in each `\boxed{...}`, braces balanced, and where that ends; too many boxes are no answer."""
+    found: list[tuple[str, int]] = []
     for match in re.finditer(r"\\f?boxed\s*\{", text):
         if len(found) == _MOST_BOXES:
-            return ["", text]
+            return [("", len(text)), (text, len(text))]
         depth = 1
         for at in range(match.end(), len(text)):
             depth += (text[at] == "{") - (text[at] == "}")
             if depth == 0:
-                found.append(text[match.end() : at].strip())
+                found.append((text[match.end() : at].strip(), at + 1))
                 break
         else:
             break
     return found
 
 
+def _marked(pattern: re.Pattern[str], text: str) -> list[tuple[str, int]]:
+    return [(match[1], match.end()) for match in pattern.finditer(text)]
+
+
 @lru_cache(maxsize=256)  # a truth is held against several answers
 def final_part(text: str) -> str:
     """The answer proper: what is boxed, tagged or announced by "Answer:", where that is one thing; else the whole text.
 
-    An answer that announces two different things stays whole, and so no rule will match it.
+    An answer that announces two different things, or goes on to take back the one, stays whole, and so no rule will
+    match it.
     """
     text = plain(text)
-    for found in (_boxed(text), _TAGGED.findall(text), _MARKER.findall(text)):
-        distinct = {unwrapped(part) for part in found}
-        if len(distinct) > 1:
+    for found in (_boxed(text), _marked(_TAGGED, text), _marked(_MARKER, text)):
+        distinct = {unwrapped(part) for part, _ in found}
+        if len(distinct) > 1 or (found and _TAKES_BACK.search(text[found[-1][1] :])):
             return text
         if len(distinct) == 1:
             text = distinct.pop()
@@ -143,10 +153,10 @@ def key(text: str) -> str:
     """
     text = _without_accents(plain(text).casefold())
     text = re.sub(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\.|\b))", r"\1", text)  # u.s.a. -> usa.
-    text = text.replace("'", "").replace("&", " and ")
+    text = re.sub(r"(?<!\d)'", "", text).replace("&", " and ")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])", " ", text)
-    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:?\"()\[\]{}`*_|]|(?<!\d)!", " ", text)
+    text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:?()\[\]{}`*_]|(?<!\d)[!\"]|(?<=\s)\||\|(?=\s)", " ", text)
     words = [word for word in text.split() if word != "the"] or text.split()
     if len(words) > 1 and words[0] in ("a", "an") and len(words[1]) > 1:
         words = words[1:]
@@ -156,3 +166,19 @@ def key(text: str) -> str:
 def contains(text: str, part: str) -> bool:
     """Whether `part` occurs in `text` as whole words; both are keys."""
     return f" {part} " in f" {text} "
+
+
+def stems(text: str) -> frozenset[str]:
+    """The words of a text as they are compared: no case, no plural; each sign of a script without spaces by itself."""
+    return frozenset(
+        stem(word) for word in re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+", text.lower())
+    )
+
+
+def stem(word: str) -> str:
+    """A word as it is compared: singular, in lower case already."""
+    word = _IRREGULAR.get(word, word)
+    return word if len(word) < 4 else re.sub(r"(?<=[^s])s$", "", re.sub(r"(?<=[sxh])es$|(?<=i)es$", "", word))
+
+
+_IRREGULAR = {"persons": "people", "person": "people", "men": "man", "women": "woman", "children": "child"}
