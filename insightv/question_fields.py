@@ -34,6 +34,8 @@ _UNSAFE_PATH = re.compile(
 )
 """What a path made of an id would leave its folder by, or name a device by, on POSIX or on Windows."""
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+_COMPACT = re.compile(r"[A-Z]{2,26}")
+_LISTED = re.compile(r"\(?[A-Z]\)?(?:\s*(?:[,;&/]|,?\s*\band\b)\s*\(?[A-Z]\)?)+\.?")
 Report = Callable[[str, str, str], None]
 """Called with field, code and reason."""
 
@@ -183,7 +185,7 @@ def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None
     index = ord(letter[1].upper()) - ord("A") if letter else -1
     if index >= len(choices):
         index = -1
-    if not same and index < 0:
+    if not same and index < 0 and not _names_several(answer, len(choices)):
         last = chr(ord("A") + len(choices) - 1)
         report("answer", "not_a_choice", f"{shorten(answer)} is neither a letter A to {last} nor one of the choices")
     elif same and index >= 0 and same != [index]:
@@ -193,6 +195,15 @@ def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None
             f"{shorten(answer)} is the letter of one choice and the text of another; write the text of the right one "
             "in other words",
         )
+
+
+def _names_several(answer: str, count: int) -> bool:
+    """Whether an answer is the letters of two choices or more, each once: "A, C", "B and D", "ACD"."""
+    if not (_COMPACT.fullmatch(answer) or _LISTED.fullmatch(answer)):
+        return False
+    letters = [ord(letter) - ord("A") for letter in re.findall(r"(?<![a-z])[A-Z](?![a-z])", answer)]
+    in_order = letters == sorted(letters) or not _COMPACT.fullmatch(answer)  # "BAD" is a word
+    return 1 < len(letters) == len(set(letters)) and max(letters) < count and in_order
 
 
 def read_cell(value: object, field: str, report: Report) -> object:
