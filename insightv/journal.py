@@ -222,6 +222,12 @@ class JournaledModel(ChatModel):
             if fault is error:
                 raise
             raise fault from error
+        except asyncio.CancelledError:
+            # Sent, and cut off at the end of the grace time: the server may have answered, and counted it.
+            usage = Usage(requests=1)
+            text = f"{self.name}: cut off before a reply came; what it cost beyond the request is not known"
+            fault = ModelError("cancelled", text, usage=usage)
+            raise
         except StopRun as error:
             usage = cost_of(error)
             if usage.requests or not isinstance(error, NotTriedAgain):

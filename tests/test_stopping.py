@@ -17,6 +17,7 @@ from insightv.config import check_settings
 from insightv.errors import Interrupted
 from insightv.interfaces import ChatModel
 from insightv.records import Schema
+from insightv.run import load_run
 from tests.world import command, wait_for
 
 QUESTIONS = [Question(id="q", question="How high?", answer="1")]
@@ -86,6 +87,17 @@ def stopped_after(run: Path, scorer: Scorer, begun: threading.Event) -> float:
 def test_the_grace_time_is_given_once(tmp_path: Path) -> None:
     late, never = Slow("late", 0.8 * GRACE_S), Slow("never", 100)
     assert stopped_after(tmp_path / "run", Asks(late, never), never.begun) < 1.7 * GRACE_S
+
+
+def test_a_call_that_is_cut_off_at_the_end_of_the_grace_time_is_counted(tmp_path: Path) -> None:
+    never = Slow("never", 100)
+    stopped_after(tmp_path / "run", Asks(never), never.begun)
+    with load_run(tmp_path / "run") as run:
+        status = run.status()
+        assert [code for _, code, _ in run.faults()] == ["cancelled"]
+    assert status["requests"] == 1
+    assert status["faults"] == {"cancelled": 1}
+    assert status["paths"]["failed"] == 0
 
 
 def test_a_check_of_models_hears_a_stop(tmp_path: Path) -> None:
