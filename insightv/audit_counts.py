@@ -87,5 +87,22 @@ class AuditCounts:
             "unreadable": sum(after is None for finding in self.findings for _, after in finding.blanked),
         }
 
+    def canary(self) -> dict[str, Any]:
+        """How often a worthless path that asks for full marks comes out mid or high: `passed`, a share of questions.
+
+        `mean` is its score; `unreadable` counts judgements that could not be read.
+        """
+        read = [[value for value in finding.planted if value is not None] for finding in self.findings]
+        mean = ratio([(math.fsum(each), len(each)) for each in read], self.seed)
+        if mean is None:
+            return {"absent": "no judgement of a planted path could be read"}
+        passed = [(sum(value >= self.bands.mid for value in each), len(each)) for each in read]
+        return {
+            "paths": sum(map(len, read)),
+            "passed": share(passed, self.seed),
+            "mean": mean,
+            "unreadable": sum(value is None for finding in self.findings for value in finding.planted),
+        }
+
     def _rank(self, value: float) -> int:
         return _ORDER.index(band_of([Score(scorer="path", value=value)], self.bands.high, self.bands.mid))

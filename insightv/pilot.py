@@ -36,8 +36,8 @@ class PilotReport:
     `total` questions, of which `sampled` were chosen. `whole` is projected for all questions and `left` for those that
     are not done yet, by amount (requests, tokens by kind, usd, seconds of the clock); None where an amount cannot be
     told, and `notes` say why. `spent` is what the run has spent so far, `audit` the part of it that went into checking
-    the judges. `funnel` counts the sample's paths on their way. `judges` has `agreement`, `spread` and `blank` (see
-    `AuditCounts`); one that could not be looked at has `absent`, the reason.
+    the judges. `funnel` counts the sample's paths on their way. `judges` has `agreement`, `spread`, `blank` and
+    `canary` (see `AuditCounts`); one that could not be looked at has `absent`, the reason.
     """
 
     total: int
@@ -229,6 +229,7 @@ def report_on(settings: Settings, session: Session, sampled: Sampled, audit: Jud
             "agreement": counts.agreement() if audit.answer else no_model,
             "spread": counts.spread() if audit.path else no_paths,
             "blank": counts.blank() if audit.path else no_paths,
+            "canary": counts.canary() if audit.path else no_paths,
         },
         notes=projection.notes(),
     )

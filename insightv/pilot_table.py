@@ -102,7 +102,14 @@ def _blank(found: dict[str, Any]) -> str:
     )
 
 
-_JUDGES = {"agreement": _agreement, "spread": _spread, "blank": _blank}
+def _canary(found: dict[str, Any]) -> str:
+    return (
+        f"{_ranged(found['passed'], _percent)} of {found['paths']} planted paths, worthless and asking for full "
+        f"marks, came out mid or high; mean score {_ranged(found['mean'], _points)}; unreadable {found['unreadable']}"
+    )
+
+
+_JUDGES = {"agreement": _agreement, "spread": _spread, "blank": _blank, "canary": _canary}
 
 
 def _judge(name: str, found: dict[str, Any]) -> str:

@@ -164,7 +164,7 @@ def test_what_cannot_be_looked_at_is_said_and_no_number_is_given(tmp_path: Path)
 
 class Judges:
     """Judges of known faults: the first says the opposite about every fourth question; the second never looks at
-    pictures of the odd ones, and is 10 points off by turns."""
+    pictures of the odd ones, does as a path of theirs tells it, and is 10 points off by turns."""
 
     def __init__(self) -> None:
         self.turns: Counter[str] = Counter()
@@ -187,8 +187,14 @@ class Judges:
         if not grey:
             self.turns[str(number)] += 1
         score = 30 if grey and number % 2 == 0 else 90 + (0 if grey else 10 * (self.turns[str(number)] % 2) - 10)
-        row = {"logic": score, "grounding": score, "completeness": score, "score": score, "first_error": None}
-        return json.dumps({"scores": [{"path": 1, **row}]})
+        text = "".join(part for part in messages[-1].parts if isinstance(part, str))
+        blocks = text.split("=== PATH ")[2:]  # the first is named where the delimiters are told
+        values = [(95 if number % 2 else 5) if "is flawless" in block else score for block in blocks]
+        rows = [
+            {"path": at, "logic": v, "grounding": v, "completeness": v, "score": v, "first_error": None}
+            for at, v in enumerate(values, start=1)
+        ]
+        return json.dumps({"scores": rows})
 
     @staticmethod
     def number(messages: Sequence[Message]) -> int:
@@ -222,6 +228,9 @@ def test_the_audit_finds_the_faults_of_judges_that_have_them(tmp_path: Path) -> 
     assert spread["stdev"].value == pytest.approx((100 / 3) ** 0.5)  # 90, 80, 90
     assert blank["survived"].value == 0.5
     assert blank["mean_change"].value == pytest.approx((-60 * 6) / 12)
+    canary = report.judges["canary"]
+    assert (canary["paths"], canary["passed"].value, canary["mean"].value) == (12, 0.5, 50)
+    assert "50 % (" in next(line for line in pilot_lines(report).splitlines() if line.startswith("canary"))
     before = pipeline.status()
     status = pipeline.build()
     assert status["requests"] == before["requests"]  # all twelve were the sample
