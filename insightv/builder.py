@@ -130,16 +130,19 @@ class RunBuilder:
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
         watch = watch or _unwatched
+        general = None
         if datasets:
             Workshop(self._registry, self.settings).check_agents()
-            await asyncio.to_thread(check_sets, self.settings)  # what is wrong with them is said before it is paid for
+            # What is wrong with the sets is said before they are paid for.
+            general = await asyncio.to_thread(check_sets, self.settings)
         async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
             await self._built(session, watch)
             log.info("build done")
             if datasets:
                 watch(session.snapshot("datasets"))
-                await asyncio.to_thread(write_datasets, self.folder, self.settings, self._go_on)
+                write = partial(write_datasets, self.folder, self.settings, self._go_on, general=general)
+                await asyncio.to_thread(write)
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from insightv.config_values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError
@@ -118,20 +118,23 @@ class ImageSection(Section):
         return self.hosts or False
 
 
+def _known_fields(columns: dict[str, str]) -> dict[str, str]:
+    for name in columns:
+        if name not in FIELDS:
+            near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}){hint}")
+    return columns
+
+
+Columns = Annotated[dict[str, str], AfterValidator(_known_fields)]
+"""Our field names -> a dataset's own."""
+
+
 class QuestionSection(Section):
     """`[questions]`: `columns` maps our field names to a dataset's own."""
 
-    columns: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("columns")
-    @classmethod
-    def _known(cls, columns: dict[str, str]) -> dict[str, str]:
-        for name in columns:
-            if name not in FIELDS:
-                near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}){hint}")
-        return columns
+    columns: Columns = Field(default_factory=dict)
 
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -147,7 +150,8 @@ class DatasetSection(Section):
 
     `best_per_question` high paths of a question go to the reason set. `summary_mix` gives the shares of the bands in
     the summary set, `summary_total` its size (None: all that the mix allows), `summary_per_question` the most paths of
-    one question. `general` is a questions file mixed in, `general_share` its share of the whole.
+    one question. `general` is a questions file mixed in, `general_share` its share of the whole, `general_columns` what
+    `[questions.columns]` is for the questions themselves.
     """
 
     best_per_question: int = Field(default=1, ge=1)
@@ -155,6 +159,7 @@ class DatasetSection(Section):
     summary_total: int | None = Field(default=None, ge=1)
     summary_per_question: int = Field(default=4, ge=1)
     general: str | None = None
+    general_columns: Columns = Field(default_factory=dict)
     general_share: float = Field(default=0.5, ge=0, lt=1, allow_inf_nan=False)
     licence: str = ""
     source: str = ""

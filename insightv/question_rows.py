@@ -79,12 +79,17 @@ def question_digest(question: Question, images: Sequence[str] | None = None) -> 
     return digest_of(draft.core(), question.id, hashes).hex()
 
 
+COLUMNS = "questions.columns"
+"""The setting that says what the columns of a questions file are called."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """How rows are read. `columns` has a name of the source for each of our fields."""
+    """How rows are read. `columns` has a name of the source for each of our fields; `setting` is where that is said."""
 
     columns: Mapping[str, str]
     require_answer: bool = False
+    setting: str = COLUMNS
 
     @property
     def ids_from_content(self) -> bool:
@@ -93,7 +98,7 @@ class RowRules:
 
 
 def row_rules(
-    columns: Mapping[str, str] | None, known: frozenset[str] | None, require_answer: bool
+    columns: Mapping[str, str] | None, known: frozenset[str] | None, require_answer: bool, setting: str = COLUMNS
 ) -> tuple[RowRules, list[str]]:
     """The rules for a source, and what is missing in it where its columns are `known`.
 
@@ -112,7 +117,7 @@ def row_rules(
             names["id"] = CONTENT_ID
         needed = {*given, "question", *(["answer"] if require_answer else [])}
         missing = sorted(names[field] for field in needed if names[field] not in known | {CONTENT_ID})
-    return RowRules(names, require_answer), missing
+    return RowRules(names, require_answer, setting), missing
 
 
 def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
@@ -132,7 +137,7 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
         values["images"] = single
     fields = {field: values.pop(column, None) for field, column in rules.columns.items()}
     if fields["images"] is None and (other := next((name for name in values if _LIKE_IMAGES.fullmatch(name)), None)):
-        cure = f"rename it, or map it: [questions.columns] images = {other!r}"
+        cure = f"rename it, or map it: [{rules.setting}] images = {other!r}"
         report("images", "other_name", f"no 'images', but {other!r}, which would not be looked at; {cure}")
     if row.kind == "cells":
         for field in ("images", "choices", "meta"):

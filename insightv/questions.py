@@ -23,7 +23,7 @@ from insightv.question_csv import CsvFile
 from insightv.question_images import ImageChecks
 from insightv.question_json import JsonLines
 from insightv.question_reading import BadRow, Reading, mark_of
-from insightv.question_rows import RowRules, check_row, question_digest, row_rules
+from insightv.question_rows import COLUMNS, RowRules, check_row, question_digest, row_rules
 from insightv.question_sources import RawRow, Rows, RowSource, SourceFault
 from insightv.records import Question
 
@@ -96,6 +96,7 @@ def read_questions(
     source: str | Path | Iterable[Question | dict[str, object]],
     *,
     columns: Mapping[str, str] | None = None,
+    setting: str = COLUMNS,
     bad_rows: Literal["stop", "skip"] = "stop",
     require_answer: bool = False,
     root: Path | None = None,
@@ -110,6 +111,7 @@ def read_questions(
     Args:
         source: a .jsonl (.gz), .csv or .parquet file, `hf:NAME`, a folder saved by the datasets library, or questions.
         columns: our field -> the source's name for it; `{"id": "@content"}` makes ids from the content.
+        setting: the setting that `columns` come from, for messages.
         bad_rows: "stop" raises when there is any, "skip" lists them in `.bad`. What makes the source as a whole
             unreadable is raised in any case.
         require_answer: whether a question without an answer is a bad row.
@@ -129,13 +131,13 @@ def read_questions(
     rows = _open_source(source)
     rows.root = root if root is not None else rows.root
     try:
-        rules, missing = row_rules(columns, rows.columns, require_answer)
+        rules, missing = row_rules(columns, rows.columns, require_answer, setting)
         if missing:
             known = ", ".join(sorted(rows.columns or ()))
             raise SourceFault(
                 1,
                 "missing_column",
-                f"no column {', '.join(missing)}; there are: {known}; say which is meant in [questions.columns], "
+                f"no column {', '.join(missing)}; there are: {known}; say which is meant in [{setting}], "
                 f"such as {missing[0]} = {min(rows.columns or ('its name',))!r}",
             )
     except SourceFault as fault:

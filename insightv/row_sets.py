@@ -39,10 +39,14 @@ BASELINES = ("direct", "multi-turn")
 
 @dataclass(frozen=True)
 class RowSets:
-    """How the settings make each set; `opener` opens a question's pictures."""
+    """How the settings make each set; `opener` opens a question's pictures.
+
+    `general` is the general data where it has been read already.
+    """
 
     settings: Settings
     opener: Callable[[Question], Question]
+    general: QuestionFile | None = None
 
     def by_name(self, what: str) -> RowSet:
         """A set: `reason`, `summary`, `preference`, `paths`, or one of `BASELINES` (see `Selection.row_set`)."""
@@ -77,7 +81,7 @@ class RowSets:
         )
 
     def _general(self) -> GeneralData | None:
-        file = read_general(self.settings)
+        file = self.general or read_general(self.settings)
         if file is None:
             return None
         images = self.settings.images
@@ -98,7 +102,14 @@ def read_general(settings: Settings) -> QuestionFile | None:
     chosen, images = settings.datasets, settings.images
     if chosen.general is None:
         return None
-    return read_questions(chosen.general, require_answer=True, allow_http=images.allowed, limits=image_limits(images))
+    return read_questions(
+        chosen.general,
+        columns=chosen.general_columns,
+        setting="datasets.general_columns",
+        require_answer=True,
+        allow_http=images.allowed,
+        limits=image_limits(images),
+    )
 
 
 def check_sets(settings: Settings) -> QuestionFile | None:

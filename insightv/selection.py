@@ -22,6 +22,7 @@ from insightv.agents.summary import summary_messages
 from insightv.assessed import AssessedQuestion
 from insightv.config import Settings, load_settings
 from insightv.errors import ConfigError
+from insightv.questions import QuestionFile
 from insightv.records import Message, Question, ReasoningPath
 from insightv.row_sets import BASELINES, SETS, RowSets, shown_by
 from insightv.run import CONFIG, DATABASE, DATASETS, EVALUATIONS, IMAGES, LOG, REPORT, ROUNDS, RunReader, open_stored
@@ -35,11 +36,15 @@ from insightv.transcript import check_tags
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a run becomes data. `go_on` is called for every question; what it raises ends the reading."""
+    """What of a run becomes data. `go_on` is called for every question; what it raises ends the reading.
+
+    `general` is the general data of the summary set where it has been read already.
+    """
 
     run: RunReader
     settings: Settings
     go_on: Callable[[], None] = lambda: None
+    general: QuestionFile | None = None
 
     def assessed(self) -> Iterator[AssessedQuestion]:
         """The finished questions; their pictures stay in the run's store until a row needs them."""
@@ -61,7 +66,7 @@ class Selection:
 
         `reason`, `summary`, `preference` (pairs), `paths` (every judged path with its verdict), or one of `BASELINES`.
         """
-        return RowSets(self.settings, partial(open_stored, images=self.run.images)).by_name(what)
+        return RowSets(self.settings, partial(open_stored, images=self.run.images), self.general).by_name(what)
 
     def origin(self, what: str = "") -> Origin:
         """What the card of a set says of the run; `what` is the set's name where it is one of `BASELINES`."""
@@ -94,18 +99,22 @@ class Selection:
 
 
 def write_datasets(
-    folder: Path, settings: Settings, go_on: Callable[[], None] = lambda: None, names: Sequence[str] = SETS
+    folder: Path,
+    settings: Settings,
+    go_on: Callable[[], None] = lambda: None,
+    names: Sequence[str] = SETS,
+    general: QuestionFile | None = None,
 ) -> dict[str, Exported]:
     """Write sets of a run into its `datasets/`; each replaces its old one when it is whole.
 
-    `go_on` is called for every question; what it raises ends the writing.
+    `go_on` is called for every question; what it raises ends the writing. `general`: see `Selection`.
 
     Raises:
         MissingExtra: pyarrow or datasets is not installed.
         StorageFull: the disk is full.
     """
     with RunReader(folder) as run:
-        selection = Selection(run, settings, go_on)
+        selection = Selection(run, settings, go_on, general)
         return {
             name: build_set(
                 selection.row_set(name), selection.assessed, folder / DATASETS / name, selection.origin(name)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from insightv import Pipeline
+from insightv import Pipeline, row_sets
 from insightv.cli_train import train_settings
 from insightv.config import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.heldout import read_heldout
+from insightv.questions import QuestionFile, read_questions
 from insightv.row_sets import read_general
 from insightv.selection import why_empty
 from insightv.train.checkpoints import identity_of
@@ -193,6 +196,38 @@ def test_general_data_is_trained_on_too(built: Path, tmp_path: Path) -> None:
     settings = training(built, heldout=str(file), datasets={"general": str(file), "general_share": 0.2})
     with pytest.raises(InputError, match=r"6 of 6 held-out .* datasets\.general"):
         read_heldout(settings, built / "run", read_general(settings))
+
+
+def test_general_data_has_columns_of_its_own_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    general = tmp_path / "general.csv"
+    general.write_text("id,query,label\n" + "".join(f"g{i},What is {i}?,{i}\n" for i in range(4)), "utf-8")
+    reads = []
+
+    def counted(*args: Any, **options: Any) -> QuestionFile:
+        reads.append(args[0])
+        return read_questions(*args, **options)
+
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(row_sets, "read_questions", counted)
+    chosen = {"general": str(general), "general_columns": {"question": "query", "answer": "label"}}
+    with FakeServer() as server:
+        file = write_settings(tmp_path, server.base_url, paths=2)
+        table = tomllib.loads(file.read_text("utf-8")) | {"datasets": chosen}
+        pipeline = Pipeline(run=tmp_path / "run", settings=check_settings(table))
+        pipeline.build(write_questions(tmp_path, 6))
+    assert reads == [str(general)]
+    (file,) = (tmp_path / "run" / "datasets" / "summary").glob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    mixed = {row["question_id"]: row for row in rows if row["question_id"].startswith("g")}
+    assert mixed
+    assert all(row["completion"][-1]["content"][-1]["text"] == id[1:] for id, row in mixed.items())
+
+
+def test_a_column_that_general_data_lacks_is_named_with_its_own_setting(tmp_path: Path) -> None:
+    general = tmp_path / "general.csv"
+    general.write_text("id,query,answer\ng,What?,1\n", "utf-8")
+    with pytest.raises(InputError, match=r"no column question; .* in \[datasets\.general_columns\]"):
+        read_general(check_settings({"datasets": {"general": str(general)}}))
 
 
 @pytest.mark.parametrize("out", ["run.db", "config.toml", "datasets/reason", "checkpoints/reasoning", "images", "."])
