@@ -44,6 +44,7 @@ _HEDGE = re.compile(
 )
 _MOST_ITEMS = 20
 _ASIDE = re.compile(r"^(?P<value>[^()]{1,80}?)\s*\((?P<aside>[^()]{1,160})\)$")
+_ASIDE_COUNTS = re.compile(_HEDGE.pattern + r"|hundred|thousand|million|billion|dozen|percent|%|\bper\b|unsure")
 _IN_YEAR = re.compile(r"(?i)^(?:in\s+)?(?:(?:the\s+)?year\s+)?(?P<value>\d{4})$")
 _BRACKETED = re.compile(r"([\[(])[-+\d.,\s/]+([\])])")
 _ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
@@ -133,7 +134,8 @@ def _quantities(text: str, how: numbers.Comparison) -> tuple[numbers.Quantity, .
     """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
     if found := numbers.read(text):
         return found
-    if (match := _ASIDE.match(text)) and not mentions_number(match["aside"]) and not _HEDGE.search(match["aside"]):
+    match = _ASIDE.match(text)
+    if match and not mentions_number(match["aside"]) and not _ASIDE_COUNTS.search(match["aside"]):
         return _quantities(match["value"], how)
     if match := _SUM.match(text) or _ASSIGNED.match(text) or _IN_YEAR.match(text):
         return numbers.read(match["value"].strip())
