@@ -163,7 +163,19 @@ def test_accepted_forms(folder: Path) -> None:
         end=b"",
     )
     found = {question.id: question for question in read_questions(path)}
-    assert [question.answer for question in found.values()] == ["7", "7.5", None, None, "(b)", "X", "B", "A, C", "BC", "7", "7"]
+    assert [question.answer for question in found.values()] == [
+        "7",
+        "7.5",
+        None,
+        None,
+        "(b)",
+        "X",
+        "B",
+        "A, C",
+        "BC",
+        "7",
+        "7",
+    ]
     assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, 1, 1, 1, 1, 1, 2, 1]
     assert found["e"].choices == ("x", "2")
 
