@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import shutil
 import sqlite3
@@ -61,13 +62,14 @@ class RunBuilder:
         reasoning_agent: ReasoningAgent | str | Mapping[str, Any] | None = None,
         summary_agent: SummaryAgent | str | Mapping[str, Any] | None = None,
         trainer: PreferenceTrainer | str | Mapping[str, Any] | None = None,
-        settings: Settings | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
         registry: Registry | None = None,
     ) -> None:
         self.folder = Path(run)
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
-        table = (settings or Settings()).model_dump(exclude_unset=True)
+        given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
+        table = given.model_dump(exclude_unset=True)
         agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
         for name, role in {"generator": generator, **agents}.items():
             if role is not None:
@@ -123,13 +125,14 @@ class RunBuilder:
     ) -> dict[str, Any]:
         """Generate, assess and select: make the run, or go on where it stopped. Returns the run's status.
 
-        `questions` may be left out where the run has its questions already.
+        `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
+        twice a second, on the loop that builds; what it raises stops the build, which can be resumed.
 
         Raises:
             InputError, ConfigError, PluginError: nothing was started.
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
-        watch = watch or _unwatched
+        watch = _sound(watch)
         general = None
         if datasets:
             Workshop(self._registry, self.settings).check_agents()
@@ -170,7 +173,7 @@ class RunBuilder:
         """
         if size < 1:
             raise ConfigError(f"a pilot of {size} questions: take at least 1, and 2 for an interval")
-        watch = watch or _unwatched
+        watch = _sound(watch)
         async with self._begun(questions, watch, bad_rows, allow=allow_change) as session:
             seqs = await session.database.do(partial(sample, size=size, seed=self.settings.seed))
             todo = await session.database.do(partial(pending, after=0, limit=len(seqs), among=seqs))
@@ -196,6 +199,8 @@ class RunBuilder:
     ) -> AsyncIterator[Session]:
         """The run, held and open, with its questions taken in and its settings compared and written."""
         self._interrupted = None
+        if bad_rows not in ("stop", "skip"):
+            raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
         if questions is None and not (self.folder / DATABASE).is_file():
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
         async with self._session() as session:
@@ -310,6 +315,12 @@ class RunBuilder:
 
 def _unwatched(snapshot: Snapshot) -> None:
     """Nobody watches."""
+
+
+def _sound(watch: Watch | None) -> Watch:
+    if inspect.iscoroutinefunction(watch):
+        raise ConfigError("watch is an async function; give a plain one, which may start tasks")
+    return watch or _unwatched
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -10,7 +10,10 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from datetime import time as clock
+from pathlib import PurePath
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from insightv.errors import ConfigError
 
@@ -48,7 +51,7 @@ def refuse_unwritable(value: object, where: tuple[str, ...] = ()) -> None:
     """Refuse what cannot be kept as it is in a run's settings, and compared when the run is gone on with.
 
     Raises:
-        ConfigError: a number is not finite, or a value is a date or a time.
+        ConfigError: a number is not finite, or a value is a date, a time or an object.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -60,6 +63,9 @@ def refuse_unwritable(value: object, where: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{'.'.join(where)} = {value}: a number is needed; leave it out, or give a finite one")
     elif isinstance(value, (date, clock)):
         raise ConfigError(f"{'.'.join(where)} = {value}: dates and times are given as text, in quotes")
+    elif not isinstance(value, (str, int, float, PurePath, BaseModel, type(None))):
+        cure = "give Pipeline the part that uses it as an object"
+        raise ConfigError(f"{'.'.join(where)} is of type {type(value).__name__}, which settings cannot hold; {cure}")
 
 
 def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:

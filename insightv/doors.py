@@ -29,7 +29,9 @@ async def _whatever_comes(work: Coroutine[Any, Any, T]) -> tuple[Any, BaseExcept
 
 
 def blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and wait for it; an interrupt of the waiting thread cancels it.
+    """Run a coroutine on the background loop and wait for it.
+
+    An interrupt of the waiting thread cancels it and waits until it has ended; a second one does not wait.
 
     Raises:
         InsightvError: called from that loop itself, where waiting would never end.
@@ -38,12 +40,20 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread().name == "insightv-loop":
         work.close()
         raise InsightvError("a blocking call from inside insightv's own loop would never return; await the a-twin")
-    future = asyncio.run_coroutine_threadsafe(_whatever_comes(work), loop)
+    ended, begun = threading.Event(), list[asyncio.Task[tuple[Any, BaseException | None]]]()
+
+    def begin() -> None:
+        begun.append(loop.create_task(_whatever_comes(work)))
+        begun[0].add_done_callback(lambda _: ended.set())
+
+    loop.call_soon_threadsafe(begin)
     try:
-        value, error = future.result()
+        ended.wait()
     except BaseException:
-        future.cancel()
+        loop.call_soon_threadsafe(lambda: begun[0].cancel())
+        ended.wait()
         raise
+    value, error = begun[0].result()
     if error is not None:
         raise error
     return cast(T, value)

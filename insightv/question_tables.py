@@ -59,9 +59,9 @@ class ParquetFile(RowSource):
 
 
 class HubDataset(RowSource):
-    """One split of a dataset: `hf:NAME`, `hf:NAME?split=test&name=CONFIG&revision=COMMIT`, or a saved folder."""
+    """One split: of `hf:NAME`, `hf:NAME?split=test&name=CONFIG&revision=COMMIT`, a saved folder, or an object."""
 
-    def __init__(self, name: str, loaded: datasets.Dataset, root: Path) -> None:
+    def __init__(self, name: str, loaded: datasets.Dataset, root: Path | None) -> None:
         super().__init__(name, root)
         self._data = loaded.with_format("arrow")
         self._features = _undecoded(loaded.features)

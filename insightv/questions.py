@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,7 +155,7 @@ def read_questions(
 
 def _open_source(source: str | Path | Iterable[Question | dict[str, object]]) -> RowSource:
     if not isinstance(source, str | Path):
-        return Rows([_values(item) for item in source], None)
+        return _given(source)
     if isinstance(source, str) and source.startswith("hf:"):
         from insightv.question_tables import hub_dataset
 
@@ -180,6 +181,21 @@ def _open_source(source: str | Path | Iterable[Question | dict[str, object]]) ->
     raise InputError(
         f"{path.name}: questions come as .jsonl, .csv or .parquet, not as {suffix or 'a file without ending'}"
     )
+
+
+def _given(source: Iterable[Question | dict[str, object]]) -> RowSource:
+    """Questions that were given in Python."""
+    if isinstance(source, Question | Mapping):
+        raise InputError("questions is one question; give a list of them")
+    library = sys.modules.get("datasets")  # an object of it cannot be there before
+    if library is not None and isinstance(source, library.Dataset):
+        from insightv.question_tables import HubDataset
+
+        return HubDataset("questions", source, None)
+    if not isinstance(source, Iterable):
+        kinds = "a file's path, or an iterable of Question objects or dicts"
+        raise InputError(f"questions is of type {type(source).__name__}; give {kinds}")
+    return Rows([_values(item) for item in source], None)
 
 
 def _values(item: Question | dict[str, object]) -> dict[str, object]:

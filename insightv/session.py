@@ -27,6 +27,7 @@ from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
 from insightv.run_section import RunSection
 from insightv.store import TOTALS, open_database, read_totals, sums_statements
+from insightv.strangers import closed
 from insightv.wiring import Assembly, Part, Recipe, Workshop
 
 if TYPE_CHECKING:
@@ -195,7 +196,11 @@ class Session:
     async def tick(self, watch: Watch, phase: str) -> None:
         """Show the build to `watch` and keep its running sums, until cancelled."""
         while True:
-            watch(self.snapshot(phase))
+            try:
+                watch(self.snapshot(phase))
+            except Exception as error:  # the caller's own: it ends the build, which raises it
+                self.switch.stop(error)
+                return
             if time.monotonic() - self._kept >= _ELAPSED_EVERY_S:
                 await self.keep_sums()
             await asyncio.sleep(_TICK_S)
@@ -212,16 +217,11 @@ class Session:
 
     async def aclose(self) -> None:
         """Close models and database."""
-        closing: Sequence[Any] = await asyncio.gather(
-            *(model.aclose() for model in self.workshop.models), return_exceptions=True
-        )
+        await asyncio.gather(*(closed([model]) for model in self.workshop.models))
         if self._crew is not None:
             await self._crew.aclose()
         if hasattr(self, "database"):  # it was opened
             await asyncio.to_thread(self.database.close)
-        for error in closing:
-            if isinstance(error, BaseException):
-                raise error
 
 
 def _held(thing: object) -> dict[Any, Any]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from insightv import (
+    Completion,
     ConfigError,
     Generator,
+    InputError,
     ModelError,
     Pipeline,
     PreferencePair,
@@ -28,7 +34,8 @@ from insightv.agents.generator import ProgressiveGenerator
 from insightv.assess.answer import AnswerScorer
 from insightv.config import check_settings
 from insightv.questions import BadRows
-from insightv.records import Message, Sampling, Schema
+from insightv.records import Message, Picture, Sampling, Schema
+from insightv.session import Snapshot
 from insightv.testing import ScriptedModel
 from insightv.wiring import agent_table
 from tests.servers.fake_openai import FakeServer, Settings
@@ -72,6 +79,10 @@ def test_what_is_no_role_is_refused_at_once(tmp_path: Path) -> None:
         Pipeline(run=run, scorers=["answer", ProgressiveGenerator(ScriptedModel(reply))])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="scorers is one scorer; give a list"):
         Pipeline(run=run, scorers=Length())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="generator is the class Length; give a Generator"):
+        Pipeline(run=run, generator=Length)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"backend\.client is of type object, which settings cannot hold"):
+        Pipeline(run=run, generator={"model": "openai/x", "backend": {"client": object()}})
     with pytest.raises(ConfigError, match="did you mean 'base_url'"):
         Pipeline(run=run, generator={"model": "openai/x", "base_ulr": "http://localhost:1/v1"}).build(QUESTIONS)
     with pytest.raises(ConfigError, match="did you mean 'paths'"):
@@ -313,3 +324,76 @@ def test_the_sets_hold_what_the_bands_say(tmp_path: Path) -> None:
     assert "CC0-1.0" in card
     hashes = yaml.safe_load(card.split("---")[1])["insightv"]["prompts"]
     assert len(set(hashes.values())) == len(hashes) == 9  # each prompt has a hash of its own
+
+
+class Late(ScriptedModel):
+    """Takes its time over each reply."""
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        await asyncio.sleep(0.3)
+        return await super().chat(messages, sampling, n=n, schema=schema)
+
+
+def test_what_watches_a_build_and_fails_ends_it_resumable(tmp_path: Path) -> None:
+    def watch(snapshot: Snapshot) -> None:
+        if snapshot.phase == "building" and snapshot.requests:
+            raise RuntimeError("the bar broke")
+
+    pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(Late(reply)))
+    with pytest.raises(RuntimeError, match="the bar broke"):
+        pipeline.build(QUESTIONS, datasets=False, watch=watch)
+    assert pipeline.status()["requests"] > 0
+    assert pipeline.build(datasets=False)["paths"]["ok"] == 12
+
+    async def unheard(snapshot: Snapshot) -> None:
+        """Nobody would await this."""
+
+    with pytest.raises(ConfigError, match="watch is an async function"):
+        pipeline.build(watch=unheard)
+
+
+def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
+    pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(Late(reply)))
+    threading.Timer(0.8, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.build(QUESTIONS, datasets=False)
+    assert pipeline.build(datasets=False)["paths"]["ok"] == 12
+
+
+@pytest.mark.parametrize(
+    ("questions", "says"),
+    [
+        (QUESTIONS[0], "questions is one question; give a list"),
+        ({"id": "q", "question": "How high?"}, "questions is one question; give a list"),
+        (5, "questions is of type int; give a file's path, or an iterable"),
+    ],
+)
+def test_what_are_no_questions_is_said(questions: Any, says: str, tmp_path: Path) -> None:
+    pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(ScriptedModel(reply)))
+    with pytest.raises(InputError, match=says):
+        pipeline.build(questions)
+    with pytest.raises(ConfigError, match='bad_rows is \'ignore\'; it is "stop" or "skip"'):
+        pipeline.build(QUESTIONS, bad_rows="ignore")
+
+
+def test_settings_may_be_a_table(tmp_path: Path) -> None:
+    assert Pipeline(run=tmp_path, settings={"generator": {"paths": 3}}).settings.generator.paths == 3
+    with pytest.raises(ConfigError, match="did you mean 'generator'"):
+        Pipeline(run=tmp_path, settings={"generater": {"paths": 3}})
+
+
+def test_a_dataset_object_is_read_with_its_images(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from PIL import Image
+
+    rows: dict[str, Any] = {"id": ["a", "b"], "question": ["How high?"] * 2, "answer": ["42", "7"]}
+    rows["images"] = [[Image.new("RGB", (40, 30), colour)] for colour in ("red", "blue")]
+    model = ScriptedModel(reply)
+    pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(model))
+    status = pipeline.build(datasets.Dataset.from_dict(rows), datasets=False)
+    assert status["paths"]["ok"] == 4
+    seen = {part.sha256 for asked in model.asked for part in asked.messages[-1].parts if isinstance(part, Picture)}
+    seen |= {part.sha256 for asked in model.asked for part in asked.messages[1].parts if isinstance(part, Picture)}
+    assert len(seen) == 2
