@@ -10,6 +10,7 @@ from insightv.errors import ModelError
 from insightv.events import AnswerDone, AnswerText
 from insightv.interfaces import SummaryAgent
 from insightv.records import Answer, AskOptions, Question, ReasoningPath, Usage
+from insightv.strangers import awaited
 from insightv.walking import PATH_SHARE, STUMBLES, Deadline, TimeUp, agreement, agrees, as_model_error, closing
 
 
@@ -28,7 +29,8 @@ async def answered(
         StopRun: nothing more may be asked.
     """
     try:
-        answer = _checked(agent, await deadline.wait(agent.within(_left(options, found)).summarize(asked, shown)))
+        asking = agent.within(_left(options, found)).summarize(asked, shown)
+        answer = _checked(agent, await deadline.wait(awaited(f"{type(agent).__name__}.summarize()", asking)))
     except TimeUp:
         raise _unanswered(_late(options), shown, found) from None
     except STUMBLES as error:

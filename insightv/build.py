@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 from insightv.assess.bands import band_of
 from insightv.config import OBJECT, Settings
@@ -18,7 +17,7 @@ from insightv.errors import ModelError, StopRun
 from insightv.image_sources import ImageError
 from insightv.interfaces import Generator, Scorer
 from insightv.journal import Book, open_book
-from insightv.records import Question, ReasoningPath, Record, Score
+from insightv.records import Question, ReasoningPath, Score
 from insightv.session import Session
 from insightv.store import (
     Progress,
@@ -29,11 +28,10 @@ from insightv.store import (
     read_progress,
     score_statements,
 )
-from insightv.strangers import code_of, is_ours, is_own, told
+from insightv.strangers import awaited, checked_scores, code_of, described, is_ours, is_own, revalidated, told
 from insightv.wiring import Part
 
 log = logging.getLogger("insightv")
-R = TypeVar("R", bound=Record)
 _CHUNK = 200
 
 
@@ -135,7 +133,8 @@ class Build:
         generator, idle_s = self._generator.role, self._generator.deadline_s
         try:
             async with book.never_idle(idle_s):
-                made = await generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
+                asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
+                made = await awaited("generate()", asked)
             paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), told(error, kind=False))
@@ -174,8 +173,8 @@ class Build:
         scorer, name = part.role, self._names[position]
         try:
             async with asyncio.timeout(part.deadline_s) as limit:
-                made = await scorer.score(_own(question, part.deadline_s), tuple(paths))
-            scores = _checked_scores(made, len(paths), name, own=is_own(scorer))
+                made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
+            scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
         except ModelError as error:
             scores = _unscored(name, len(paths), code_of(error), told(error, kind=False))
         # A scorer may be a stranger's: whatever it raises costs this question's scores, not the run.
@@ -209,14 +208,14 @@ def _unscored(scorer: str, n: int, code: str, reason: str) -> list[Score]:
 
 def _checked_paths(paths: object, question: Question, n: int, generator: Generator) -> list[ReasoningPath]:
     if not isinstance(paths, list) or not all(isinstance(path, ReasoningPath) for path in paths):
-        raise TypeError(f"generate() must return a list of ReasoningPath, got {type(paths).__name__}")
+        raise TypeError(f"generate() must return a list of ReasoningPath, got {described(paths)}")
     found = [(path.question_id, path.index) for path in paths]
     if found != [(question.id, index) for index in range(n)]:
         raise ValueError(f"generate() must return the paths 0..{n - 1} of question {question.id!r}, got {found[:20]}")
     own = is_own(generator)
     for path in paths:
         if not own or path.status == "failed":  # a failure is told in a backend's words, who may be a stranger
-            _revalidated(path)
+            revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
         if path.status == "ok" and not (path.answer and (path.steps or not generator.reasons)):
@@ -224,21 +223,8 @@ def _checked_paths(paths: object, question: Question, n: int, generator: Generat
     return paths
 
 
-def _checked_scores(scores: object, n: int, name: str, *, own: bool) -> list[Score]:
-    if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
-        raise TypeError(f"score() must return a list of Score, got {type(scores).__name__}")
-    if len(scores) != n:
-        raise ValueError(f"score() must return one score per path: {n} paths, {len(scores)} scores")
-    checked = [score if own and "failed" not in score.details else _revalidated(score) for score in scores]
+def _named(scores: list[Score], name: str) -> list[Score]:
+    """The scores under the name in the settings: it decides, not what a scorer calls itself, as bands go by it."""
     if name.startswith(OBJECT):
-        return checked
-    # The name in the settings decides, not what a scorer calls itself: bands go by it.
-    return [score if score.scorer == name else score.model_copy(update={"scorer": name}) for score in checked]
-
-
-def _revalidated(record: R) -> R:
-    """The record checked anew, as it will be read back: `model_construct` makes records that were never checked."""
-    kind = type(record)
-    checked: R = kind.model_validate(dict(record))
-    kind.model_validate_json(record.model_dump_json(warnings="none"))
-    return checked
+        return scores
+    return [score if score.scorer == name else score.model_copy(update={"scorer": name}) for score in scores]

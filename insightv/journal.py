@@ -23,7 +23,7 @@ from insightv.jobs import JobModel
 from insightv.pausing import NotTriedAgain, no_more_tries
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.store import Spent, call_statements, fault_statements
-from insightv.strangers import code_of, cost_of, is_ours, is_own, stored, told
+from insightv.strangers import awaited, checked, closed, code_of, cost_of, described, is_ours, is_own, stored, told
 
 _NOTHING = Usage()
 
@@ -258,7 +258,8 @@ class JournaledModel(ChatModel):
         limit = None if self._deadline_s is None else asyncio.timeout(self._deadline_s)
         try:
             async with limit or nullcontext():
-                replies = await self.model.chat(messages, sampling, n=n, schema=schema)
+                asked = self.model.chat(messages, sampling, n=n, schema=schema)
+                replies = await awaited("chat()", asked)
         except (ModelError, StopRun, ConfigError, MissingExtra):
             raise
         # A backend may be a stranger's: whatever it raises is a call that was not answered.
@@ -277,17 +278,17 @@ class JournaledModel(ChatModel):
 
     async def check(self) -> None:
         """See `ChatModel.check`."""
-        await self.model.check()
+        await checked(self.model, self._deadline_s)
 
     async def aclose(self) -> None:
         """Close the model."""
-        await self.model.aclose()
+        await closed([self.model])
 
 
 def _recordable(replies: object, n: int) -> list[Completion]:
     """The replies of a backend, checked anew: one that cannot be written, or read again on resume, is no reply."""
     if not isinstance(replies, list) or not all(isinstance(reply, Completion) for reply in replies):
-        raise TypeError(f"must return a list of Completion, got a {type(replies).__name__}")
+        raise TypeError(f"must return a list of Completion, got {described(replies)}")
     if not 1 <= len(replies) <= n:
         raise ValueError(f"returned {len(replies)} replies, not 1..{n}")
     for reply in replies:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from insightv.agents.asking import all_of
 from insightv.answering import answered, answering
@@ -23,6 +23,7 @@ from insightv.plugins import Registry, default_registry
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
+from insightv.strangers import checked, closed, described, unfit
 from insightv.trained import refuse_other_models, trained_folders, with_trained
 from insightv.walking import Deadline, best_of, for_path, merged, one_path, told, walk
 from insightv.wiring import Workshop
@@ -36,7 +37,11 @@ _AS_SET = AskOptions()
 class Reasoner:
     """A reasoning agent and a summary agent.
 
-    `scorer` chooses among several paths of one question. `models` are closed with the reasoner.
+    `scorer` chooses among several paths of one question. `models` are closed with the reasoner, which is also a
+    context manager: `with Reasoner.load(run) as reasoner`, or `async with`.
+
+    Raises:
+        ConfigError: an agent is none, or lacks what its role asks of it.
     """
 
     trained: bool = False
@@ -50,6 +55,17 @@ class Reasoner:
         scorer: Scorer | None = None,
         models: Sequence[ChatModel] = (),
     ) -> None:
+        parts: tuple[tuple[str, object, type], ...] = (
+            ("reasoning_agent", reasoning_agent, ReasoningAgent),
+            ("summary_agent", summary_agent, SummaryAgent),
+            ("scorer", scorer, Scorer),
+        )
+        for name, part, role in parts if scorer is not None else parts[:2]:
+            if not isinstance(part, role):
+                cure = "; Reasoner.of(model) makes both agents of a model" if isinstance(part, ChatModel) else ""
+                raise ConfigError(f"{name} is {described(part)}; give an object of {role.__name__}{cure}")
+            if fault := unfit(part, role):
+                raise ConfigError(f"{name}: {fault}")
         self.reasoning_agent = reasoning_agent
         self.summary_agent = summary_agent
         self.scorer = scorer
@@ -248,7 +264,19 @@ class Reasoner:
         Raises:
             ConfigError: one of them cannot.
         """
-        await all_of([model.check() for model in self._models])
+        await all_of([checked(model) for model in self._models])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def close(self) -> None:
         """`aclose`, blocking."""
@@ -256,8 +284,7 @@ class Reasoner:
 
     async def aclose(self) -> None:
         """Close the models that this reasoner has made."""
-        for model in self._models:
-            await model.aclose()
+        await closed(self._models)
 
     def _show(self, seed: int, paths: int, show: Show | None) -> Show:
         if not 0 <= seed <= LARGEST_COUNT:

@@ -229,6 +229,14 @@ class ReasoningPath(Record):
     calls: tuple[str, ...] = ()
 
 
+def _within(value: object, least: float, most: float) -> bool:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number is said to be none
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return math.isfinite(number) and least <= number <= most
+
+
 class Score(Record):
     """A scorer's judgement of one path.
 
@@ -241,11 +249,13 @@ class Score(Record):
     reason: str = ""
     details: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("value")
+    @field_validator("value", mode="before")
     @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"a score is a number on 1..100 or None, not {value!r}")
+    def _on_the_scale(cls, value: object) -> object:
+        # True is a number to Python, and would be the worst score.
+        if value is not None and (isinstance(value, bool | str | bytes) or not _within(value, 1, 100)):
+            cure = "; a verdict goes into `accepted`" if isinstance(value, bool) else ""
+            raise ValueError(f"a score is a number on 1..100, or None for not judged, not {value!r}{cure}")
         return value
 
 

@@ -7,11 +7,22 @@ be written as UTF-8 or cannot be made at all.
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import re
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
-from insightv.errors import ModelError, StopRun
-from insightv.records import Usage
+from pydantic import ValidationError
+
+from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
+from insightv.interfaces import ChatModel
+from insightv.records import Record, Score, Usage
 from insightv.redact import Redactor, environment_secrets
+
+log = logging.getLogger("insightv")
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _MOST_BYTES = 2000
@@ -34,14 +45,116 @@ def is_own(part: object) -> bool:
     return type(part).__module__.partition(".")[0] == "insightv"
 
 
+def unfit(part: object, role: type) -> str | None:
+    """What is wrong with a part's methods, as far as that can be seen without a call; None: nothing.
+
+    Each must take the arguments of the role's own method, and be a generator where that is one.
+    """
+    for name, method in vars(role).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        theirs, wanted = getattr(part, name), inspect.signature(method)
+        parameters = list(wanted.parameters.values())[1:]
+        places = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        named = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
+        shown = f"{type(part).__name__}.{name}()"
+        try:
+            inspect.signature(theirs).bind(*places, **named)
+        except TypeError as error:
+            return f"{shown} does not take what {role.__name__}.{name} takes: {error}; define it as {name}{wanted}"
+        except ValueError:  # some callables of C have no signature
+            continue
+        if inspect.isasyncgenfunction(theirs) and not inspect.isasyncgenfunction(method):
+            return f"{shown} has a yield, so it cannot be awaited; return the whole"
+    return None
+
+
+async def checked(model: ChatModel, most_s: float | None = None) -> None:
+    """Look whether a model can be asked, for at most `most_s` seconds.
+
+    Raises:
+        ConfigError: it cannot, or its check fails.
+    """
+    try:
+        async with asyncio.timeout(most_s):
+            await awaited("check()", model.check())
+    except InsightvError:
+        raise
+    # A backend may be a stranger's: whatever its check raises is about the model.
+    except BaseException as error:
+        if is_ours(error):
+            raise
+        raise ConfigError(f"the model {model.name!r} cannot be asked: its check failed: {told(error)}") from error
+
+
+async def closed(models: Iterable[ChatModel]) -> None:
+    """Close models; one that cannot be closed costs neither the others nor what came of them."""
+    for model in models:
+        try:
+            await awaited("aclose()", model.aclose())
+        # As in `checked`.
+        except BaseException as error:
+            if is_ours(error):
+                raise
+            log.warning("the model %r could not be closed: %s", model.name, told(error), exc_info=error)
+
+
+async def awaited(what: str, made: Awaitable[T]) -> T:
+    """The result of a part's method, which `what` names.
+
+    Raises:
+        TypeError: it cannot be awaited.
+    """
+    if not inspect.isawaitable(made):
+        raise TypeError(f"{what} returned {described(made)} at once; make it `async def`, without yield")
+    return await made
+
+
+def checked_scores(what: str, scores: object, n: int, *, own: bool = False) -> list[Score]:
+    """The scores of `n` paths that `what` has given; those of our `own` scorers were checked when they were made.
+
+    Raises:
+        TypeError, ValueError: they are none.
+    """
+    if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
+        raise TypeError(f"{what} must return a list of Score, got {described(scores)}")
+    if len(scores) != n:
+        raise ValueError(f"{what} must return one score per path: {n} paths, {len(scores)} scores")
+    return [score if own and "failed" not in score.details else revalidated(score) for score in scores]
+
+
+def revalidated(record: R) -> R:
+    """The record checked anew, as it will be read back: `model_construct` makes records that were never checked."""
+    kind = type(record)
+    checked: R = kind.model_validate(dict(record))
+    kind.model_validate_json(record.model_dump_json(warnings="none"))
+    return checked
+
+
+def described(value: object) -> str:
+    """What a value is, for texts: its kind, and of a list the kinds of what it holds."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    held = sorted({type(item).__name__ for item in value}) if isinstance(value, list) else []
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}" + (f" of {', '.join(held)}" if held else "")
+
+
 def told(error: BaseException, *, kind: bool = True) -> str:
     """The error in words, without secrets, that can be stored; `kind` puts its class before them."""
     try:
-        text = str(error)
+        text = _of_validation(error) if isinstance(error, ValidationError) else str(error)
     # `__str__` is a stranger's as well.
     except Exception:
         text = "(an error whose text cannot be shown)"
     return stored(f"{type(error).__name__}: {text}" if kind else text)
+
+
+def _of_validation(error: ValidationError) -> str:
+    """What pydantic found, a clause each, without its links."""
+    faults = error.errors(include_url=False, include_context=False)
+    said = [f"{error.title}.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5]]
+    return "; ".join(text.replace("Value error, ", "") for text in said)
 
 
 def stored(text: object) -> str:

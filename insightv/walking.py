@@ -18,7 +18,7 @@ from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
 from insightv.records import AskOptions, Question, ReasoningPath, Score, Step, Usage
 from insightv.step_reader import StepReader
-from insightv.strangers import is_ours
+from insightv.strangers import awaited, checked_scores, is_ours
 from insightv.strangers import told as told_error
 from insightv.systems import concluded, sentences
 from insightv.transcript import TAGS
@@ -135,7 +135,8 @@ async def one_path(
             *_, path = [event async for event in events if isinstance(event, ReasoningPath)]
         return path
     try:
-        return _checked(await deadline.wait(agent.reason(question, seed=seed), share=PATH_SHARE))
+        asked = awaited(f"{type(agent).__name__}.reason()", agent.reason(question, seed=seed))
+        return _checked(await deadline.wait(asked, share=PATH_SHARE))
     except TimeUp:
         return _cut(question, seed, (), "deadline")
     except STUMBLES as error:  # as in `walk`
@@ -212,16 +213,15 @@ async def best_of(
     if len(whole) < 2:
         return (whole or sorted(paths, key=lambda path: -len(path.steps)))[0]
     try:
-        scores: list[Score] = await deadline.wait(scorer.score(question, whole), share=SCORED_SHARE)
+        name = f"{type(scorer).__name__}.score()"
+        made = await deadline.wait(awaited(name, scorer.score(question, whole)), share=SCORED_SHARE)
+        scores = checked_scores(name, made, len(whole))
     except TimeUp:
         log.warning("the paths could not be scored: the time for it is up")
         return whole[0]
     except STUMBLES as error:
         log.warning("the paths could not be scored: %s", as_model_error(scorer, error))
         return whole[0]
-    if not isinstance(scores, Sequence) or len(scores) != len(whole):
-        got = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
-        raise InsightvError(f"{type(scorer).__name__} gave {got} scores for {len(whole)} paths")
     return max(zip(scores, whole, strict=True), key=lambda pair: _rank(pair[0]))[1]
 
 

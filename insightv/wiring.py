@@ -18,6 +18,7 @@ from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Factory, Kind, Registry, Source
 from insightv.recipes import check_train
+from insightv.strangers import described, unfit
 
 T = TypeVar("T")
 Wrap = Callable[[ChatModel, float | None], ChatModel]
@@ -73,8 +74,11 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
         return dict(role)
     wanted = _ROLES[place.partition(".")[0]]
     if not isinstance(role, wanted | Assembly):
+        given = f"the class {role.__name__}" if isinstance(role, type) else described(role)
         known = f"a {wanted.__name__}, the name of a registered one, or a table with `use` and its options"
-        raise ConfigError(f"{place} is a {type(role).__name__}; give {known}")
+        raise ConfigError(f"{place} is {given}; give {known}")
+    if isinstance(role, wanted) and (fault := unfit(role, wanted)):
+        raise ConfigError(f"{place}: {fault}")
     objects[place] = role
     name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
     return {"use": f"{OBJECT}{name}"}
@@ -155,6 +159,11 @@ class Workshop:
             provider, _, rest = name.partition("/")
             entry, factory = self._registry.factory("backend", provider)
             known = _parameters(factory)
+            if known is not None and "model" not in known:
+                raise PluginError(
+                    f"backend {provider!r} ({entry.source}) takes no `model`; its factory must, the part of the name "
+                    "after the slash"
+                )
             given = {"model": rest, **options}
             own_deadline = known is None or "deadline_s" in known
             deadline_s = self._settings.run.deadline_s
@@ -331,4 +340,6 @@ def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Sour
         raise ConfigError(f"{what} ({source}) could not be made: {type(error).__name__}: {error}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
+    if fault := unfit(built, role):
+        raise PluginError(f"{what} ({source}): {fault}")
     return built

@@ -14,7 +14,7 @@ import pytest
 from insightv import ConfigError, Pipeline, PluginError, RunChanged
 from insightv.config import check_settings
 from insightv.plugins import Registry, Source, hookimpl, load_registry
-from insightv.testing import check_backend, check_scorer
+from insightv.testing import ScriptedModel, check_backend, check_scorer
 from tests.installing import insightv, pip_install, write_distribution, write_questions
 
 PACKAGE = Path(__file__).parent / "plugin_package"
@@ -269,7 +269,18 @@ class NoRoom(Scorer):
     async def score(self, question, paths):
         return []
 
+class NoPaths(Scorer):
+    async def score(self, question):
+        return []
+
+class Yields(Scorer):
+    async def score(self, question, paths):
+        yield Score(scorer="yields", value=9)
+
 KINDS = {
+    "nopaths": NoPaths,
+    "yields": Yields,
+    "truths": bad(lambda question, paths: [Score(scorer="t", value=path.answer == question.answer) for path in paths]),
     "dicts": bad(lambda question, paths: [{"value": 1} for _ in paths]),
     "nothing": bad(lambda question, paths: None),
     "short": bad(lambda question, paths: [Score(scorer="short", value=90)]),
@@ -292,7 +303,7 @@ def register_scorers(register):
 
 
 @pytest.mark.parametrize(
-    "name", ["dicts", "nothing", "short", "over", "nan", "objects", "raising", "exiting", "hanging"]
+    "name", ["truths", "dicts", "nothing", "short", "over", "nan", "objects", "raising", "exiting", "hanging"]
 )
 def test_a_scorer_that_breaks_its_contract_costs_its_own_scores_only(
     name: str, installed: Path, tmp_path: Path, load: Load
@@ -332,6 +343,10 @@ def test_parts_that_cannot_be_made_are_refused_before_anything_is_paid_for(
         build(use="stranger")
     with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*cannot be imported"):
         build(use="elsewhere")
+    with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*NoPaths.score\(\) does not take what Scorer.score takes"):
+        build(use="nopaths")
+    with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*Yields.score\(\) has a yield"):
+        build(use="yields")
     with pytest.raises(PluginError, match="there is no scorer 'wordcuont'; did you mean 'wordcount'"):
         build(use="wordcuont")
     with pytest.raises(ConfigError, match="no option 'mots'; did you mean 'most'"):
@@ -348,3 +363,49 @@ def test_plugins_can_be_added_by_hand() -> None:
     registry = Registry()
     registry.add(Plugin(), Source("mine", "notebook", "0"))
     assert [entry.name for entry in registry.entries()] == ["mine"]
+
+
+class Unwell(ScriptedModel):
+    """A model whose check or end fails."""
+
+    def __init__(self, check: BaseException | None = None, end: BaseException | None = None) -> None:
+        super().__init__(lambda messages, schema: json.dumps({"title": "a", "content": "b", "action": "summary"}))
+        self._check, self._end = check, end
+
+    async def check(self) -> None:
+        if self._check is not None:
+            raise self._check
+
+    async def aclose(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+
+def unwell(tmp_path: Path, make: Callable[..., Unwell]) -> Pipeline:
+    class Plugin:
+        @hookimpl
+        def register_backends(self, register: Callable[[str, object], None]) -> None:
+            register("unwell", make)
+
+    registry = Registry()
+    registry.add(importlib.import_module("insightv.builtin"), Source("builtin", "insightv", "0"))
+    registry.add(Plugin(), Source("mine", "notebook", "0"))
+    settings = check_settings({"generator": {"model": "unwell", "paths": 1, "max_steps": 2, "tries": 1}})
+    return Pipeline(run=tmp_path / "run", settings=settings, registry=registry)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no GPU"), SystemExit(1)])
+def test_a_check_that_fails_is_told_as_the_models(error: BaseException, tmp_path: Path) -> None:
+    pipeline = unwell(tmp_path, lambda model: Unwell(check=error))
+    with pytest.raises(ConfigError, match=f"'scripted' cannot be asked: its check failed: {type(error).__name__}"):
+        pipeline.build(write_questions(tmp_path), datasets=False)
+    with pytest.raises(PluginError, match="takes no `model`"):
+        unwell(tmp_path, Unwell).build(write_questions(tmp_path))
+
+
+def test_a_model_that_cannot_be_closed_costs_no_build(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    status = unwell(tmp_path, lambda model: Unwell(end=RuntimeError("stuck"))).build(
+        write_questions(tmp_path), datasets=False
+    )
+    assert status["questions"]["done"] == status["questions"]["total"]
+    assert "could not be closed: RuntimeError: stuck" in caplog.text
