@@ -155,15 +155,17 @@ def margins(pairs: Sequence[PreferencePair]) -> dict[str, float] | None:
 def drift_of(policy: Path) -> dict[str, Any] | None:
     """How far a policy moved from its reference, as its training's log says; None where a trainer keeps no such log.
 
-    `log_ratio_*` are mean log-ratios of policy to reference in nats, `margin` and `accuracy` those of TRL's rewards.
+    `log_ratio_*` are mean log-ratios of policy to reference in nats, `margin` and `accuracy` those of TRL's rewards;
+    `change_kept` is the share of the change that the type of the written weights keeps.
     """
     report = policy / "report.json"
-    told = orjson.loads(report.read_bytes()) if report.is_file() else {}
+    told: dict[str, Any] = orjson.loads(report.read_bytes()) if report.is_file() else {}
     found = told.get("preference")
     if not isinstance(found, dict):
         return None
     names = ("margin", "accuracy", "log_ratio_chosen", "log_ratio_rejected")
-    return {"steps": told.get("steps"), **{name: found[name] for name in names if name in found}}
+    facts = {"steps": told.get("steps"), "change_kept": told.get("change_kept")}
+    return facts | {name: found[name] for name in names if name in found}
 
 
 def accuracy_of(result: Result | None) -> dict[str, Any] | None:

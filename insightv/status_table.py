@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from insightv.train.rounding import FEW
+
 
 def status_lines(status: dict[str, Any]) -> str:
     """A run's counts as a few lines for people."""
@@ -43,6 +45,11 @@ def stage_lines(stage: Mapping[str, Any]) -> list[str]:
     if drift.get("log_ratio_chosen"):
         moved = [f"{name} {_signed(drift[f'log_ratio_{name}']['last'])}" for name in ("chosen", "rejected")]
         lines.append(f"log-ratio to the reference at the end: {', '.join(moved)} nats")
+    kept = stage.get("change_kept", drift.get("change_kept"))
+    if kept is not None and kept < FEW:
+        lines.append(
+            f"{max(kept, 0):.0%} of the change is left in the type that the weights are written in: save_dtype"
+        )
     if stage.get("after"):
         lines.append(f"held-out accuracy {accuracy(stage['before'])} -> {accuracy(stage['after'])}{_compared(stage)}")
     if stage.get("rolled_back"):

@@ -231,6 +231,7 @@ class Training:
             log.warning("training: %s", warning)
         losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
         facts = {name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")}
+        facts["change_kept"] = report.get("change_kept")
         return facts | {"loss": losses[-1] if losses else report["loss"], "result": placed(job.out, self._folder)}
 
     async def _allowed(self, work: Callable[[], Awaitable[Any]], half: Path) -> Any:

@@ -29,6 +29,7 @@ from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import end_tokens, load_processor, trained_weights, write_plain
 from insightv.train.preflight import Limits, Preflight, check_rows, refuse, row_id
+from insightv.train.rounding import told
 from insightv.train.settings import Job, TrainSettings
 
 if TYPE_CHECKING:
@@ -269,7 +270,9 @@ def _facts(job: Job, trainer: Any, report: Preflight, found: Checkpoint | None, 
 def _publish(job: Job, identity: dict[str, Json], trained: Path, base: str, facts: dict[str, Json]) -> None:
     """Write the trained model into its place, and only then let go of the checkpoints."""
     with new_folder(job.out) as folder:
-        write_plain(trained, base, job.policy, job.settings, folder)
+        kept, dtype = write_plain(trained, base, job.policy, job.settings, folder)
+        warnings: Any = facts["warnings"]
+        facts |= {"change_kept": kept, "warnings": [*warnings, *filter(None, [told(kept, dtype)])]}
         (folder / "README.md").write_text(model_card(job, base, facts), encoding="utf-8")
         _write_json(folder / REPORT, facts)
         below: dict[str, Json] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from insightv.errors import ConfigError, InputError, require
 from insightv.train.checkpoints import identity_of, read_marker
+from insightv.train.rounding import kept_share, of_adapters, of_files
 from insightv.train.settings import TrainSettings
 from insightv.weights import foreign_code, misfit, reaches_out
 
@@ -253,26 +254,36 @@ def own_base(policy: Path) -> tuple[Path, Path] | None:
     return (adapter, Path(base)) if same else None
 
 
-def write_plain(trained: Path, base: str | Path, policy: str | Path, settings: TrainSettings, folder: Path) -> None:
+def write_plain(
+    trained: Path, base: str | Path, policy: str | Path, settings: TrainSettings, folder: Path
+) -> tuple[float | None, str]:
     """Write a trained model into `folder` as a plain directory that loads by itself.
 
     `trained` is what the trainer saved: the whole model, or an adapter, which is merged into `base`, the weights below
-    it, and kept beside them in `adapter/`.
+    it, and kept beside them in `adapter/`. Returns how much of the change the type on disk keeps (see `rounding`), and
+    the type's name.
     """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     load: Any = AutoModelForImageTextToText
-    kept: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False)
+    config: Any = AutoConfig.from_pretrained(str(base), trust_remote_code=False)
     safely = {"use_safetensors": True, "trust_remote_code": False}
-    dtype = getattr(torch, settings.save_dtype) if settings.save_dtype else kept.dtype or torch.float32
+    dtype = getattr(torch, settings.save_dtype) if settings.save_dtype else config.dtype or torch.float32
+    kept: float | None = None
     if settings.method == "full":
         model = load.from_pretrained(str(trained), dtype=dtype, **safely)
+        if dtype != torch.float32 and Path(policy).is_dir():
+            kept = kept_share(of_files(Path(policy), trained), dtype)
     else:
         from peft import PeftModel
 
         below = load.from_pretrained(str(base), dtype=torch.float32, **safely)
-        model = PeftModel.from_pretrained(below, str(trained)).merge_and_unload(safe_merge=True).to(dtype)
+        adapted = PeftModel.from_pretrained(below, str(trained))
+        if dtype != torch.float32:
+            before = None if Path(base).absolute() == Path(policy).absolute() else Path(policy) / ADAPTER
+            kept = kept_share(of_adapters(adapted, before), dtype)
+        model = adapted.merge_and_unload(safe_merge=True).to(dtype)
         (folder / ADAPTER).mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(trained / name, folder / ADAPTER / name)
@@ -280,3 +291,4 @@ def write_plain(trained: Path, base: str | Path, policy: str | Path, settings: T
     model.save_pretrained(folder)
     save: Any = load_processor(policy)
     save.save_pretrained(folder)
+    return kept, str(dtype).removeprefix("torch.")
