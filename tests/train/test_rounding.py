@@ -35,8 +35,10 @@ def test_a_change_below_half_a_step_is_gone_and_a_large_one_stays() -> None:
 
 def half(base: Path, folder: Path) -> Path:
     """The model in bfloat16, as most are published."""
-    load_processor(base).save_pretrained(folder)
-    load_model(base, quick()).to(torch.bfloat16).save_pretrained(folder)
+    model: Any = load_model(base, quick())
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor: Any = load_processor(base)
+    processor.save_pretrained(folder)
     return folder
 
 
