@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from insightv.config import Settings
 from insightv.ledger import Ledger
-from insightv.train.checkpoints import identity_of, is_complete, read_marker
+from insightv.row_sets import shown_by
+from insightv.train.checkpoints import identity_of, is_complete, note, read_marker
 from insightv.train.files import copy_folder, refuse_foreign, remove
-from insightv.trained import CHECKPOINTS
+from insightv.trained import CHECKPOINTS, SHOWN
 
 
 def publish(run: Path, ledger: Ledger, reasoning: Path | None) -> None:
@@ -39,3 +41,11 @@ def own_place(run: Path, agent: str) -> Path:
     if read_marker(place) is None:
         refuse_foreign(place)
     return place
+
+
+def tell_shown(run: Path, settings: Settings) -> None:
+    """Note beside each agent what it was trained to be shown, so that a copy of its folder is asked alike."""
+    tables = {"reasoning": settings.reasoning_agent, "summary": settings.summary_agent}
+    for agent, table in tables.items():
+        shown = shown_by(table)
+        note(run / CHECKPOINTS / agent, **{SHOWN: shown | {"tags": list(shown["tags"])}})

@@ -24,7 +24,7 @@ from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, Reason
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
 from insightv.strangers import checked, closed, described, unfit
-from insightv.trained import refuse_other_models, trained_folders, with_trained
+from insightv.trained import as_trained, refuse_other_models, trained_folders, with_trained
 from insightv.walking import Deadline, best_of, for_path, merged, one_path, told, walk
 from insightv.wiring import Workshop
 
@@ -130,6 +130,8 @@ class Reasoner:
         if folders and settings is not None:
             refuse_other_models(settings, own, folders)
         settings = settings or own or check_settings({})
+        if own is None:
+            settings = as_trained(settings, folders)
         if folders:
             settings = with_trained(settings, folders, backend, options)
         folder = Path(source) if path.is_file() else None

@@ -14,6 +14,7 @@ from insightv.config import RoleTable, Settings
 from insightv.errors import ConfigError, InputError
 from insightv.train.checkpoints import MARKER, is_complete, read_marker
 from insightv.train.models import own_base
+from insightv.transcript import TAGS, check_tags
 
 CHECKPOINTS = "checkpoints"
 FOLDERS: Mapping[str, str] = {
@@ -24,6 +25,10 @@ FOLDERS: Mapping[str, str] = {
 }
 """The folder of each agent's checkpoint; the last two are the baselines of one model alone."""
 TWO_AGENTS = ("reasoning_agent", "summary_agent")
+
+
+SHOWN = "shown"
+"""The fact of a checkpoint's marker that says what its agent was trained to be shown: `tags` and `system_prompt`."""
 
 
 def is_trained(place: str | Path, agents: Iterable[str] = TWO_AGENTS) -> bool:
@@ -58,6 +63,30 @@ def _found(place: str | Path, agents: Iterable[str]) -> dict[str, Path]:
     return {
         agent: parent / FOLDERS[agent] for agent in agents if agent in FOLDERS and (parent / FOLDERS[agent]).is_dir()
     }
+
+
+def as_trained(settings: Settings, folders: Mapping[str, Path]) -> Settings:
+    """The settings for checkpoints that stand without their run: what agents are shown as their markers tell it.
+
+    What the settings say themselves comes first.
+
+    Raises:
+        ConfigError: a marker tells what no agent can be shown.
+    """
+    told: dict[str, RoleTable] = {}
+    for agent, folder in folders.items():
+        table: RoleTable | None = getattr(settings, agent, None)
+        shown = (read_marker(folder) or {}).get(SHOWN)
+        if table is not None and isinstance(shown, dict):
+            known = {name: shown[name] for name in ("tags", "system_prompt") if shown.get(name)}
+            if not isinstance(known.get("system_prompt", ""), str):
+                raise ConfigError(f"{str(folder / MARKER)!r}: system_prompt = {known['system_prompt']!r} is no text")
+            tags = known.get("tags", TAGS)
+            if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+                raise ConfigError(f"{str(folder / MARKER)!r}: tags = {tags!r} are no texts")
+            check_tags(tags)
+            told[agent] = type(table).model_validate(known | table.model_dump(exclude_unset=True))
+    return settings.model_copy(update=told)
 
 
 def _check_whole(folder: Path) -> None:

@@ -26,7 +26,7 @@ from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
-from insightv.publishing import own_place, publish
+from insightv.publishing import own_place, publish, tell_shown
 from insightv.recipes import agent_settings
 from insightv.rounds import Round, evidence, placed
 from insightv.run import DATASETS, ROUNDS, RunReader, settings_differences
@@ -88,6 +88,8 @@ class Training:
                 done[name] = await self._alone(name, identity)
             if name == "reasoning" or name.startswith("round "):
                 reasoning = self._folder / done[name]["result"]
+        if "summary" in stages:
+            tell_shown(self._folder, self._plan.settings)
         trained = [name for name in ("reasoning", "summary", self._plan.course.alone) if name in stages]
         agents = {name: str(self._checkpoint(name)) for name in trained}
         shown = [{"stage": name, **facts} for name, facts in done.items()]

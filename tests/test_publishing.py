@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from insightv.config import check_settings
 from insightv.errors import ConfigError
 from insightv.ledger import Ledger
-from insightv.publishing import publish
+from insightv.publishing import publish, tell_shown
+from insightv.reasoner import Reasoner
 from insightv.run import DATABASE
 from insightv.store import open_database
-from insightv.train.checkpoints import is_complete, mark
+from insightv.train.checkpoints import identity_of, is_complete, mark, note
+from tests.test_trained import checkpoints
 
 
 @pytest.fixture
@@ -56,3 +61,31 @@ def test_a_folder_of_somebody_else_is_never_removed(tmp_path: Path, ledger: Ledg
     with pytest.raises(ConfigError, match="insightv did not write"):
         publish(tmp_path, ledger, None)
     assert (theirs / "model.safetensors").read_bytes() == agent.encode()
+
+
+def test_a_copy_of_two_checkpoints_is_asked_as_they_were_trained(tmp_path: Path) -> None:
+    checkpoints(tmp_path / "checkpoints", "reasoning", "summary")
+    before = identity_of(tmp_path / "checkpoints" / "reasoning")
+    tags = ["<think>", "</think>"]
+    own = {"reasoning_agent": {"tags": tags, "system_prompt": "Think."}, "summary_agent": {"tags": tags}}
+    tell_shown(tmp_path, check_settings(own))
+    tell_shown(tmp_path / "elsewhere", check_settings({}))  # where nothing is trained
+    copy = Path(shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy"))
+    assert identity_of(copy / "reasoning") == before
+    for settings in (None, check_settings({})):  # as `serve` gives its own
+        reasoner: Any = Reasoner.load(copy, settings=settings)
+        asked, judging = reasoner.reasoning_agent, reasoner.summary_agent
+        assert (asked.tags, asked.system_prompt) == (("<think>", "</think>"), "Think.")
+        assert (judging.tags, judging.system_prompt) == (("<think>", "</think>"), None)
+        reasoner.close()
+    given: Any = Reasoner.load(copy, settings=check_settings({"reasoning_agent": {"tags": ["<a>", "</a>"]}}))
+    assert (given.reasoning_agent.tags, given.reasoning_agent.system_prompt) == (("<a>", "</a>"), "Think.")
+    given.close()
+
+
+@pytest.mark.parametrize("shown", [{"tags": ["<a>"]}, {"tags": [1, 2]}, {"system_prompt": 7}])
+def test_a_marker_that_tells_nonsense_is_refused(tmp_path: Path, shown: dict[str, Any]) -> None:
+    checkpoints(tmp_path, "reasoning", "summary")
+    note(tmp_path / "reasoning", shown=shown)
+    with pytest.raises(ConfigError, match=r"tags|system_prompt = 7"):
+        Reasoner.load(tmp_path)

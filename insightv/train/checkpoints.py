@@ -67,6 +67,18 @@ def mark_foreign(folder: Path) -> None:
         mark(folder)
 
 
+def note(folder: Path, **facts: Json) -> None:
+    """Add facts to the marker of a folder; its files and its identity stay as they are.
+
+    Raises:
+        StorageFull: the disk is full.
+    """
+    marker = read_marker(folder)
+    if marker is not None and any(marker.get(name) != fact for name, fact in facts.items()):
+        with new_file(folder / MARKER) as file:
+            file.write(orjson.dumps(marker | facts, option=orjson.OPT_INDENT_2))
+
+
 def read_marker(folder: Path) -> dict[str, Json] | None:
     """What the marker says; None where there is none, or none that can be read."""
     try:
