@@ -81,7 +81,7 @@ def as_trained(settings: Settings, folders: Mapping[str, Path]) -> Settings:
             known = {name: shown[name] for name in ("tags", "system_prompt") if shown.get(name)}
             if not isinstance(known.get("system_prompt", ""), str):
                 raise ConfigError(f"{str(folder / MARKER)!r}: system_prompt = {known['system_prompt']!r} is no text")
-            tags = known.get("tags", TAGS)
+            tags: Any = known.get("tags", TAGS)
             if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
                 raise ConfigError(f"{str(folder / MARKER)!r}: tags = {tags!r} are no texts")
             check_tags(tags)
