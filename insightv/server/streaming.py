@@ -70,6 +70,7 @@ class EventStream:
         try:
             async for piece in self._events:
                 await self._one(send, piece)
+                await asyncio.sleep(0)  # many pieces may be there at once: other clients' turn, and to see this one go
             await self._one(send, b"", more=False)
         finally:
             ping.cancel()

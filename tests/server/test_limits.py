@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import resource
-import select
 import socket
 import time
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from insightv.backends import endpoint, tries
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
 from insightv.serve_settings import ServeSection
-from insightv.server import service, serving, streaming
+from insightv.server import service
 from insightv.server.serving import key_for
 from insightv.testing import ScriptedModel, sample_picture
 from tests.inputs.hostile import png
@@ -161,24 +159,6 @@ def test_every_request_that_is_refused_counts_as_an_error(fake: FakeServer) -> N
     assert sum(int(value) for _, value in counted) == len(refused)
 
 
-def test_a_connection_that_drips_after_a_request_is_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "IDLE_S", 0.2)
-    monkeypatch.setattr(serving, "HEADER_S", 0.2)
-    with socket.create_connection(("127.0.0.1", served.port)) as client:
-        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"insightv-summary" in client.recv(10_000)
-        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n")
-
-        def closed() -> bool:
-            try:
-                client.sendall(b"X: y\r\n")
-            except ConnectionError:
-                return True
-            return bool(select.select([client], [], [], 0.02)[0])
-
-        wait_for(closed, 10)
-
-
 def test_pages_elsewhere_reach_nothing(served: Served) -> None:
     assert served.form("GET", "/v1/models", Host="evil.example")[1]["error"]["code"] == "wrong_host"
     assert served.form("POST", PATH, chat(), Origin="https://evil.example")[1]["error"]["code"] == "wrong_origin"
@@ -228,97 +208,6 @@ def test_no_key_no_start_elsewhere_than_on_loopback(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("INSIGHTV_API_KEY", KEY)
     assert key_for(ServeSection(host="0.0.0.0")) == KEY
     assert key_for(ServeSection()) == KEY
-
-
-def begin(served: Served, body: Any, **options: int) -> socket.socket:
-    """A connection that has sent a request, and takes `SO_RCVBUF` bytes of the reply."""
-    client, data = socket.socket(), json.dumps(body).encode()
-    for name, value in options.items():
-        client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
-    client.connect(("127.0.0.1", served.port))
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    return client
-
-
-def wait_for_work(served: Served, count: int) -> None:
-    wait_for(lambda: f"insightv_in_flight {count}\n" in served.request("GET", "/metrics").text)
-
-
-def test_beyond_its_concurrency_it_says_when_to_come_back() -> None:
-    with (
-        FakeServer(Settings(latency_s=600)) as fake,
-        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), concurrency=2) as served,
-    ):
-        with begin(served, chat()), begin(served, chat(stream=True)):
-            wait_for_work(served, 2)
-            for stream in (False, True):
-                reply = served.request("POST", PATH, chat(stream=stream))
-                assert (reply.status, json.loads(reply.text)["error"]["code"]) == (429, "busy")
-                assert int(str(reply.getheader("Retry-After"))) >= 1
-        wait_for_work(served, 0)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_ends_its_work(stream: bool) -> None:
-    settings = Settings(piece_s=0.05) if stream else Settings(latency_s=600)
-    with FakeServer(settings) as fake, Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
-        with begin(served, chat("Long. [truth=7] [steps=200]", stream=stream)) as client:
-            wait_for(lambda: len(fake.log()) == 1)
-            if stream:
-                assert b"200 OK" in client.recv(1000)
-        wait_for(lambda: fake.log()[0]["gone"])
-        wait_for_work(served, 0)
-
-
-def test_a_client_that_takes_nothing_is_left() -> None:
-    long = "word " * 400_000
-    thoughts = f"<thoughts>\n### Look\n{long}\n### End\nB.\n</thoughts>"
-    with (
-        Served(lambda: Reasoner.of(ScriptedModel([thoughts, "B"])), send_s=0.5) as served,
-        begin(served, chat(stream=True), SO_RCVBUF=2048),
-    ):
-        wait_for_work(served, 1)
-        wait_for_work(served, 0)
-
-
-def test_large_bodies_that_arrive_at_once_are_bounded_together(fake: FakeServer) -> None:
-    size = 100_000
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
-    )
-    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), max_body_bytes=size) as served:
-        clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(12)]
-        for client in clients:
-            client.sendall(head.encode() + b"x" * (size - 1))
-        wait_for(lambda: select.select(clients, [], [], 0)[0])
-        first = select.select(clients, [], [], 0)[0][0]
-        assert first.recv(12) == b"HTTP/1.1 429"
-        for client in clients:
-            client.close()
-        wait_for(lambda: served.request("POST", PATH, chat()).status == 200)
-
-
-def test_a_body_that_never_ends_is_given_up(fake: FakeServer) -> None:
-    with (
-        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url), body_s=0.3) as served,
-        socket.create_connection(("127.0.0.1", served.port)) as client,
-    ):
-        client.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n".encode())
-        client.sendall(b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-        client.settimeout(20)
-        assert client.recv(1000).startswith(b"HTTP/1.1 408")
-
-
-def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "QUIET_S", 0.05)
-    with (
-        FakeServer(Settings(latency_s=0.4)) as fake,
-        Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served,
-    ):
-        text = served.request("POST", PATH, chat(stream=True)).text
-    assert ": waiting\n\n" in text
-    assert text.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize(
@@ -466,20 +355,3 @@ def test_the_access_log_has_no_contents(fake: FakeServer, caplog: pytest.LogCapt
     assert [line.split()[2:5] for line in lines] == [["POST", PATH, "200"], ["GET", "other", "404"]]
     assert "hidden-word" not in caplog.text
     assert sample_picture().data_url[30:60] not in caplog.text
-
-
-def test_a_thousand_idle_and_slow_clients_do_not_stop_a_good_one(fake: FakeServer) -> None:
-    kept, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # both ends of a thousand connections are in this process
-    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
-        idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(1000)]
-        for number, client in enumerate(idle):
-            client.sendall(
-                [b"", b"POST /v1/chat", f"POST {PATH} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode()][number % 3]
-            )
-        began = time.monotonic()
-        assert served.request("POST", PATH, chat()).status == 200
-        assert time.monotonic() - began < 20
-        for client in idle:
-            client.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (kept, most))
