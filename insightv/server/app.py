@@ -185,7 +185,8 @@ def _json(form: dict[str, Any], status: int = 200, headers: Mapping[str, str] | 
 
 
 def _how(asked: Asked) -> dict[str, Any]:
-    return {"seed": asked.seed, "options": asked.options, "paths": asked.paths, "show": asked.show}
+    options = asked.options.model_copy(update={"deadline_s": max(0.001, asked.left_s)})
+    return {"seed": asked.seed, "options": options, "paths": asked.paths, "show": asked.show}
 
 
 def _shaped(service: Service, handler: Callable[[Request], Awaitable[ASGIApp]]) -> Any:

@@ -6,6 +6,7 @@ earlier turns under their roles, then the last turn of the user; images of all t
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -91,17 +92,26 @@ class _Chat(_Loose):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from."""
+    """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from.
+
+    `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived.
+    """
 
     model: str
     text: str
     images: tuple[str, ...]
     seed: int
     options: AskOptions
+    ends: float
     paths: int
     show: Literal["best", "all"] | None
     stream: bool
     include_usage: bool
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left until its deadline."""
+        return self.ends - time.monotonic()
 
 
 def read_request(body: bytes, limits: ServeSection) -> Asked:
@@ -159,12 +169,12 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
         images=images,
         seed=_seed(chat.seed or 0),
         options=AskOptions(
-            deadline_s=min(own.deadline_s or limits.deadline_s, limits.deadline_s),
             max_steps=min(steps, default=None),
             max_tokens=min(tokens),
             temperature=chat.temperature,
             top_p=chat.top_p,
         ),
+        ends=time.monotonic() + min(own.deadline_s or limits.deadline_s, limits.deadline_s),
         paths=own.paths,
         show=own.show,
         stream=bool(chat.stream),

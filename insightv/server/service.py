@@ -105,12 +105,19 @@ class Service:
         Raises:
             ImageError: a picture cannot be used.
             ApiError: 422, the best of several paths is asked for and nothing here can tell which it is; 503, an engine
-                cannot be asked, so that a client need not wait for the deadline to hear of it.
+                cannot be asked, so that a client need not wait for the deadline to hear of it; 504, the pictures were
+                not opened within the deadline.
         """
         if asked.show == "best" and asked.paths > 1 and self._reasoner.scorer is None:
             text = 'there is no scorer here to choose the best path; ask for "show": "all"'
             raise ApiError(422, "no_scorer", text, param="insightv.show")
-        pictures = await self.pictures.open_all(asked.images)
+        try:
+            async with asyncio.timeout(asked.left_s) as limit:
+                pictures = await self.pictures.open_all(asked.images)
+        except TimeoutError:
+            if limit.expired():
+                raise ApiError(504, "timeout", "the images were not opened in time") from None
+            raise
         if (trouble := await self.trouble()) and trouble != _SLOW:
             raise unavailable(trouble)
         return Question(id="asked", question=asked.text, images=pictures)

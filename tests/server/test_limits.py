@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -19,7 +20,7 @@ from insightv.backends import endpoint, tries
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
 from insightv.serve_settings import ServeSection
-from insightv.server import service
+from insightv.server import pictures, service
 from insightv.server.serving import key_for
 from insightv.testing import ScriptedModel, sample_picture
 from tests.inputs.hostile import png
@@ -271,6 +272,21 @@ def test_reasoning_that_does_not_come_in_time_is_said_to_be_late() -> None:
     with late, Served(lambda: Reasoner.of("openai/fake", base_url=late.base_url)) as served:
         got, form = served.form("POST", PATH, chat(model="insightv-reason", insightv={"deadline_s": 1}))
     assert (got, form["error"]["code"]) == (504, "deadline")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_that_are_not_opened_in_time_are_said_to_be_late(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    async def hang(*_: Any) -> Any:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(pictures, "_exchange", hang)
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
+        began = time.monotonic()
+        got, form = served.form("POST", PATH, chat(insightv={"deadline_s": 0.5}, stream=stream))
+        assert time.monotonic() - began < pictures.DECODE_S / 2
+    assert (got, form["error"]["code"]) == (504, "timeout")
 
 
 def test_health_fails_with_the_engine_and_comes_back(fake: FakeServer) -> None:
