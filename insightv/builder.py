@@ -20,7 +20,7 @@ from insightv import ingest
 from insightv.audit import JudgeAudit
 from insightv.build import Build
 from insightv.config import Settings, check_settings, load_settings
-from insightv.doors import blocking
+from insightv.doors import twin_of
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
 from insightv.identity import role_identity
@@ -109,10 +109,6 @@ class RunBuilder:
         made._origin = origin_of(path, kept)
         return made
 
-    def build(self, questions: Questions | None = None, **options: Any) -> dict[str, Any]:
-        """`abuild`, blocking; works inside a notebook too."""
-        return blocking(self.abuild(questions, **options))
-
     async def abuild(
         self,
         questions: Questions | None = None,
@@ -149,9 +145,7 @@ class RunBuilder:
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 
-    def pilot(self, questions: Questions | None = None, size: int = 50, **options: Any) -> PilotReport:
-        """`apilot`, blocking; works inside a notebook too."""
-        return blocking(self.apilot(questions, size, **options))
+    build = twin_of(abuild)
 
     async def apilot(
         self,
@@ -186,6 +180,8 @@ class RunBuilder:
             watch(session.snapshot("done"))
             sampled = await session.database.do(partial(read_sampled, seqs=seqs))
             return report_on(self.settings, session, sampled, audit)
+
+    pilot = twin_of(apilot)
 
     @asynccontextmanager
     async def _begun(

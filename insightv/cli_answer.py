@@ -28,7 +28,11 @@ def answer(
     """Ask the two agents: one reasons, one judges the reasoning and answers."""
     from insightv.reasoner import Reasoner
 
-    if run is not None and model is None:
+    if run is not None and model is not None:
+        raise ConfigError(f"--run {run} and --model {model} both name the agents; leave one of them out")
+    if untrained and run is None:
+        raise ConfigError("--untrained belongs to --run, and there is none; leave it out")
+    if run is not None:
         refuse_beside_run(base_url, summary_model)
         reasoner = Reasoner.load(run, trained=False if untrained else None)
         say(f"asking {reasoner!r}")

@@ -21,7 +21,7 @@ import orjson
 from insightv.assessed import AssessedPath, AssessedQuestion
 from insightv.builder import Questions, RunBuilder
 from insightv.config import ScorerTable, Settings, check_settings, load_settings
-from insightv.doors import blocking
+from insightv.doors import twin_of
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.identity import table_identity
 from insightv.plugins import Registry, default_registry
@@ -138,10 +138,6 @@ class Evaluation:
             registry=self._registry,
         )
 
-    def run(self, **options: Any) -> Result:
-        """`arun`, blocking; works inside a notebook too."""
-        return blocking(self.arun(**options))
-
     async def arun(
         self,
         *,
@@ -167,6 +163,8 @@ class Evaluation:
         with new_file(self.folder / RESULT) as file:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
         return result
+
+    run = twin_of(arun)
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""

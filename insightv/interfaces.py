@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from insightv.records import (
     Answer,
@@ -27,6 +28,12 @@ from insightv.records import (
 )
 
 
+def _in_pieces(cls: type, role: type, whole: str, pieces: str) -> None:
+    """Let a class that gives the whole anew, and no pieces of it, stream that whole, not the pieces of its parent."""
+    if whole in vars(cls) and pieces not in vars(cls):
+        setattr(cls, pieces, getattr(role, pieces))
+
+
 class ChatModel(ABC):
     """A model that answers a conversation. Backends implement this and nothing else."""
 
@@ -34,6 +41,10 @@ class ChatModel(ABC):
     """Identity in journals and data, `provider/model`; set by the loader from the configuration."""
     setbacks: Mapping[str, int] = MappingProxyType({})
     """Tries that had to be repeated since the model was made, by class ("429", ...); a run sums them up."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _in_pieces(cls, ChatModel, "chat", "stream")
 
     @abstractmethod
     async def chat(
@@ -75,6 +86,10 @@ class Generator(ABC):
     reasons: bool = True
     """Whether every path that is ok has steps; a system under evaluation may answer without any."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _in_pieces(cls, Generator, "generate", "stream")
+
     @abstractmethod
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
         """Exactly `n` paths with indices 0..n-1 in order; those that did not work out are rejected or failed."""
@@ -99,6 +114,10 @@ class Scorer(ABC):
 class ReasoningAgent(ABC):
     """Reasons at length about a question."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _in_pieces(cls, ReasoningAgent, "reason", "stream_reason")
+
     @abstractmethod
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """One path; rejected or failed where it did not work out."""
@@ -114,6 +133,10 @@ class ReasoningAgent(ABC):
 
 class SummaryAgent(ABC):
     """Judges a path and answers."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _in_pieces(cls, SummaryAgent, "summarize", "stream_summary")
 
     @abstractmethod
     async def summarize(self, question: Question, path: ReasoningPath) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any
 
 from insightv.builder import RunBuilder
 from insightv.config import Settings, load_settings
-from insightv.doors import blocking
+from insightv.doors import twin_of
 from insightv.errors import InputError, require
 from insightv.ledger import Ledger
 from insightv.lock import RunLock
@@ -42,10 +42,6 @@ class Pipeline(RunBuilder):
     """
 
     _runs: PolicyRuns | None = None
-
-    def train(self, **options: Any) -> dict[str, Any]:
-        """`atrain`, blocking; works inside a notebook too."""
-        return blocking(self.atrain(**options))
 
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
@@ -79,6 +75,8 @@ class Pipeline(RunBuilder):
         finally:
             self._runs = None
             lock.release()
+
+    train = twin_of(atrain)
 
     def _as_built(self) -> Settings:
         """The settings to keep: those of the training, but what the run was built with stays as it was built."""

@@ -6,7 +6,7 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from insightv.agents.asking import all_of
 from insightv.answering import answered, answering
 from insightv.config import Settings, check_settings, load_settings
-from insightv.doors import blocking
+from insightv.doors import blocking, blocking_stream, twin_of
 from insightv.errors import ConfigError, InputError, InsightvError, StopRun
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import question_about
@@ -144,10 +144,6 @@ class Reasoner:
         models = ", ".join(model.name for model in self._models)
         return f"<Reasoner, {'trained' if self.trained else 'not trained here'}: {models or 'models given as objects'}>"
 
-    def answer(self, images: Any, question: str | Question, **asked: Any) -> Answer:
-        """`aanswer`, blocking; works inside a notebook too."""
-        return blocking(self.aanswer(images, question, **asked))
-
     async def aanswer(
         self,
         images: Any,
@@ -187,6 +183,8 @@ class Reasoner:
         shown = await self._shown(asked, found, show, deadline)
         return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
+    answer = twin_of(aanswer)
+
     async def astream(
         self,
         images: Any,
@@ -196,7 +194,7 @@ class Reasoner:
         options: AskOptions | Mapping[str, Any] = _AS_SET,
         paths: int = 1,
         show: Show | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """The same as events while it comes (see `insightv.events`); each agent has one try.
 
         Of several paths the one that the summary agent sees is told, once all are there. Raises as `aanswer`. Close it
@@ -225,8 +223,12 @@ class Reasoner:
             async for part in parts:
                 yield part
 
+    def stream(self, images: Any, question: str | Question, **asked: Any) -> Iterator[Event]:
+        """`astream`, blocking; `asked` is as there. Works inside a notebook too; leaving it early ends the calls."""
+        return blocking_stream(self.astream(images, question, **asked))
+
     def answer_many(self, questions: Iterable[Question], **asked: Any) -> list[Answer | InsightvError]:
-        """`aanswer_many`, blocking."""
+        """`aanswer_many`, blocking; works inside a notebook too."""
         return blocking(self.aanswer_many(questions, **asked))
 
     async def aanswer_many(
@@ -280,13 +282,11 @@ class Reasoner:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def close(self) -> None:
-        """`aclose`, blocking."""
-        blocking(self.aclose())
-
     async def aclose(self) -> None:
         """Close the models that this reasoner has made."""
         await closed(self._models)
+
+    close = twin_of(aclose)
 
     def _show(self, seed: int, paths: int, show: Show | None) -> Show:
         if not 0 <= seed <= LARGEST_COUNT:

@@ -36,7 +36,7 @@ def refuse_beside_run(base_url: str | None, summary_model: str | None) -> None:
         if value is not None:
             raise ConfigError(
                 f"{option} {value} belongs to --model and would not be used: the agents are those of --run; give "
-                "--model too, or set the agents in the run's config.toml"
+                "--model in its place, or set the agents in the run's config.toml"
             )
 
 

@@ -248,10 +248,10 @@ def test_a_role_that_breaks_its_contract_costs_its_questions_only(tmp_path: Path
 
 
 def test_questions_that_differ_from_the_run_are_named(tmp_path: Path) -> None:
-    def build(questions: list[Question], **options: bool) -> dict[str, object]:
+    def build(questions: list[Question], allow_change: bool = False) -> dict[str, object]:
         generator = ProgressiveGenerator(ScriptedModel(reply))
         pipeline = Pipeline(run=tmp_path / "run", generator=generator, scorers=["answer"], settings=SETTINGS)
-        return pipeline.build(questions, datasets=False, **options)
+        return pipeline.build(questions, datasets=False, allow_change=allow_change)
 
     build(QUESTIONS[:3])
     other = [QUESTIONS[0], QUESTIONS[1].model_copy(update={"answer": "8"}), QUESTIONS[4]]
@@ -351,7 +351,7 @@ def test_what_watches_a_build_and_fails_ends_it_resumable(tmp_path: Path) -> Non
         """Nobody would await this."""
 
     with pytest.raises(ConfigError, match="watch is an async function"):
-        pipeline.build(watch=unheard)
+        pipeline.build(watch=unheard)  # type: ignore[arg-type]
 
 
 def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_what_are_no_questions_is_said(questions: Any, says: str, tmp_path: Path
     with pytest.raises(InputError, match=says):
         pipeline.build(questions)
     with pytest.raises(ConfigError, match='bad_rows is \'ignore\'; it is "stop" or "skip"'):
-        pipeline.build(QUESTIONS, bad_rows="ignore")
+        pipeline.build(QUESTIONS, bad_rows="ignore")  # type: ignore[arg-type]
 
 
 def test_settings_may_be_a_table(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -262,8 +262,8 @@ def test_a_cancelled_question_leaves_no_call_at_the_server(stream: bool) -> None
 
 
 async def _first_step(reasoner: Reasoner, images: Any = ()) -> None:
-    events: AsyncIterator[Any] = reasoner.astream(images, ASKED)
-    async with aclosing(events):  # type: ignore[type-var]  # an async generator in fact
+    events = reasoner.astream(images, ASKED)
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, StepStarted):
                 return

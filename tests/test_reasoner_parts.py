@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import gc
+import inspect
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from insightv import (
     Answer,
+    Completion,
     ConfigError,
+    InputError,
+    Message,
     ModelError,
+    Pipeline,
     Question,
     Reasoner,
     ReasoningAgent,
     ReasoningPath,
+    Sampling,
     Score,
     Scorer,
     Step,
     SummaryAgent,
 )
+from insightv.agents.summary import JudgingSummary
+from insightv.events import AnswerDone
+from insightv.records import Schema
 from insightv.testing import ScriptedModel
 
 
@@ -108,3 +118,67 @@ def test_a_reasoner_closes_its_models_at_the_end_of_a_block() -> None:
 def test_what_is_no_score_becomes_none(value: Any) -> None:
     with pytest.raises(ValueError, match=r"a score is a number on 1\.\.100, or None for not judged, not "):
         Score(scorer="s", value=value)
+
+
+THOUGHTS = "<thoughts>\n### Look\nB ends at 7.\n### End\nSo the answer is B.\n</thoughts>"
+
+
+class Loud(JudgingSummary):
+    async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
+        answer = await super().summarize(question, path)
+        return answer.model_copy(update={"text": f"{answer.text}!"})
+
+
+class LouderStill(Loud):
+    async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
+        yield "B"
+        yield Answer(text="B!!")
+
+
+def test_a_subclass_streams_what_it_gives_as_a_whole() -> None:
+    for agent, text in ((Loud, "B!"), (LouderStill, "B!!"), (JudgingSummary, "B")):
+        *_, last = Reasoner(Agent(), agent(ScriptedModel("B"))).stream([], "How many?")
+        assert isinstance(last, AnswerDone)
+        assert last.answer.text == text
+
+
+class Slow(ScriptedModel):
+    """Tells its reply in pieces, and how its stream ended."""
+
+    ended = ""
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, *, schema: Schema | None = None
+    ) -> AsyncIterator[str | Completion]:
+        try:
+            whole = (await self.chat(messages, sampling))[0]
+            for piece in whole.text.splitlines(keepends=True):
+                await asyncio.sleep(0.01)
+                yield piece
+            yield whole
+            self.ended = "whole"
+        finally:
+            self.ended = self.ended or "left"
+
+
+def test_a_stream_can_be_read_without_a_loop_and_left() -> None:
+    model = Slow([THOUGHTS, "B"])
+    kinds = [type(event).__name__ for event in Reasoner.of(model).stream([], "Which?")]
+    assert kinds[-3:] == ["PathDone", "AnswerText", "AnswerDone"]
+    assert kinds.count("StepStarted") == 2
+    left = Slow([THOUGHTS, "B"])
+    for event in Reasoner.of(left).stream([], "Which?"):
+        assert type(event).__name__ == "PathText"
+        break
+    gc.collect()
+    assert (left.ended, len(left.asked)) == ("left", 1)
+    with pytest.raises(InputError, match="the question is empty"):
+        next(Reasoner.of(model).stream([], " "))
+
+
+def test_blocking_methods_say_what_their_twins_take() -> None:
+    for owner, name in ((Pipeline, "build"), (Pipeline, "pilot"), (Pipeline, "train"), (Reasoner, "answer")):
+        twin, real = getattr(owner, name), getattr(owner, f"a{name}")
+        assert inspect.signature(twin) == inspect.signature(real)
+        assert (twin.__name__, inspect.iscoroutinefunction(twin)) == (name, False)
+        assert real.__doc__ in twin.__doc__

@@ -131,6 +131,12 @@ def test_what_belongs_to_a_model_is_refused_beside_a_run(tmp_path: Path) -> None
             done = insightv(*before, "--run", run, option, "value")
             assert (done.returncode, done.stdout) == (2, "")
             assert f"{option} value belongs to --model" in done.stderr
+    both = insightv("answer", tmp_path / "x.png", "Which?", "--run", run, "--model", "tiny")
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "both name the agents; leave one of them out" in both.stderr
+    bare = insightv("answer", tmp_path / "x.png", "Which?", "--model", "tiny", "--untrained")
+    assert bare.returncode == 2
+    assert "--untrained belongs to --run" in bare.stderr
 
 
 def test_half_a_save_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Both are reasoning agents whose path comes with its answer; `insightv.train.alon
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -88,7 +88,7 @@ class DirectCot(ThoughtsReasoner):
 class MultiTurn(ThoughtsReasoner):
     """Reasons in a first turn, and is asked for the answer in a second one of the same conversation.
 
-    Its path has that answer. A path that was cut off or rejected leads to no second turn.
+    Its path has that answer, and comes as a whole. A path that was cut off or rejected leads to no second turn.
     """
 
     default_prompt: ClassVar[str] = MULTI_TURN_PROMPT
@@ -114,7 +114,3 @@ class MultiTurn(ThoughtsReasoner):
             return unanswered(path, error)
         calls = calls_of(kept.completion, said.completion)
         return path.model_copy(update={"answer": said.value, "usage": path.usage + said.usage, "calls": calls})
-
-    async def stream_reason(self, question: Question, *, seed: int = 0) -> AsyncIterator[str | ReasoningPath]:
-        """The path alone, once both turns are done."""
-        yield await self.reason(question, seed=seed)

@@ -142,7 +142,7 @@ class Routes:
         shapes, told, stepped = Shapes(asked.model), self._service.reasoner(asked.model), False
         yield shapes.opening()
         try:
-            async with aclosing(told.astream((), question, **_how(asked))) as events:  # type: ignore[type-var]  # an async generator in fact
+            async with aclosing(told.astream((), question, **_how(asked))) as events:
                 while event := await self._service.stop.unless(anext(events, None)):
                     if isinstance(event, AnswerDone):
                         yield self._last(asked, shapes, event.answer, began)
