@@ -56,8 +56,8 @@ class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
     `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. "label" is no
-    quantity at all. `bare_integer` says that digits alone were written, `exact` that it is a fraction or a power; `top`
-    is the upper number of a fraction.
+    quantity at all. `bare_integer` says that a whole number alone was written, `exact` that it is a fraction or a
+    power; `top` is the upper number of a fraction.
     """
 
     value: Fraction
@@ -118,7 +118,8 @@ def read(text: str) -> tuple[Quantity, ...]:
         return ()
     if "-" in (match["sign"], match["sign2"]):
         value = -value
-    digits = bool(match["main"]) and match["main"].isdigit() and not match["exponent"]
+    # "2015.0" too: a table's column of numbers with a gap holds its years and counts as floats.
+    digits = re.fullmatch(r"\d+(?:\.0)?", match["main"] or "") is not None and not match["exponent"]
     readings = _with_rest(value, match["rest"], match["money"] or "", digits=digits)
     if re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", match["main"] or ""):
         readings = tuple(replace(reading, parted=True) for reading in readings)

@@ -2,15 +2,17 @@
 
     python -m tests.chaos.dying commit FOLDER build QUESTIONS --config ... --run {run}
 
-runs the command for N = 1, 2, ... with {run} = FOLDER/N, dies at the Nth boundary, then runs it again, undisturbed, to
-its end. It prints N and the two exit codes of each round, and stops at the first N that is never reached. A boundary
-is "begin" (before COMMIT), "commit" (after COMMIT, before anybody knows of it), or "file" (the run's folder is about to
-be changed). All children are forks of one warm process, which keeps a round at the price of its own work.
+runs the command for N = 1, 2, ... with {run} = FOLDER/N (a copy of FOLDER/start, if there is one), dies at the Nth
+boundary, then runs it again, undisturbed, to its end. It prints N and the two exit codes of each round, and stops at
+the first N that is never reached. A boundary is "begin" (before COMMIT), "commit" (after COMMIT, before anybody knows
+of it), or "file" (the run's folder is about to be changed). All children are forks of one warm process, which keeps a
+round at the price of its own work.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -77,6 +79,8 @@ def main(boundary: str, folder: str, *args: str) -> None:
         n += 1
         run = os.path.join(folder, str(n))
         command = [arg.replace("{run}", run) for arg in args]
+        if os.path.isdir(start := os.path.join(folder, "start")):
+            shutil.copytree(start, run)
         died = code_of(in_fork(command, partial(arm, boundary, n, run)))
         again = code_of(in_fork(command, lambda: None))
         print(n, died, again, flush=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,18 @@ def answered(log: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
     return Counter((entry["sha"], entry["seed"], entry["schema"]) for entry in log)
 
 
+def dying(boundary: str, folder: Path, command: Sequence[object]) -> Iterator[tuple[int, ...]]:
+    """Each round of `tests.chaos.dying`; the next begins when the caller has looked at it."""
+    args = [sys.executable, "-m", "tests.chaos.dying", boundary, str(folder), *map(str, command)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
+    with subprocess.Popen(args, **pipes) as process:
+        assert process.stdin is not None
+        for line in process.stdout or ():
+            yield tuple(map(int, line.split()))
+            print("on", file=process.stdin, flush=True)
+    assert process.returncode == 0
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("boundary", ["begin", "commit", "file"])
 def test_killed_at_every_boundary_the_run_goes_on_to_the_same_rows(boundary: str, tmp_path: Path) -> None:
@@ -35,19 +49,12 @@ def test_killed_at_every_boundary_the_run_goes_on_to_the_same_rows(boundary: str
         assert run(*build_args(questions, settings, whole)).returncode == 0
         undisturbed, rows = len(server.log()), path_rows(whole)
         server.model.forget()
-        args = [sys.executable, "-m", "tests.chaos.dying", boundary, str(tmp_path / "cut")]
-        args += map(str, build_args(questions, settings, Path("{run}")))
         (tmp_path / "cut").mkdir()
         asked = [0]
         rounds = []
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
-        with subprocess.Popen(args, **pipes) as dying:
-            assert dying.stdin is not None
-            for line in dying.stdout or ():
-                rounds.append(tuple(map(int, line.split())))
-                asked.append(len(server.log()))
-                print("on", file=dying.stdin, flush=True)
-        assert dying.returncode == 0
+        for line in dying(boundary, tmp_path / "cut", build_args(questions, settings, Path("{run}"))):
+            rounds.append(line)
+            asked.append(len(server.log()))
     assert len(rounds) > (10 if boundary == "file" else 30)
     assert all(died == -9 for _, died, _ in rounds[:-1])
     assert rounds[-1][1] == 0
@@ -59,6 +66,42 @@ def test_killed_at_every_boundary_the_run_goes_on_to_the_same_rows(boundary: str
         assert status["requests"] >= undisturbed
         assert path_rows(folder) == rows, f"boundary {number}: other rows"
         assert not list(folder.rglob("*.new*")), "left half written"
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_every_change_of_a_file_while_sets_are_written_they_are_the_same(tmp_path: Path) -> None:
+    """A finished run of 6 questions: its sets are whole or not there at all, and as undisturbed when made again."""
+    with FakeServer(Settings(wrong=0.3)) as server:
+        questions = write_questions(tmp_path, 6, steps=2)
+        settings = write_settings(tmp_path, server.base_url)
+        start = tmp_path / "cut" / "start"
+        start.parent.mkdir()
+        assert run(*build_args(questions, settings, start)).returncode == 0
+        whole = tmp_path / "whole"
+        shutil.copytree(start, whole)
+        assert run("build", "--run", whole).returncode == 0
+        undisturbed = len(server.log())
+        rounds = []
+        for number, died, again in dying("file", tmp_path / "cut", ["build", "--run", "{run}"]):
+            rounds.append(died)
+            assert again == 0, f"boundary {number}: the second build ended with {again}"
+            folder = tmp_path / "cut" / str(number)
+            assert set_rows(folder) == set_rows(whole), f"boundary {number}: other rows"
+            assert not [file for file in folder.rglob("*") if ".new" in file.name], "left half written"
+        assert len(server.log()) == undisturbed
+    assert len(rounds) > 8
+    assert all(died == -9 for died in rounds[:-1])
+    assert rounds[-1] == 0
+
+
+def set_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each set of a run."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sets = (folder / "datasets").iterdir()
+    return {
+        one.name: [row for file in sorted(one.glob("*.parquet")) for row in parquet.read_table(file).to_pylist()]
+        for one in sets
+    }
 
 
 @pytest.mark.timeout(900)
