@@ -32,6 +32,9 @@ from insightv.records import Question
 _LIKE_IMAGES = re.compile(r"(?i)(?:.*_)?(?:img|image|picture|photo)s?(?:[_ ]?(?:path|file|url|name)s?)?")
 """Names under which other data sets keep their images: a question without its image would be answered, and paid for."""
 
+_LIKE_CHOICES = re.compile(r"(?i)(?:.*_)?(?:option|choice|candidate|alternative)s?(?:_?(?:list|text)s?)?")
+"""The same of choices: asked without them, a question whose answer is a letter can only be answered by guessing."""
+
 FIELDS = ("id", "question", "images", "answer", "choices", "meta")
 
 
@@ -139,6 +142,9 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
     if fields["images"] is None and (other := next((name for name in values if _LIKE_IMAGES.fullmatch(name)), None)):
         cure = f"rename it, or map it: [{rules.setting}] images = {other!r}"
         report("images", "other_name", f"no 'images', but {other!r}, which would not be looked at; {cure}")
+    if fields["choices"] is None and (other := _unseen_choices(values, fields["question"], fields["answer"])):
+        cure = f"rename it, or map it: [{rules.setting}] choices = {other!r} (a list of texts)"
+        report("choices", "other_name", f"no 'choices', but {other!r}, which models would not be shown; {cure}")
     if row.kind == "cells":
         for field in ("images", "choices", "meta"):
             fields[field] = read_cell(fields[field], field, report)
@@ -153,6 +159,18 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
         meta=read_meta(fields["meta"], values, report),
     )
     return draft, faults
+
+
+def _unseen_choices(values: Mapping[str, object], question: object, answer: object) -> str | None:
+    """The name under which a row has the choices that its answer is a letter of, if its question does not list them."""
+    if not isinstance(answer, str) or not re.fullmatch(r"\s*\(?[A-Za-z][).]?\s*", answer):
+        return None
+    for name in filter(_LIKE_CHOICES.fullmatch, values):
+        texts = re.findall(r"[^\W_]+", str(values[name]).casefold())
+        asked = set(re.findall(r"[^\W_]+", str(question).casefold()))
+        if len(texts) > 1 and not asked.issuperset(text for text in texts if len(text) > 1 or text.isdigit()):
+            return name
+    return None
 
 
 def known_id(row: RawRow, rules: RowRules) -> str | None:

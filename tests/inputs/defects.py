@@ -105,6 +105,8 @@ def rows() -> Iterator[tuple[str, bytes, str, str]]:
     yield "text not there", row(choices=["x", "y", "z"], answer="xy"), "answer", "not_a_choice"
     yield "index for a letter", row(choices=["x", "y", "z"], answer=0), "answer", "not_a_choice"
     yield "letter of one and text of another", row(choices=["B", "A"], answer="A"), "answer", "ambiguous"
+    yield "choices under another name", row(options=["x1", "y1"], answer="B"), "choices", "other_name"
+    yield "choices as text under another name", row(mc_options="A) x1 B) y1", answer="(B)"), "choices", "other_name"
     yield "choices text", row(choices="A. x B. y"), "choices", "wrong_type"
     yield "choices object", row(choices={"A": "x", "B": "y"}), "choices", "wrong_type"
     yield "choices with null", row(choices=["x", None], answer="A"), "choices[1]", "wrong_type"

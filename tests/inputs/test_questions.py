@@ -157,26 +157,18 @@ def test_accepted_forms(folder: Path) -> None:
         defects.row(id="f", choices=["x", "y"], answer="X "),
         defects.row(id="g", choices=["A", "B"], answer="B"),
         defects.row(id="h", choices=["x", "y", "z"], answer="A, C"),
+        defects.row(id="k", question="Which? (A) red (B) dark blue", options=["red", "dark blue"], answer="B"),
+        defects.row(id="l", options=["red", "dark blue"], num_options=2, answer="red"),
+        defects.row(id="m", num_options=4, answer="B"),
         defects.row(id="i", choices=["x", "y", "z"], answer="BC"),
         defects.row(id="train/0001.png", images=["inside.png", "./inner/b.png"]),
         defects.row(id="emoji \U0001f600", question="\U0001f600\n\tnaïve?"),
         end=b"",
     )
     found = {question.id: question for question in read_questions(path)}
-    assert [question.answer for question in found.values()] == [
-        "7",
-        "7.5",
-        None,
-        None,
-        "(b)",
-        "X",
-        "B",
-        "A, C",
-        "BC",
-        "7",
-        "7",
-    ]
-    assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, 1, 1, 1, 1, 1, 2, 1]
+    answers = ["7", "7.5", None, None, "(b)", "X", "B", "A, C", "B", "red", "B", "BC", "7", "7"]
+    assert [question.answer for question in found.values()] == answers
+    assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, *[1] * 8, 2, 1]
     assert found["e"].choices == ("x", "2")
 
 
