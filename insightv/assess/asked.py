@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from insightv.assess import numbers
 from insightv.assess.text import stems
+from insightv.assess.units import SCALES
 
 _ASKS_QUANTITY = re.compile(
     r"\bhow (?:many|much)\b|\bvalue|\bnumber of\b|\bamount|\btotal|\bdifference|\bsum\b|\baverage|\bmean\b"
@@ -19,6 +20,7 @@ _COUNTS_UNITS = re.compile(
     r"\bhow many (?:percent|percentage|%|hundred|thousand|million|billion|trillion|units|times|degrees)"
     r"|\bin (?:hundreds|thousands|millions|billions|trillions|%|percent)\b"
 )
+_ASKS_SCALE = re.compile(r"\b(?:in|how many) (hundred|thousand|million|billion|trillion)s?\b")
 _ASKS_YEAR = re.compile(r"\b(?:which|what|in (?:which|what)) years?\b|^when\b|\bwhat is the (?:\w+ )?year\b")
 _SPEAKS_OF_YEAR = re.compile(r"\byears?\b|\bwhen\b|\bdates?\b|\bsince\b")
 _SPEAKS_OF_CHANGE = re.compile(
@@ -77,6 +79,7 @@ def comparison(question: str, tolerance: Fraction) -> numbers.Comparison:
         year=False if quantity and not year else year,
         exact=True if _NAMES_THING.search(text) else None if _WORKED_OUT.search(text) else False,
         percent=bool(re.search(r"percent|%|per cent", text)),
+        scale=SCALES[scale[1]] if (scale := _ASKS_SCALE.search(text)) else 1,
         falling=bool(_SPEAKS_OF_CHANGE.search(text)),
         words=stems(text),
     )

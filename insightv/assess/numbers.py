@@ -189,6 +189,7 @@ class Comparison:
       near miss is undecided.
     - A truth written as a fraction or a power is met within 1 % (2/3 by 0.67, not by 0.7), by another such exactly.
     - `percent`: the question asks for a percentage, so that 0.25 for 25 or 25 % is undecided.
+    - `scale`: the question asks for the number in thousands, millions, ...: one that is written out is undecided.
     - `falling`: the question speaks of a change, so that a wrong sign is undecided instead of wrong.
     - `words`: the stems of the question's words. An unknown word after a bare number is what it counts where the
       question has it ("5 bars"); otherwise it may be anything ("5 squared", "5 Millionen"), and the pair is undecided.
@@ -200,6 +201,7 @@ class Comparison:
     year: bool | None = None
     percent: bool = False
     falling: bool = False
+    scale: int = 1
     words: frozenset[str] = frozenset()
 
     def verdict(self, truths: tuple[Quantity, ...], answers: tuple[Quantity, ...]) -> bool | None:
@@ -268,6 +270,8 @@ class Comparison:
         thousandfold = wanted == 1000 * given or given == 1000 * wanted
         if thousandfold and (truth.parted or answer.parted):
             return None  # 1.234 against 1,234
+        if self.scale != 1 and self._near(wanted * self.scale, given):
+            return None  # 1.5 against 1,500,000, where millions are asked for
         near = self._near(wanted, given)
         if truth.bare_integer and truth.scale == 1:
             if self.counting is not False and abs(wanted) <= 100:

@@ -188,9 +188,9 @@ def _list(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
     """Order does not count, and an item said twice counts once, unless the truth itself says it twice.
 
     True where the items can be paired off. False where an item of either is, beyond doubt, none of the other's. A tuple
-    of numbers in round brackets is no list: (1, 2) is not (2, 1).
+    of numbers in round brackets is no list: (1, 2) is not (2, 1). Nor is 12,50, which may be a price.
     """
-    if re.fullmatch(r"\([-+\d.,\s/]+\)", truth):
+    if re.fullmatch(r"\([-+\d.,\s/]+\)|\D{0,4}\d+,\d+\D{0,4}", truth):
         return None
     (wanted, sure), (given, _) = split_list(truth), split_list(answer)
     if len(wanted) < 2 or not given or max(len(wanted), len(given)) > _MOST_ITEMS:

@@ -153,6 +153,7 @@ def key(text: str) -> str:
     """
     text = _without_accents(plain(text).casefold())
     text = re.sub(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\.|\b))", r"\1", text)  # u.s.a. -> usa.
+    text = re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)  # .5 -> 0.5
     text = re.sub(r"(?<!\d)'", "", text).replace("&", " and ")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])", " ", text)

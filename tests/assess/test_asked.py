@@ -39,6 +39,8 @@ NEAR_MISSES = [
     ("\u56fe\u4e2d\u6709\u591a\u5c11\u4e2a\u5706?", "30", "31", N),
     ("Wie viele Balken gibt es?", "30", "40", F),
     ("Wie hoch ist der Balken?", "30.5", "30.7", T),
+    ("How many people (in millions)?", "1.5", "1,500,000", N),
+    ("How many people (in millions)?", "1.5", "1,600,000,000", F),
     ("In which year was it?", "2015.0", "2014", F),
     ("How many bars are there?", "30.0", "31", F),
     ("How many bars are there?", "30.0", "30", T),
@@ -69,6 +71,8 @@ ORDERS = [
 ]
 
 ADDITIONS = [
+    (VALUE, "12,50 \u20ac", "12,5 \u20ac", N),
+    (VALUE, "12,50", "50,12", N),
     (VALUE, "5", "5 squared", N),
     (VALUE, "5", "5 Millionen", N),
     (VALUE, "5", "5\u4e07", N),
@@ -140,6 +144,11 @@ def test_answer_is_ruled_as_the_question_asks(question: str, truth: str, answer:
 )
 def test_answer_that_is_taken_back_names_no_choice(truth: str, answer: str) -> None:
     assert decide(WHICH, truth, answer, choices=("red", "green", "blue")).correct is None
+
+
+def test_a_choice_is_not_taken_for_a_tenth_of_it() -> None:
+    assert decide(WHICH, "B", ".5", choices=("5", "0.5")).correct is True
+    assert decide(WHICH, "A", ".5", choices=("5", "0.5")).correct is False
 
 
 def test_what_follows_an_announced_answer_without_taking_it_back_is_passed_over() -> None:
