@@ -52,7 +52,7 @@ _ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
 _CLASSES: tuple[frozenset[str], ...] = tuple(
     frozenset(words.split())
     for words in (
-        "red green blue yellow orange purple pink brown black white gray",
+        "red green blue yellow orange purple pink brown black white gray cyan magenta",
         "monday tuesday wednesday thursday friday saturday sunday",
         "january february march april may june july august september october november december",
         "left right",

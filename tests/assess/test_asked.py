@@ -103,7 +103,7 @@ ADDITIONS = [
     (WHICH, "|x|", "x", N),
     (WHICH, "p\u00eache", "p\u00e9ch\u00e9", N),
     (WHICH, "CO", "Co", N),
-    (WHICH, "blue", "cyan", N),
+    (WHICH, "cyan", "blue", F),
 ]
 
 YES_NO = [
