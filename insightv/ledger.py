@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +23,15 @@ CREATE TABLE IF NOT EXISTS stages (
   name TEXT PRIMARY KEY, identity TEXT NOT NULL, done INTEGER NOT NULL, facts TEXT NOT NULL, began REAL NOT NULL,
   ended REAL) WITHOUT ROWID
 """
+_ASIDE = "CREATE TABLE IF NOT EXISTS laid_aside (one INTEGER PRIMARY KEY CHECK (one = 1), names TEXT NOT NULL)"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A stage as it stands: `began` and `ended` are seconds since the epoch."""
+    """A stage as it stands: `began` and `ended` are seconds since the epoch.
+
+    `laid_aside`: what came of it has no part in the agents as they are now; the same training again takes it up.
+    """
 
     name: str
     identity: dict[str, Any]
@@ -35,11 +39,13 @@ class Entry:
     facts: dict[str, Any]
     began: float
     ended: float | None
+    laid_aside: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The stage for programs: its name, whether it is done, its seconds (pauses included), and its facts."""
         seconds = None if self.ended is None else round(self.ended - self.began, 1)
-        return {"stage": self.name, "done": self.done, "seconds": seconds, **self.facts}
+        aside = {"laid_aside": True} if self.laid_aside else {}
+        return {"stage": self.name, "done": self.done, "seconds": seconds, **aside, **self.facts}
 
 
 class Ledger:
@@ -56,6 +62,7 @@ class Ledger:
         self._path = database
         self._connection = connect(database)
         self._write(_TABLE)
+        self._write(_ASIDE)
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +93,14 @@ class Ledger:
         """Remove a stage, so that it is done anew."""
         self._write("DELETE FROM stages WHERE name = ?", (name,))
 
+    def lay_aside(self, names: Iterable[str]) -> None:
+        """Record which stages have no part in what is trained now; all others have."""
+        self._write("INSERT OR REPLACE INTO laid_aside VALUES (1, ?)", (json.dumps(sorted(names)),))
+
+    def names(self) -> list[str]:
+        """The stages that were begun, in that order."""
+        return [entry.name for entry in _read(self._connection)]
+
     def _write(self, sql: str, row: tuple[object, ...] = ()) -> None:
         try:
             self._connection.execute(sql, row)  # a transaction of its own, synced before it returns
@@ -99,16 +114,21 @@ def read_ledger(database: Path) -> list[Entry]:
     """The stages of a run's training in the order they were begun; also while another process writes them."""
     connection = connect(database, read_only=True)
     try:
-        if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'stages'").fetchone()[0]:
-            return []
-        return _read(connection)
+        return _read(connection) if _has(connection, "stages") else []
     finally:
         connection.close()
 
 
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+    return bool(found)
+
+
 def _read(connection: sqlite3.Connection) -> list[Entry]:
     rows = connection.execute("SELECT name, identity, done, facts, began, ended FROM stages ORDER BY began").fetchall()
+    found = connection.execute("SELECT names FROM laid_aside").fetchone() if _has(connection, "laid_aside") else None
+    aside = json.loads(found[0]) if found else []
     return [
-        Entry(name, json.loads(identity), bool(done), json.loads(facts), began, ended)
+        Entry(name, json.loads(identity), bool(done), json.loads(facts), began, ended, name in aside)
         for name, identity, done, facts, began, ended in rows
     ]

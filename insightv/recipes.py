@@ -14,7 +14,7 @@ from typing import Literal
 
 from insightv.config import Settings
 from insightv.errors import ConfigError
-from insightv.train.settings import Stage, TrainSettings, settings_of
+from insightv.train.settings import PreferenceSettings, Stage, TrainSettings, settings_of
 from insightv.train.trl_options import FORBIDDEN
 from insightv.train_section import Recipe, TrainSection
 
@@ -66,7 +66,23 @@ def check_train(settings: Settings) -> None:
     for agent in ("reasoning", "summary", "direct", "multi-turn"):
         agent_settings(settings, agent)
     if settings.train.trainer == "dpo":  # what another trainer takes, its factory says
-        agent_settings(settings, "preference")
+        preference = agent_settings(settings, "preference")
+        if course_of(settings).rounds:
+            _check_continued(agent_settings(settings, "reasoning"), preference)
+
+
+def _check_continued(reasoning: TrainSettings, preference: TrainSettings) -> None:
+    """Refuse a shape of adapters for the rounds that the adapter which they go on with has not."""
+    goes_on = isinstance(preference, PreferenceSettings) and preference.continue_adapter
+    if not goes_on or "full" in (reasoning.method, preference.method):
+        return
+    for name in ("lora_rank", "lora_alpha", "train_projector"):
+        before, after = getattr(reasoning, name), getattr(preference, name)
+        if before != after:
+            raise ConfigError(
+                f"[train.preference]: {name} = {after}, and the rounds go on with the reasoning agent's adapter, which "
+                f"has {before}; set both alike, or preference.continue_adapter = false for a new adapter in each round"
+            )
 
 
 def _check_keys(train: TrainSection) -> None:

@@ -32,7 +32,8 @@ def dollars(usd: float) -> str:
 
 def stage_lines(stage: Mapping[str, Any]) -> list[str]:
     """A stage of training as a few lines for people."""
-    lines = [f"{stage['stage']:<10} " + ("done" if stage.get("done", True) else "begun, not done")]
+    aside = ", laid aside: it has no part in the agents as they are now" if stage.get("laid_aside") else ""
+    lines = [f"{stage['stage']:<10} " + ("done" if stage.get("done", True) else "begun, not done") + aside]
     if "rows_trained_on" in stage:
         left = f", {stage['rows_left_out']} left out" if stage["rows_left_out"] else ""
         loss = "loss not logged" if stage["loss"] is None else f"loss {stage['loss']:.4f}"

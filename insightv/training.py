@@ -74,6 +74,8 @@ class Training:
         stages = self._plan.stages()
         if self._plan.course.rounds:
             self._trainer()  # one that cannot be made is said before anything is trained
+        if "summary" in stages:  # a model alone stands beside the agents, and changes nothing of them
+            self._ledger.lay_aside({*self._ledger.names()} - {*stages, *ALONE})
         done: dict[str, dict[str, Any]] = {}
         reasoning: Path | None = None
         for name, identity in stages.items():

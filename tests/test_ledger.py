@@ -8,6 +8,7 @@ import pytest
 
 from insightv.errors import InputError
 from insightv.ledger import Ledger, read_ledger
+from insightv.status_table import stage_lines
 from insightv.store import open_database
 
 
@@ -46,6 +47,27 @@ def test_a_stage_that_goes_on_keeps_its_beginning_and_a_changed_one_begins_anew(
         assert (entry.done, entry.facts, entry.identity) == (False, {}, {"seed": 2})
         ledger.forget("reasoning")
         assert ledger.find("reasoning") is None
+
+
+def test_a_stage_of_an_earlier_training_is_laid_aside_until_it_is_taken_up_again(database: Path) -> None:
+    with Ledger(database) as ledger:
+        for name in ("reasoning", "round 1", "summary"):
+            ledger.begin(name, {})
+            ledger.finish(name, {"trained": True})
+        ledger.lay_aside({"round 1"})
+        assert ledger.names() == ["reasoning", "round 1", "summary"]
+        shown = [entry.as_json() for entry in read_ledger(database)]
+        assert [stage.get("laid_aside", False) for stage in shown] == [False, True, False]
+        assert "laid aside" in stage_lines({"stage": "round 1", "laid_aside": True})[0]
+        ledger.lay_aside(())
+        assert not any(entry.laid_aside for entry in read_ledger(database))
+
+
+def test_a_ledger_of_before_is_read(database: Path) -> None:
+    with Ledger(database) as ledger:
+        ledger.begin("reasoning", {})
+        ledger._write("DROP TABLE laid_aside")
+    assert [entry.laid_aside for entry in read_ledger(database)] == [False]
 
 
 def test_without_a_run_there_is_no_ledger(tmp_path: Path) -> None:

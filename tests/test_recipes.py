@@ -9,7 +9,7 @@ import pytest
 from insightv.config import check_settings, load_settings
 from insightv.errors import ConfigError
 from insightv.pipeline import Pipeline
-from insightv.recipes import agent_settings, course_of
+from insightv.recipes import agent_settings, check_train, course_of
 from insightv.settings_file import write_settings
 
 
@@ -66,12 +66,26 @@ def test_an_agents_own_settings_come_last() -> None:
         ({"recipe": "magic"}, "recipe"),
         ({"preset": "none"}, "preset"),
         ({"trl": {"max_length": 5}}, "never cut"),
+        ({"preference": {"lora_rank": 64}}, "lora_rank = 64, and the rounds go on with .* has 16; set both alike"),
     ],
 )
 def test_what_is_wrong_is_refused_before_a_build(tmp_path: Path, table: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Pipeline(run=tmp_path / "run", generator="tiny/teacher", settings=check_settings({"train": table}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"lora_rank": 64},
+        {"preference": {"lora_rank": 64, "continue_adapter": False}},
+        {"method": "full", "preference": {"lora_rank": 64}},
+        {"recipe": "multi-agent", "preference": {"lora_rank": 64}},
+    ],
+)
+def test_adapters_of_another_shape_are_taken_where_none_is_gone_on_with(table: dict[str, object]) -> None:
+    check_train(check_settings({"train": table}))
 
 
 def test_settings_of_training_come_back_from_their_file(tmp_path: Path) -> None:

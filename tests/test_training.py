@@ -242,3 +242,6 @@ def test_the_summary_agent_alone(trained: tuple[Path, dict[str, Any]], heldout: 
     with pytest.raises(RunChanged, match="summary: rounds: 1 -> 0"):
         again(run, heldout, recipe="summary-only")
     assert again(run, heldout, recipe="summary-only", allow_change=True) == [("begin", "summary"), ("done", "summary")]
+    aside = [stage["stage"] for stage in load_run(run).training() if stage.get("laid_aside")]
+    assert aside == ["reasoning", "round 1"]
+    assert not (run / "checkpoints" / "reasoning").exists()  # the summary agent has not met it

@@ -20,13 +20,14 @@ def training(found: Findings) -> Html | None:
         return None
     rows: list[list[object]] = [_row(stage) for stage in found.training]
     head = ["stage", "", "trained on", "before", "after", "difference", "p (McNemar)"]
-    points = _points(found.training)
+    points = _points([stage for stage in found.training if not stage.get("laid_aside")])
     curve = (
         el("figure", el("figcaption", "Held-out accuracy of the reasoning agent"), _curve(points)) if points else None
     )
     about = note(
         "Each stage is compared with what it began from, on the same held-out questions; lines are 95 % intervals. A "
-        "round that was rolled back is hollow: the policy before it went on."
+        "round that was rolled back is hollow: the policy before it went on. A stage that is laid aside is one of an "
+        "earlier training, which has no part in the agents as they are now."
     )
     return section("training", "Training and its rounds", about, curve, table(head, rows, numbers=4))
 
@@ -34,6 +35,7 @@ def training(found: Findings) -> Html | None:
 def _row(stage: Mapping[str, Any]) -> list[object]:
     compared = stage.get("compared") or {}
     state = "rolled back" if stage.get("rolled_back") else "done" if stage.get("done") else "not finished"
+    state = "laid aside" if stage.get("laid_aside") else state
     counted = (("pairs", "pairs"), ("rows_trained_on", "rows"))
     amount = next((f"{stage[key]} {name}" for key, name in counted if stage.get(key) is not None), "-")
     difference, p = compared.get("difference"), compared.get("p")
