@@ -30,6 +30,7 @@ from insightv.train.checkpoints import identity_of, mark_foreign
 from insightv.train.external import read_external
 from insightv.train.lengths import Lengths, statistics
 from insightv.train.pairs import PairRule, select_pairs
+from insightv.train.rows import Licence
 from insightv.train.shown import to_json
 
 
@@ -122,11 +123,12 @@ class Round:
             def shown(question: Question) -> list[Json]:
                 return to_json(selection.prompt(open_stored(question, fresh.images)), store)
 
-            rule = settings.train.pairs
+            rule, data = settings.train.pairs, settings.datasets
             selected = select_pairs(
                 selection.assessed,
                 PairRule(rule.margin, rule.per_question, rule.length_slack, settings.seed, tags=selection.tags),
                 shown,
+                Licence(source=data.source, licence=data.licence),
             )
             written = fresh.written()
         return selected.pairs, {

@@ -57,6 +57,7 @@ _TITLES = {
     "multi-turn": "Multi-turn set: what one model alone learns to reason in one turn and answer in the next",
     "paths": "Paths of reasoning, judged right or wrong",
     "preference": "Pairs of paths, one better than the other",
+    "external": "Pairs of replies, one better than the other, as somebody else's data gave them",
 }
 _ABOUT = {
     "reason": "Each row is one path of reasoning from the high band: its answer was judged right and its steps good. "
@@ -71,6 +72,8 @@ _ABOUT = {
     "paths": "Each row is one path, right or wrong by its answer (`label`), in TRL's form for unpaired preferences.",
     "preference": "Each row holds two paths that one model wrote about one question: the chosen one right and of the "
     "high band, the rejected one wrong (which counts as 0 points) or lower by at least the margin.",
+    "external": "Each row holds two replies to one question as a file of preference data gave them. Nobody scored or "
+    "graded them here: every margin stands at 100.",
 }
 _LIMITS = (
     "Paths were written by a model and judged by rules and models; a right answer can stand on wrong steps.",

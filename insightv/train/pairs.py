@@ -22,6 +22,7 @@ from insightv.seeds import seed_of
 from insightv.train.funnel import band_of
 from insightv.train.lengths import Balance, Lengths, statistics, to_drop
 from insightv.train.mix import DRAWN
+from insightv.train.rows import NOT_GIVEN, Licence
 from insightv.train.sets import NO_TEXT, text_of, unusable
 from insightv.transcript import TAGS, Tags, check_tags
 
@@ -97,15 +98,24 @@ Shown = Callable[[Question], list[Json]]
 """Gives what a policy is shown of a question, in the form of `insightv.train.shown`."""
 
 
-def select_pairs(assessed: Assessed, rule: PairRule | None = None, shown: Shown | None = None) -> SelectedPairs:
-    """The pairs of a run, question by question as they come; reads it twice. `shown` goes into each pair's `meta`."""
+def select_pairs(
+    assessed: Assessed, rule: PairRule | None = None, shown: Shown | None = None, licence: Licence = NOT_GIVEN
+) -> SelectedPairs:
+    """The pairs of a run, question by question as they come; reads it twice.
+
+    `shown`, the rule, and where a question comes from go into each pair's `meta`.
+    """
     rule = rule or PairRule()
     picked = pick(assessed, rule)
     pairs: list[PreferencePair] = []
     for number, item in enumerate(assessed()):
         if number in picked.pairs:
             prompt = shown(item.question) if shown else None
-            pairs += [pair_of(item, one, prompt) for one in picked.pairs[number][1]]
+            source, terms = licence.of(item.question)
+            told = {"source": source, "licence": terms, "family": item.question.meta.get("family")}
+            meta = {name: value for name, value in told.items() if value} | {"rule": rule.settings()}
+            made = [pair_of(item, one, prompt) for one in picked.pairs[number][1]]
+            pairs += [pair.model_copy(update={"meta": {**pair.meta, **meta}}) for pair in made]
     lengths = statistics(picked.lengths) | {"pairs_dropped": picked.dropped_for_length}
     return SelectedPairs(pairs, lengths, picked.left_out)
 

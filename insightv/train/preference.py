@@ -17,14 +17,13 @@ from insightv.errors import InputError
 from insightv.interfaces import PreferenceTrainer
 from insightv.records import PreferencePair
 from insightv.replies import Json
-from insightv.train.card import Origin, card
+from insightv.train.card import card
 from insightv.train.checkpoints import Checkpoint
 from insightv.train.child import run_here, run_job
 from insightv.train.files import CARD, new_folder
-from insightv.train.funnel import Funnel
 from insightv.train.layouts import write_trl
 from insightv.train.models import load_model, lora_config, own_base
-from insightv.train.preference_set import rows_of_pairs
+from insightv.train.preference_set import funnel_of_pairs, is_external, origin_of_pairs, rows_of_pairs
 from insightv.train.rows import TrainingRow
 from insightv.train.settings import Job, PreferenceSettings, settings_of
 from insightv.train.trl_options import refused_by_trl
@@ -72,8 +71,9 @@ class DPOPreferenceTrainer(PreferenceTrainer):
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
     """Write pairs into a folder in TRL's form, with a card. The same pairs give the same bytes."""
-    funnel = Funnel(questions=len({pair.question_id for pair in pairs}))
-    funnel.paths = len({(pair.question_id, path.index) for pair in pairs for path in (pair.chosen, pair.rejected)})
+    funnel = funnel_of_pairs(pairs)
+    chosen, origin = origin_of_pairs(pairs)
+    name = "external" if is_external(pairs) else "preference"
 
     def rows() -> Iterator[TrainingRow]:
         for row in rows_of_pairs(pairs, tags):
@@ -82,7 +82,8 @@ def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS
 
     with new_folder(folder) as fresh:
         layout = write_trl("preference", rows(), fresh)
-        (fresh / CARD).write_text(card("preference", funnel, {"tags": list(tags)}, Origin(), layout), encoding="utf-8")
+        text = card(name, funnel, chosen | {"tags": list(tags)}, origin, layout)
+        (fresh / CARD).write_text(text, encoding="utf-8")
 
 
 def dpo_trainer(

@@ -7,15 +7,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from insightv.assessed import Assessed, AssessedPath
+from insightv.assessed import Assessed, AssessedPath, AssessedQuestion
 from insightv.errors import InputError, InsightvError
 from insightv.records import Band, Message, PreferencePair, Question, ReasoningPath, Score
+from insightv.train.card import Origin
 from insightv.train.funnel import Funnel
 from insightv.train.general import Opener, as_it_is
-from insightv.train.lengths import statistics
+from insightv.train.lengths import Lengths, statistics
 from insightv.train.pairs import PairRule, pick
 from insightv.train.rows import NOT_GIVEN, Licence, Rejected, TrainingRow
 from insightv.train.shown import from_json
@@ -85,9 +87,53 @@ def rows_of_pairs(pairs: Iterable[PreferencePair], tags: Tags = TAGS) -> Iterato
             raise InputError(f"the pair of question {pair.question_id!r} has two equal replies: nothing to prefer")
         prompt = from_json(pair.meta["prompt"])
         pictures = tuple(part for message in prompt for part in message.parts if not isinstance(part, str))
-        question = Question(id=pair.question_id, question="(in the prompt)", images=pictures)
+        family = {"family": pair.meta["family"]} if "family" in pair.meta else {}
+        question = Question(id=pair.question_id, question="(in the prompt)", images=pictures, meta=family)
         rejected = Rejected(worse, _assessed(pair, "rejected", pair.rejected), pair.margin)
-        yield TrainingRow(prompt, better, question, _assessed(pair, "chosen", pair.chosen), rejected=rejected)
+        source, licence = (str(pair.meta.get(name, "")) for name in ("source", "licence"))
+        chosen = _assessed(pair, "chosen", pair.chosen)
+        yield TrainingRow(prompt, better, question, chosen, source, licence, rejected=rejected)
+
+
+def is_external(pairs: Sequence[PreferencePair]) -> bool:
+    """Whether the replies are somebody else's texts, not paths that were assessed."""
+    return bool(pairs) and all("replies" in pair.meta for pair in pairs)
+
+
+def funnel_of_pairs(pairs: Sequence[PreferencePair]) -> Funnel:
+    """The count of the questions and paths that are in pairs, and how long the better and the worse replies are."""
+    funnel, found = Funnel(), dict[str, dict[int, AssessedPath]]()
+    for pair in pairs:
+        for name, path in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            found.setdefault(pair.question_id, {})[path.index] = _assessed(pair, name, path)
+    for name, paths in found.items():
+        funnel.read(AssessedQuestion(Question(id=name, question="(in the prompt)"), tuple(paths.values())))
+    sizes = [pair.meta["characters"] for pair in pairs if "characters" in pair.meta]
+    if len(sizes) == len(pairs):
+        funnel.lengths |= statistics([Lengths(size["chosen"], size["rejected"]) for size in sizes])
+    return funnel
+
+
+def origin_of_pairs(pairs: Sequence[PreferencePair]) -> tuple[dict[str, object], Origin]:
+    """The rule that pairs were chosen by, and the rest of what a card says of where they come from."""
+    rules = [rule for pair in pairs if isinstance(rule := pair.meta.get("rule"), dict)]
+    chosen = dict(rules[0]) if len(rules) == len(pairs) and all(rule == rules[0] for rule in rules) else {}
+    models = sorted({pair.chosen.model for pair in pairs})
+    systems = {text for pair in pairs if (text := _system(pair.meta.get("prompt"))) is not None}
+    prompts = {
+        f"reasoning agent: system{f' {number}' if number else ''}": hashlib.sha256(text.encode()).hexdigest()
+        for number, text in enumerate(sorted(systems))
+    }
+    seed = chosen.get("seed")
+    policy = {"policy": ", ".join(models[:5])} if models else {}
+    return chosen, Origin(prompts=prompts, models=policy, seed=seed if isinstance(seed, int) else None)
+
+
+def _system(prompt: object) -> str | None:
+    first = prompt[0] if isinstance(prompt, list) and prompt else None
+    if not isinstance(first, dict) or first.get("role") != "system":
+        return None
+    return "".join(str(block.get("text", "")) for block in first["content"])
 
 
 def _assessed(pair: PreferencePair, name: str, path: ReasoningPath) -> AssessedPath:

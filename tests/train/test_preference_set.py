@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import load_dataset
 
+from insightv.images import ImageStore
+from insightv.records import PreferencePair, ReasoningPath
 from insightv.train.card import Origin
 from insightv.train.export import FORMATS, Exported, export_set
-from insightv.train.pairs import PairRule
+from insightv.train.pairs import PairRule, select_pairs
+from insightv.train.preference import write_pairs
 from insightv.train.preference_set import PreferenceSet
+from insightv.train.rows import Licence
+from insightv.train.shown import to_json
 
-from .world import mixed, picture, prompt, run_of
+from .world import INSTRUCTION, mixed, picture, prompt, question, run_of
 
 PAIRS = PreferenceSet(prompt=prompt, rule=PairRule(per_question=2, length_slack=None))
 
@@ -103,3 +110,30 @@ def test_ids_tell_the_pairs_of_a_question_apart(tmp_path: Path) -> None:
     ids = [row["id"] for row in rows_of(tmp_path / "out" / "preference.jsonl")]
     assert len(set(ids)) == len(ids) == 12
     assert "q0#1>4" in ids
+
+
+def test_the_card_of_a_rounds_pairs_says_where_they_come_from(tmp_path: Path) -> None:
+    store, rule = ImageStore(tmp_path / "images"), PairRule(margin=30, seed=5, length_slack=None)
+    selected = select_pairs(run_of(4), rule, lambda asked: to_json(prompt(asked), store), Licence(source="mine"))
+    write_pairs(selected.pairs, tmp_path / "pairs")
+    text = (tmp_path / "pairs" / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])["insightv"]
+    assert header["questions"] == 4
+    assert header["seed"] == 5
+    assert header["chosen"]["margin"] == 30
+    assert header["models"] == {"policy": "openai/teacher"}
+    assert header["prompts"] == {"reasoning agent: system": hashlib.sha256(INSTRUCTION.encode()).hexdigest()}
+    assert header["paths"]["ok"] == header["paths"]["total"] == sum(header["bands"].values()) > 0
+    assert header["lengths"]["pairs"] == header["rows"] == len(selected.pairs)
+    row = load_dataset(str(tmp_path / "pairs"), split="train", cache_dir=str(tmp_path / "cache"))[0]
+    assert (row["source"], row["licence"], row["family"]) == ("charts", "CC0", "reasoning")  # the question's own first
+
+
+def test_the_card_of_somebody_elses_pairs_claims_no_scores(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "images")
+    one, two = (ReasoningPath(question_id="q", index=i, status="ok", model="external") for i in (0, 1))
+    meta = {"replies": {"chosen": "yes", "rejected": "no"}, "prompt": to_json(prompt(question("q", [])), store)}
+    write_pairs([PreferencePair(question_id="q", chosen=one, rejected=two, margin=100, meta=meta)], tmp_path / "pairs")
+    text = (tmp_path / "pairs" / "README.md").read_text()
+    assert "somebody else's data gave them" in text
+    assert "high band" not in text
