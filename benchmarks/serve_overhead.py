@@ -38,7 +38,8 @@ from insightv.agents.summary import summary_messages
 from insightv.backends.chat_completions import OpenAIModel
 from insightv.backends.openai import openai
 from insightv.events import StepStarted
-from insightv.reasoner import Reasoner, opened_question
+from insightv.images import question_about
+from insightv.reasoner import Reasoner
 from insightv.records import Picture, Question, ReasoningPath, Sampling
 from insightv.step_reader import StepReader
 from insightv.testing import sample_picture
@@ -94,7 +95,7 @@ class Work:
     async def bare_first_step(self, number: int) -> float:
         """Seconds to the first step of the backend's stream."""
         began, reader = time.perf_counter(), StepReader()
-        question = await opened_question([self.picture], text(number))
+        question = await question_about([self.picture], text(number))
         async for piece in ThoughtsReasoner(self.model).stream_reason(question):
             if isinstance(piece, str) and any(isinstance(e, StepStarted) for e in reader.feed(piece)):
                 return time.perf_counter() - began

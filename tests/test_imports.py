@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +79,17 @@ def test_training_libraries_are_imported_only_where_training_is_done() -> None:
             if words[:1] in (["import"], ["from"]) and words[1].partition(".")[0].rstrip(",") in TRAINING:
                 found.append(f"{file.name}:{number}: {line.strip()}")
     assert not found
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_benchmarks_import_is_there(script: Path) -> None:
+    taken = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ("insightv", "tests")
+        for alias in node.names
+    ]
+    for module, name in taken:
+        found = importlib.import_module(module)
+        inside = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
+        assert hasattr(found, name) or name in inside, f"{module} has no {name}"
