@@ -75,8 +75,9 @@ class PolicyRuns:
             raise self._stopped
 
     def table(self, table: RoleTable, policy: str, **options: Any) -> RoleTable:
-        """An agent's table with the checkpoint (or hub id) as its model."""
+        """An agent's table with the checkpoint (or hub id) as its model, named alike wherever this process stands."""
         train = self.settings.train
+        policy = str(Path(policy).absolute()) if Path(policy).is_dir() else policy
         asked = trained_table(table, policy, train.engine, train.engine_options)
         return type(table).model_validate(asked.model_dump(exclude_unset=True) | options)
 

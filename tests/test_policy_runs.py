@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from insightv import Pipeline, Question
+from insightv.config import Settings
 from insightv.errors import Interrupted
 from insightv.image_sources import ImageError
 from insightv.images import open_picture
-from insightv.policy_runs import questions_of
+from insightv.plugins import Registry
+from insightv.policy_runs import PolicyRuns, questions_of
 from insightv.records import Picture
 from insightv.run import load_run
 from insightv.testing import sample_picture
@@ -79,3 +81,14 @@ def test_pictures_that_are_opened_already_are_kept_as_they_are(tmp_path: Path) -
     asked = Question(id="q", question="What is 3 + 4? [truth=7]", images=(picture,), answer="7")
     with FakeServer() as server:
         assert build([asked], tmp_path / "run", server.base_url) == {"q": picture.data}
+
+
+def test_a_policy_has_one_name_wherever_the_process_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "rounds" / "0" / "policy").mkdir(parents=True)
+    runs = PolicyRuns(tmp_path / "run", Settings(), Registry(), {})
+    names = set()
+    for place, policy in ((tmp_path, "run/rounds/0/policy"), (tmp_path / "run", "rounds/0/policy")):
+        monkeypatch.chdir(place)
+        names.add(runs.table(Settings().reasoning_agent, policy).model)
+    assert names == {f"hf/{tmp_path}/run/rounds/0/policy"}
+    assert runs.table(Settings().reasoning_agent, "owner/name").model == "hf/owner/name"
