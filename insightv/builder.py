@@ -23,6 +23,7 @@ from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import twin_of
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.gate import StopSwitch
+from insightv.held_loop import holders_named
 from insightv.identity import role_identity
 from insightv.image_store import ImageStore
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
@@ -290,7 +291,8 @@ class RunBuilder:
         ticker = asyncio.create_task(session.tick(watch, phase))
         session.database.patient = True
         try:
-            await work.run()
+            async with holders_named():
+                await work.run()
         except asyncio.CancelledError:
             session.switch.stop(Interrupted())
             await work.wind_up()

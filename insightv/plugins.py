@@ -15,8 +15,11 @@ only where one of its names is used. Plugins run with all rights of the process;
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -31,6 +34,10 @@ from insightv.errors import MissingExtra, PluginError
 GROUP = "insightv"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+log = logging.getLogger("insightv")
+SLOW_S = 10.0
+"""Seconds after which a plugin that is still being imported is named."""
 
 Kind = Literal["backend", "generator", "scorer", "agent", "trainer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,7 +132,7 @@ class Registry:
     def _collect(self, kind: Kind, plugin: object, source: Source) -> None:
         def register(name: str, factory: Factory | str) -> None:
             if not isinstance(name, str) or not name or not (callable(factory) or isinstance(factory, str)):
-                raise TypeError(f"register(name, factory) got {name!r}, {factory!r}; give a name and a callable")
+                raise TypeError(f"register(name, factory) got {name!r}, {_shown(factory)}; give a name and a callable")
             self._entries.setdefault((kind, name), []).append(Entry(kind, name, factory, source))
 
         others = [other for other in self._manager.get_plugins() if other is not plugin]
@@ -196,6 +203,13 @@ class Registry:
         return entry, loaded
 
 
+def _shown(value: object) -> str:
+    """A value for a text; of an object only its kind, as its address says nothing."""
+    return (
+        repr(value) if value is None or isinstance(value, str | int | float) else f"an object of {type(value).__name__}"
+    )
+
+
 def _chosen() -> set[str] | None:
     """The plugins that INSIGHTV_PLUGINS lists, None where it is not set: all."""
     chosen = os.environ.get("INSIGHTV_PLUGINS")
@@ -219,16 +233,34 @@ def load_registry() -> Registry:
             continue
         dist = point.dist
         source = Source(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
-        try:
-            plugin: Any = point.load()
-        except KeyboardInterrupt:
-            raise
-        # As in Registry.add: a plugin's import may raise anything.
-        except BaseException as error:
-            registry.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
-        else:
-            registry.add(plugin, source)
+        with _named_when_slow(source):
+            _load(registry, point, source)
     return registry
+
+
+def _load(registry: Registry, point: EntryPoint, source: Source) -> None:
+    try:
+        plugin: Any = point.load()
+    except KeyboardInterrupt:
+        raise
+    # As in Registry.add: a plugin's import may raise anything.
+    except BaseException as error:
+        registry.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
+    else:
+        registry.add(plugin, source)
+
+
+@contextmanager
+def _named_when_slow(source: Source) -> Iterator[None]:
+    """Say which plugin is waited for where its import takes long; it may never end, and cannot be left."""
+    text = "%s has been loading for %g s; wait, or leave it out: INSIGHTV_PLUGINS is the list of the plugins to load"
+    timer = threading.Timer(SLOW_S, log.warning, [text, source, SLOW_S])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @cache

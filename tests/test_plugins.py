@@ -409,3 +409,15 @@ def test_a_model_that_cannot_be_closed_costs_no_build(tmp_path: Path, caplog: py
     )
     assert status["questions"]["done"] == status["questions"]["total"]
     assert "could not be closed: RuntimeError: stuck" in caplog.text
+
+
+def test_a_plugin_that_is_slow_to_load_is_named_meanwhile(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("insightv.plugins.SLOW_S", 0.05)
+    write_distribution(tmp_path / "zoo", "slow", f"import time\ntime.sleep(0.4)\n{GOOD}")
+    assert load(tmp_path / "zoo").failures == []
+    assert (
+        "plugin 'slow' of zoo-slow 3.1 has been loading for 0.05 s; wait, or leave it out: INSIGHTV_PLUGINS"
+        in caplog.text
+    )
