@@ -36,6 +36,10 @@ SCORED_SHARE = 0.85
 """The share of the deadline at whose end a scorer must have chosen among several paths."""
 
 
+USAGE_UNKNOWN = "usage_unknown"
+"""The flag of a path whose last call was stopped, so that what it has cost is not known."""
+
+
 class TimeUp(Exception):
     """The time that one question has is up."""
 
@@ -267,7 +271,7 @@ def _cut(question: Question, seed: int, steps: Sequence[Step], code: str) -> Rea
         steps=tuple(steps),
         seed=seed,
         usage=Usage(requests=1),
-        flags=("usage_unknown",),
+        flags=(USAGE_UNKNOWN,),
     )
 
 

@@ -11,6 +11,7 @@ import orjson
 from insightv.errors import ModelError
 from insightv.events import AnswerText, PathDone, StepStarted, StepText
 from insightv.records import Answer, ReasoningPath, Usage
+from insightv.walking import USAGE_UNKNOWN
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": waiting\n\n"
@@ -50,11 +51,16 @@ def path_form(path: ReasoningPath) -> dict[str, Any]:
 
 
 def about(answer: Answer, seconds: float) -> dict[str, Any]:
-    """The field `insightv` of a reply: how the answer came to be."""
+    """The field `insightv` of a reply: how the answer came to be.
+
+    Its flags are those of the answer, and `usage_unknown` where a call was stopped by a limit: what that call has cost
+    is not in the usage, as no server tells it.
+    """
+    stopped = [USAGE_UNKNOWN] if any(USAGE_UNKNOWN in path.flags for path in paths_of(answer)) else []
     return {
         "followed": answer.followed,
         "agreement": answer.agreement,
-        "flags": list(answer.flags),
+        "flags": [*answer.flags, *stopped],
         "path": None if answer.path is None else path_form(answer.path),
         "paths": max(1, len(answer.paths)),
         "seconds": round(seconds, 3),

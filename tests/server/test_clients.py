@@ -112,6 +112,13 @@ def test_a_stream_says_what_the_whole_reply_says(served: Served, model: str) -> 
     assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == whole.reasoning_content
 
 
+def test_a_path_that_a_limit_stops_says_that_its_cost_is_not_known(served: Served) -> None:
+    asked = chat("What is 3 + 4? [truth=7] [steps=40]", insightv={"max_steps": 2})
+    status, form = served.form("POST", "/v1/chat/completions", asked)
+    assert (status, form["insightv"]["path"]["code"]) == (200, "step_limit")
+    assert form["insightv"]["flags"] == ["path_cut", "usage_unknown"]
+
+
 def test_langchain(served: Served) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own, of no concern here
