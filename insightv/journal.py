@@ -224,9 +224,10 @@ class JournaledModel(ChatModel):
             raise fault from error
         except asyncio.CancelledError:
             # Sent, and cut off at the end of the grace time: the server may have answered, and counted it.
-            usage = Usage(requests=1)
-            text = f"{self.name}: cut off before a reply came; what it cost beyond the request is not known"
-            fault = ModelError("cancelled", text, usage=usage)
+            if self.jobs is None:  # a job stays out, and is asked about again
+                usage = Usage(requests=1)
+                text = f"{self.name}: cut off before a reply came; what it cost beyond the request is not known"
+                fault = ModelError("cancelled", text, usage=usage)
             raise
         except StopRun as error:
             usage = cost_of(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -61,16 +62,17 @@ def test_each_step_of_all_chains_is_one_job_and_costs_half(tmp_path: Path) -> No
     assert other["usd"] > 1.3 * status["usd"]
 
 
-def test_a_kill_while_a_job_is_out_sends_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stop_while_a_job_is_out_sends_and_counts_nothing_twice(number: signal.Signals, tmp_path: Path) -> None:
     jobs = Jobs(hold=True)
     with FakeBatchServer(Settings(wrong=0.3), jobs) as server:
         questions, settings = write_questions(tmp_path, 5, steps=3), batch_settings(tmp_path, server.base_url)
-        args = build_args(questions, settings, tmp_path / "run")
+        args = [*build_args(questions, settings, tmp_path / "run"), "--set", "run.grace_s=1"]
         for wave in (1, 2, 3):
             polls = jobs.asked["poll"]
             build = subprocess.Popen(command(*args), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             wait_for(lambda wave=wave, polls=polls: len(jobs.made) >= wave and jobs.asked["poll"] > polls + 2)
-            build.kill()
+            build.send_signal(number)
             build.wait()
             server.end_jobs()  # the next process finds them at their end, and sends the next ones
         jobs.hold = False
