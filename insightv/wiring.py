@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from insightv.config import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
 from insightv.errors import ConfigError, InsightvError, PluginError
@@ -82,6 +82,12 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     objects[place] = role
     name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
     return {"use": f"{OBJECT}{name}"}
+
+
+_GIVEN = dict.fromkeys(get_args(Kind), "give it to Pipeline") | {
+    "agent": "give both agents to Reasoner, or name one in the settings"
+}
+"""What is done with a part of each kind that was an object."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,11 @@ class Workshop:
         return self._role("agent", agent_table(self._settings, table), role).role
 
     def _role(self, kind: Kind, table: RoleTable, role: type[T]) -> Part[T]:
+        if table.use.startswith(OBJECT):
+            name = table.use.removeprefix(OBJECT)
+            raise ConfigError(
+                f"the {role.__name__} of this run was an object of {name}; make it anew, and {_GIVEN[kind]}"
+            )
         entry, factory = self._registry.factory(kind, table.use)
         options, known = table.options, _parameters(factory)
         # Before the model is made: a misspelt base_url must not end in an error about the model.
@@ -273,6 +284,9 @@ class Workshop:
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
             backend = self._registry.find("backend", table.model.partition("/")[0]).source
+        elif known is not None and known.get("model") is inspect.Parameter.empty:
+            place = "its model, or that of [generator]" if kind == "agent" else "its model"
+            raise ConfigError(f'{kind} {table.use!r} needs a model; set {place}: model = "provider/NAME"')
         if known is not None and "seed" in known and kind == "scorer":
             options.setdefault("seed", self._settings.seed)
         built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from insightv import (
+    Answer,
     Completion,
     ConfigError,
     Generator,
@@ -23,11 +24,13 @@ from insightv import (
     PreferencePair,
     PreferenceTrainer,
     Question,
+    Reasoner,
     ReasoningPath,
     RunChanged,
     Score,
     Scorer,
     Step,
+    SummaryAgent,
     load_run,
 )
 from insightv.agents.generator import ProgressiveGenerator
@@ -397,3 +400,22 @@ def test_a_dataset_object_is_read_with_its_images(tmp_path: Path) -> None:
     seen = {part.sha256 for asked in model.asked for part in asked.messages[-1].parts if isinstance(part, Picture)}
     seen |= {part.sha256 for asked in model.asked for part in asked.messages[1].parts if isinstance(part, Picture)}
     assert len(seen) == 2
+
+
+def test_a_run_of_objects_says_what_its_reasoner_needs(tmp_path: Path) -> None:
+    class Mine(SummaryAgent):
+        async def summarize(self, question: Question, path: ReasoningPath) -> Answer:
+            return Answer(text="42")
+
+    generator = ProgressiveGenerator(ScriptedModel(reply))
+    Pipeline(run=tmp_path / "a", generator=generator, settings=SETTINGS).build(QUESTIONS[:1])
+    with pytest.raises(ConfigError, match=r"agent 'thoughts' needs a model; set its model, or that of \[generator\]"):
+        Reasoner.load(tmp_path / "a")
+    pipeline = Pipeline(
+        run=tmp_path / "b", generator=generator, reasoning_agent={"model": "tiny"}, summary_agent=Mine()
+    )
+    pipeline.build(QUESTIONS[:1])
+    with pytest.raises(
+        ConfigError, match="the SummaryAgent of this run was an object of .*Mine; make it anew, and give"
+    ):
+        Reasoner.load(tmp_path / "b")
