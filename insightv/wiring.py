@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from insightv.config import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
 from insightv.errors import ConfigError, InsightvError, PluginError
@@ -82,12 +82,6 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     objects[place] = role
     name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
     return {"use": f"{OBJECT}{name}"}
-
-
-_GIVEN = dict.fromkeys(get_args(Kind), "give it to Pipeline") | {
-    "agent": "give both agents to Reasoner, or name one in the settings"
-}
-"""What is done with a part of each kind that was an object."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +268,8 @@ class Workshop:
         if table.use.startswith(OBJECT):
             name = table.use.removeprefix(OBJECT)
             raise ConfigError(
-                f"the {role.__name__} of this run was an object of {name}; make it anew, and {_GIVEN[kind]}"
+                f"the {role.__name__} of this run was an object of {name}; give such objects again (to Pipeline, or "
+                "both agents to Reasoner), or name one in the settings"
             )
         entry, factory = self._registry.factory(kind, table.use)
         options, known = table.options, _parameters(factory)

@@ -411,11 +411,7 @@ def test_a_run_of_objects_says_what_its_reasoner_needs(tmp_path: Path) -> None:
     Pipeline(run=tmp_path / "a", generator=generator, settings=SETTINGS).build(QUESTIONS[:1])
     with pytest.raises(ConfigError, match=r"agent 'thoughts' needs a model; set its model, or that of \[generator\]"):
         Reasoner.load(tmp_path / "a")
-    pipeline = Pipeline(
-        run=tmp_path / "b", generator=generator, reasoning_agent={"model": "tiny"}, summary_agent=Mine()
-    )
-    pipeline.build(QUESTIONS[:1])
-    with pytest.raises(
-        ConfigError, match="the SummaryAgent of this run was an object of .*Mine; make it anew, and give"
-    ):
+    agents: dict[str, Any] = {"reasoning_agent": {"model": "tiny"}, "summary_agent": Mine()}
+    Pipeline(run=tmp_path / "b", generator=generator, **agents).build(QUESTIONS[:1])
+    with pytest.raises(ConfigError, match=r"SummaryAgent of this run was an object of .*Mine; give such objects again"):
         Reasoner.load(tmp_path / "b")
