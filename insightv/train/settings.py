@@ -184,7 +184,11 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
             why = FORBIDDEN.get(name) or f"unknown; {known}"
             parts.append(f"training setting {name}: {why}")
         else:
-            parts.append(f"training setting {name} = {one['input']!r}: {one['msg']}")
+            why = one["msg"].removeprefix("Value error, ")
+            # What two settings say together is told by itself: the value of it all is every setting.
+            parts.append(
+                f"training setting {name} = {one['input']!r}: {why}" if one["loc"] else f"training {name}: {why}"
+            )
     return "; ".join(parts)
 
 

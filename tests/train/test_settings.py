@@ -95,7 +95,10 @@ def test_what_trl_would_refuse_is_refused_before_anything_is_trained(
     [
         ({"trl": {"save_strategy": "no"}}, "begins anew"),
         ({"trl": {"eval_strategy": "steps"}}, "heldout"),
-        ({"losses": ["exo_pair"]}, "label_smoothing above 0"),
+        (
+            {"losses": ["exo_pair"]},
+            "^training settings: losses names exo_pair, which TRL takes with trl.label_smoothing above 0",
+        ),
         ({"losses": ["aot"], "trl": {"use_weighting": True}}, "use_weighting"),
     ],
 )
