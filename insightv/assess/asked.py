@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from insightv.assess import numbers
 from insightv.assess.text import stems
@@ -56,7 +57,7 @@ _ORDERED = re.compile(
     r"\b(?:in|the|what) (?:\w+ )?order\b|\b(?:order|rank|sort|arrange)\b (?!of magnitude)|\bascending\b|\bdescending\b"
     r"|\bsequence\b|\brespectively\b|\bcoordinates?\b|\bchronological|\bfrom (?:left|right|top|bottom|the \w+)\b"
     r"|\b(?:small|larg|high|low|great|old|young|new|long|short|bigg|fast|slow|earli|lat)est (?:\w+ )?(?:to|first)\b"
-    r"|\bfirst (?:and|to) (?:the )?(?:second|last)\b|\bvalues? (?:of|for|in|at)\b.*\band\b|\beach\b"
+    r"|\bfirst (?:and|to) (?:the )?(?:second|last)\b|\bvalues? (?:of|for|in|at)\b.{0,80}\band\b|\beach\b"
 )
 _OTHER_LANGUAGE = re.compile(
     r"[^\W\d_a-z\u00c0-\u024f\u0370-\u03ff]"  # letters of other scripts; single Greek ones stand in formulas
@@ -67,6 +68,7 @@ _OTHER_LANGUAGE = re.compile(
 """A question that is not English, so that the words above cannot be looked for in it."""
 
 
+@lru_cache(maxsize=64)  # a question is asked about the answer of each of its paths
 def comparison(question: str, tolerance: Fraction) -> numbers.Comparison:
     """How numbers are compared under this question (see `numbers.Comparison`)."""
     text = question.lower()

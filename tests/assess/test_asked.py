@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -170,3 +171,26 @@ def test_mathematics_decides_nothing_that_is_no_formula(question: str, truth: st
     path = ReasoningPath(question_id="q", index=0, status="ok", answer=answer)
     (score,) = asyncio.run(AnswerScorer().score(asked, [path]))
     assert score.accepted is None
+
+
+def test_hostile_questions_are_read_quickly() -> None:
+    pieces = (
+        "value of ",
+        "number ",
+        "what is the ",
+        "1 ",
+        "1+",
+        "how many ",
+        "in ",
+        "first ",
+        "a=",
+        "no ",
+        "1/",
+        "\u56fe",
+    )
+    for piece in pieces:
+        question = piece * (100_000 // len(piece))
+        began = time.thread_time()
+        for truth, answer in (("12", "13"), ("red, blue", "blue, red"), ("yes", "no, it is"), ("1/2", "0.5")):
+            decide(question, truth, answer)
+        assert time.thread_time() - began < 2, piece
