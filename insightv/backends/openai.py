@@ -47,7 +47,8 @@ def openai(  # type: ignore[misc]  # the options are those named here
     is set, for a server of one's own may need none. `structured`: how a schema is asked for ("json" and "prompt" are
     for servers without json_schema; the prompts say the format in words too).
     `deadline_s` bounds one call with its tries and waits. `connections` is the most requests at one moment; it should
-    not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url.
+    not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url; it
+    must keep to one event loop.
     `mode` "batch" sends calls as jobs of the Batch API: one when no call has come for `gather_s`, polled each `poll_s`.
 
     Raises:

@@ -6,6 +6,7 @@ redirects and proxies are treated is the client's own affair.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import orjson
 
 from insightv.backends.address import Address
 from insightv.backends.http import BrokenReply, CutReply, Incoming, NoConnection, Transport, UnreadableReply
-from insightv.errors import KeyRefused
+from insightv.errors import ConfigError, KeyRefused
 from insightv.records import RESERVED
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ class SdkTransport(Transport):
     def __init__(self, client: AsyncOpenAI, *, max_reply_bytes: int) -> None:
         self._completions = client.with_options(max_retries=0).chat.completions
         self._max_reply_bytes = max_reply_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> AsyncIterator[Incoming]:
         """See `Transport.open`; the client has its own URL and headers."""
+        self._keep_to_its_loop()
         fields: dict[str, Any] = orjson.loads(b"".join(body))
         extra = {name: fields.pop(name) for name in list(fields) if name not in _OWN}
         try:
@@ -67,6 +70,16 @@ class SdkTransport(Transport):
         else:
             return
         yield incoming
+
+    def _keep_to_its_loop(self) -> None:
+        """Refuse another event loop than that of the first call: the connections that a client keeps belong to one."""
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if loop is not self._loop:
+            raise ConfigError(
+                "the client handed in was used in another event loop, where its connections are; make a client, and a "
+                "model of it, for each loop (asyncio.run makes one each time, blocking methods share one of their own)"
+            )
 
     async def _capped(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         seen, head = 0, b""

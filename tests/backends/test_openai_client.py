@@ -147,3 +147,23 @@ def test_the_client_stays_open_for_its_owner() -> None:
 
     with FakeServer() as server:
         asyncio.run(work())
+
+
+def test_a_client_is_kept_to_one_loop() -> None:
+    with FakeServer() as server:
+        client = AsyncOpenAI(api_key=KEY, base_url=server.base_url)
+        model = openai("fake", client=client)
+
+        async def twice() -> None:
+            for _ in range(2):
+                await model.chat(question(), SAMPLING)
+
+        async def again() -> None:
+            with pytest.raises(ConfigError, match=r"was used in another event loop.*make a client, and a model of it"):
+                await model.chat(question(), SAMPLING)
+
+        with asyncio.Runner() as first:
+            first.run(twice())
+            asyncio.run(again())
+            first.run(client.close())
+        assert len(server.log()) == 2
