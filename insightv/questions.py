@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -134,13 +134,7 @@ def read_questions(
     try:
         rules, missing = row_rules(columns, rows.columns, require_answer, setting)
         if missing:
-            known = ", ".join(sorted(rows.columns or ()))
-            raise SourceFault(
-                1,
-                "missing_column",
-                f"no column {', '.join(missing)}; there are: {known}; say which is meant in [{setting}], "
-                f"such as {missing[0]} = {min(rows.columns or ('its name',))!r}",
-            )
+            raise SourceFault(1, "missing_column", _missing(missing, sorted(rows.columns or ()), setting))
     except SourceFault as fault:
         raise BadRows([BadRow(rows.name, fault.line, None, "", fault.code, str(fault))]) from None
     workers = threads or min(16, os.cpu_count() or 1)
@@ -181,6 +175,13 @@ def _open_source(source: str | Path | Iterable[Question | dict[str, object]]) ->
     raise InputError(
         f"{path.name}: questions come as .jsonl, .csv or .parquet, not as {suffix or 'a file without ending'}"
     )
+
+
+def _missing(missing: Sequence[str], known: Sequence[str], setting: str) -> str:
+    text = f"no column {', '.join(missing)}; there are: {', '.join(known)}; "
+    if len(known) == 1 and (mark := next((mark for mark in ";\t|" if mark in known[0]), None)):
+        return f"{text}columns are separated by commas here, not by {mark!r}: save the file with commas"
+    return f"{text}say which is meant in [{setting}], such as {missing[0]} = {(known or ['its name'])[0]!r}"
 
 
 def _given(source: Iterable[Question | dict[str, object]]) -> RowSource:

@@ -57,11 +57,11 @@ def unfit(part: object, role: type) -> str | None:
         parameters = list(wanted.parameters.values())[1:]
         places = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
         named = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
-        shown = f"{type(part).__name__}.{name}()"
+        shown, shape = f"{type(part).__name__}.{name}()", str(wanted).replace("'", "")
         try:
             inspect.signature(theirs).bind(*places, **named)
         except TypeError as error:
-            return f"{shown} does not take what {role.__name__}.{name} takes: {error}; define it as {name}{wanted}"
+            return f"{shown} does not take what {role.__name__}.{name} takes: {error}; define it as {name}{shape}"
         except ValueError:  # some callables of C have no signature
             continue
         if inspect.isasyncgenfunction(theirs) and not inspect.isasyncgenfunction(method):
@@ -76,7 +76,7 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
         ConfigError: it cannot, or its check fails.
     """
     try:
-        async with asyncio.timeout(most_s):
+        async with asyncio.timeout(most_s) as limit:
             await awaited("check()", model.check())
     except InsightvError:
         raise
@@ -84,7 +84,9 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
     except BaseException as error:
         if is_ours(error):
             raise
-        raise ConfigError(f"the model {model.name!r} cannot be asked: its check failed: {told(error)}") from error
+        late = isinstance(error, TimeoutError) and limit.expired()
+        said = f"did not end within run.deadline_s = {most_s:g} s" if late else f"failed: {told(error)}"
+        raise ConfigError(f"the model {model.name!r} cannot be asked: its check {said}") from error
 
 
 async def closed(models: Iterable[ChatModel]) -> None:

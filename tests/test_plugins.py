@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import sys
@@ -14,6 +15,7 @@ import pytest
 from insightv import ConfigError, Pipeline, PluginError, RunChanged
 from insightv.config import check_settings
 from insightv.plugins import Registry, Source, hookimpl, load_registry
+from insightv.run_section import RunSection
 from insightv.testing import ScriptedModel, check_backend, check_scorer
 from tests.installing import insightv, pip_install, write_distribution, write_questions
 
@@ -401,6 +403,21 @@ def test_a_check_that_fails_is_told_as_the_models(error: BaseException, tmp_path
         pipeline.build(write_questions(tmp_path), datasets=False)
     with pytest.raises(PluginError, match="takes no `model`"):
         unwell(tmp_path, Unwell).build(write_questions(tmp_path))
+
+
+def test_a_check_that_hangs_ends_by_the_deadline(tmp_path: Path) -> None:
+    class Hangs(Unwell):
+        async def check(self) -> None:
+            await asyncio.Event().wait()
+
+    pipeline = unwell(tmp_path, lambda model: Hangs())
+    pipeline = Pipeline(
+        run=tmp_path / "run",
+        settings=pipeline.settings.model_copy(update={"run": RunSection(deadline_s=0.5)}),
+        registry=pipeline._registry,
+    )
+    with pytest.raises(ConfigError, match=r"its check did not end within run\.deadline_s = 0\.5 s"):
+        pipeline.build(write_questions(tmp_path), datasets=False)
 
 
 def test_a_model_that_cannot_be_closed_costs_no_build(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

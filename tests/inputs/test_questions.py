@@ -281,6 +281,16 @@ def test_csv(folder: Path) -> None:
         assert (second.images, third.images) == (("a.png", "inside.png"), ())
 
 
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_table_with_other_marks_than_commas_is_told_so(mark: str, folder: Path) -> None:
+    path = folder / "marks.csv"
+    path.write_text(f"id{mark}question\na{mark}b\n", encoding="utf-8")
+    with pytest.raises(
+        BadRows, match=re.escape(f"separated by commas here, not by {mark!r}: save the file with commas")
+    ):
+        read_questions(path)
+
+
 def test_csv_faults(folder: Path) -> None:
     path = folder / "bad.csv"
     lines = [
