@@ -22,7 +22,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -m "not slow and not chaos and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not chaos and not vllm"
 
 slow: venv
 	$(BIN)/pytest -m slow

@@ -13,6 +13,8 @@ The rungs of the ladder, from the best to the last:
 - "newlines": line breaks stand raw within its strings;
 - "repair": json_repair mended quotes, commas or brackets' surroundings, without touching any other character.
 
+What stands in `<think>...</think>` before the reply is no part of it.
+
 A cut object, two different objects, a repeated key, a number that is not finite, a lone surrogate or a stray control
 character are refused on every rung. LaTeX written with single backslashes (`\frac` in JSON is a form feed and "rac") is
 read again with the backslashes doubled where only that can be meant, and refused where it cannot be told.
@@ -72,6 +74,7 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     if _SURROGATE.search(text):
         raise Unreadable("bad_characters", "the reply has a lone surrogate, which is no character")
     body = text.strip("\ufeff \t\r\n")
+    body = _after_thinking(body)
     if not body:
         raise Unreadable("empty", "the reply is empty")
     if (plain := _plain_object(body, max_depth)) is not None:
@@ -83,6 +86,20 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     groups = [group for group in _groups(body, max_depth) if _OBJECT.match(group)]
     alone: Rung = "fence" if fenced else "strict"
     return _only(groups, "prose" if groups and groups[0] != body else alone)
+
+
+def _after_thinking(body: str) -> str:
+    """What follows the thoughts of a model that thinks aloud first: an object drafted there is not the reply.
+
+    Servers without a parser for them leave them in the text, some chat templates without the tag that begins them.
+    """
+    _, closed, rest = body.partition("</think>")
+    rest = rest.lstrip()
+    if body.startswith("<think>"):
+        if not closed:
+            raise Unreadable("cut", "the reply ends within its thoughts: no </think>")
+        return rest
+    return rest if closed and body[0] not in "{`" and rest.startswith(("{", "```")) else body
 
 
 def _within_fence(body: str) -> str | None:
