@@ -241,7 +241,12 @@ class Reasoner:
 
         Raises:
             ValueError: concurrency is less than 1.
+            InputError: `questions` is one question, or the name of a file.
         """
+        if isinstance(questions, str | Path | Question | Mapping):
+            read = "; insightv.questions.read_questions reads a file"
+            cure = read if isinstance(questions, str | Path) else ""
+            raise InputError(f"questions is {described(questions)}; give several insightv.Question{cure}")
         if concurrency < 1:
             raise ValueError(f"concurrency = {concurrency}: at least one question must be at work")
         waiting = iter(enumerate(questions))
@@ -254,7 +259,8 @@ class Reasoner:
                     found[place] = stopped[0]
                     continue
                 try:
-                    found[place] = await self.aanswer(list(question.images), question, **asked)
+                    images = question.images if isinstance(question, Question) else ()  # others are refused below
+                    found[place] = await self.aanswer(list(images), question, **asked)
                 except InsightvError as error:
                     found[place] = error
                     stopped.extend([error] if isinstance(error, StopRun) else [])

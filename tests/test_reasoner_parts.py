@@ -182,3 +182,16 @@ def test_blocking_methods_say_what_their_twins_take() -> None:
         assert inspect.signature(twin) == inspect.signature(real)
         assert (twin.__name__, inspect.iscoroutinefunction(twin)) == (name, False)
         assert real.__doc__ in twin.__doc__
+
+
+def test_many_questions_are_questions() -> None:
+    reasoner = Reasoner(Agent(), Judge())
+    good: Any = Question(id="q", question="How many?")
+    odd: list[Any] = [{"question": "How many?"}, good]
+    none: tuple[Any, ...] = (good, "questions.jsonl", {"id": "q"})
+    first, second = reasoner.answer_many(odd)
+    assert isinstance(first, InputError)
+    assert isinstance(second, Answer)
+    for one in none:
+        with pytest.raises(InputError, match=r"give several insightv\.Question"):
+            reasoner.answer_many(one)
