@@ -41,10 +41,12 @@ class Brittle(ChatModel):
     """Says the truth that the question holds; one that holds [segfault] brings the process down."""
 
     def __init__(self, model="", pid=""):
-        if pid:
-            pathlib.Path(pid).write_text(str(os.getpid()))
+        self._pid = pid
 
     async def chat(self, messages, sampling, *, n=1, schema=None):
+        if self._pid:  # only now: one that is killed while it starts was never there
+            pathlib.Path(self._pid).write_text(str(os.getpid()))
+            self._pid = ""
         text = " ".join(part for message in messages for part in message.parts if isinstance(part, str))
         print("a library prints what it likes")
         await asyncio.sleep(0.02)
