@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -359,9 +360,13 @@ def test_what_watches_a_build_and_fails_ends_it_resumable(tmp_path: Path) -> Non
 
 def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
     pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(Late(reply)))
-    threading.Timer(0.8, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.build(QUESTIONS, datasets=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    threading.Timer(0.8, os.kill, [os.getpid(), signal.SIGINT]).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.build(QUESTIONS, datasets=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pipeline.build(datasets=False)["paths"]["ok"] == 12
 
 

@@ -259,19 +259,18 @@ def test_whichever_process_is_killed_the_server_comes_back(base: Path, fake: Pat
 
 
 PARENT = """
-import asyncio, json, sys, time
+import asyncio, json, sys
 from insightv.backends.vllm import vllm
 model = vllm(sys.argv[1], **json.loads(sys.argv[2]))
 asyncio.run(model.check())
 print("up", flush=True)
-if sys.argv[3] == "waits":
-    time.sleep(600)
+sys.stdin.read()
 """
 
 
-def parent(base: Path, fake: Path, then: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PARENT, str(base), json.dumps(options(fake)), then]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+def parent(base: Path, fake: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PARENT, str(base), json.dumps(options(fake))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     assert all(map(alive, starts(fake)[0]["pids"]))
@@ -279,14 +278,14 @@ def parent(base: Path, fake: Path, then: str) -> subprocess.Popen[str]:
 
 
 def test_a_parent_killed_with_9_leaves_nothing(base: Path, fake: Path) -> None:
-    process = parent(base, fake, "waits")
+    process = parent(base, fake)
     process.kill()
     process.communicate()
     assert gone(fake)
 
 
 def test_a_parent_that_forgets_to_close_leaves_nothing(base: Path, fake: Path) -> None:
-    process = parent(base, fake, "ends")
+    process = parent(base, fake)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert gone(fake)
