@@ -52,6 +52,8 @@ def test_of_three_servers_one_dies_and_nothing_is_lost_or_paid_twice(back: bool,
         wait_for(lambda: sum(len(server.log()) for server in servers) > undisturbed // 3, 300)
         before = [server.log() for server in servers]
         servers[1].change(latency_s=60.0)
+        for other in servers[::2]:  # there must be work left when it is asked again, seconds after it came back
+            other.change(latency_s=1.0)
         wait_for(lambda: sum(not entry["done"] for entry in servers[1].log()) > 2, 300)
         # A reply that went out just before would be lost on the way, and rightly asked for again.
         wait_for(lambda: time.time() - max(entry["done"] or 0 for entry in servers[1].log()) > 1, 300)
@@ -61,6 +63,9 @@ def test_of_three_servers_one_dies_and_nothing_is_lost_or_paid_twice(back: bool,
         if back:
             wait_for(lambda: sum(len(server.log()) for server in servers) > undisturbed // 2, 300)
             servers[1].up()
+            wait_for(lambda: len(servers[1].log()) > died_at, 60)
+        for other in servers[::2]:
+            other.change(latency_s=0.03)
         said, errors = build.communicate(timeout=300)
         logs = [server.log() for server in servers]
     check_output(said + errors, build.returncode)
