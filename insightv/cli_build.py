@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from insightv.errors import ConfigError, require
+from insightv.errors import ConfigError, InsightvError, require
 from insightv.settings_file import edited_origin
 from insightv.status_table import status_lines
 from insightv.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
@@ -70,7 +70,7 @@ def show_stopped(run: Path, as_json: bool) -> None:
     try:
         with load_run(run) as reader:
             out(json.dumps(reader.status()))
-    except sqlite3.Error as error:  # as on a full disk, where a half-done write cannot be undone
+    except (sqlite3.Error, InsightvError) as error:  # a full disk, or a run that its holder is only about to begin
         say(f"the run cannot be read now: {error}; see later: {typed('status', '--run', run, '--json')}")
 
 

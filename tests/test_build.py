@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from insightv import Pipeline, StorageFull, database
+from insightv.lock import RunLock
 from insightv.run import load_run
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import (
@@ -362,3 +363,20 @@ def test_a_run_laid_out_as_by_the_release_before_goes_on(tmp_path: Path) -> None
         assert insightv(*build_args(questions, settings, run)).returncode == 0
         asked = len(server.log())
     assert check_balance(run)["requests"] == asked
+
+
+def test_a_run_that_another_process_is_about_to_begin_is_held_and_nothing_worse(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.db").touch()  # as it is until the first commit
+    settings = write_settings(tmp_path, "http://127.0.0.1:9/v1")
+    lock = RunLock(run)
+    lock.acquire()
+    try:
+        done = insightv(*build_args(write_questions(tmp_path, 2), settings, run))
+    finally:
+        lock.release()
+    assert done.returncode == 3, done.stderr
+    assert "is held by process" in done.stderr
+    assert "cannot be read now" in done.stderr
+    assert not done.stdout
