@@ -25,8 +25,6 @@ FOLDERS: Mapping[str, str] = {
 }
 """The folder of each agent's checkpoint; the last two are the baselines of one model alone."""
 TWO_AGENTS = ("reasoning_agent", "summary_agent")
-
-
 SHOWN = "shown"
 """The fact of a checkpoint's marker that says what its agent was trained to be shown: `tags` and `system_prompt`."""
 

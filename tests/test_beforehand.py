@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from insightv import Pipeline, row_sets
@@ -207,7 +208,6 @@ def test_general_data_has_columns_of_its_own_and_is_read_once(tmp_path: Path, mo
         reads.append(args[0])
         return read_questions(*args, **options)
 
-    pq = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(row_sets, "read_questions", counted)
     chosen = {"general": str(general), "general_columns": {"question": "query", "answer": "label"}}
     with FakeServer() as server:

@@ -71,7 +71,6 @@ def test_another_model_as_the_summary_agent(run: Path, fake: FakeServer, tmp_pat
 
 
 def test_inside_a_fastapi_app(run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("fastapi")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from tests.chaos.after import ENVIRONMENT, check_run, run
 from tests.servers.fake_openai import FakeServer, Settings
@@ -96,7 +97,6 @@ def test_killed_at_every_change_of_a_file_while_sets_are_written_they_are_the_sa
 
 def set_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of each set of a run."""
-    parquet = pytest.importorskip("pyarrow.parquet")
     sets = (folder / "datasets").iterdir()
     return {
         one.name: [row for file in sorted(one.glob("*.parquet")) for row in parquet.read_table(file).to_pylist()]
