@@ -153,7 +153,7 @@ def test_a_reply_that_never_ends_ends_with_the_deadline() -> None:
         began = time.monotonic()
         (found,) = with_batch(server, lambda model: many(model, 1), deadline_s=1.0)
     assert isinstance(found, ModelError)
-    assert (found.code, time.monotonic() - began < 5) == ("timeout", True)
+    assert (found.code, time.monotonic() - began < 20) == ("timeout", True)
 
 
 def test_a_service_that_wants_days_of_rest_stops_the_run() -> None:

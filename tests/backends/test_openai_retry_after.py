@@ -102,7 +102,7 @@ def test_no_worker_asks_before_the_moment(fault: str, wait_s: float) -> None:
     closed_at = min(entry["done"] for entry in refusals)
     assert len(log) == 104
     assert min(entry["time"] for entry in later) >= closed_at + wait_s - 0.05
-    assert took < 2.15 + 2.0, "waited much longer than asked"
+    assert took < 2.15 + 5.0, "waited much longer than asked"
 
 
 def test_a_limit_met_by_one_model_holds_for_another_of_the_same_server() -> None:
