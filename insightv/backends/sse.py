@@ -54,8 +54,9 @@ class StreamedReply:
             # A refusal, or a server without streams that has sent the whole reply at once.
             return of_reply(Reply(self._status, self._headers, bytes(self._raw)), 1, self._redactor)
         text = "".join(self._pieces)
-        if not self.ended:
-            return self._bad("cut stream", "the stream ended without [DONE]", text.encode())
+        # A body that came to its end after the reason is whole: some servers and proxies leave the [DONE] out.
+        if not self.ended and self._reason is None:
+            return self._bad("cut stream", "the stream ended without a finish_reason and [DONE]", text.encode())
         completion = settle(text if self._spoke else None, "".join(self._refusals), self._reason)
         if completion is None:
             return self._bad("no content", "the stream holds no text and no refusal", text.encode())

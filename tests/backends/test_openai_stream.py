@@ -59,13 +59,21 @@ def test_faults_before_the_first_piece_are_tried_again(monkeypatch: pytest.Monke
     assert end.usage.requests == 7
 
 
-@pytest.mark.parametrize("fault", ["no_done", "cut", "error"])
+@pytest.mark.parametrize("fault", ["cut", "error"])
 def test_a_stream_that_breaks_off_is_an_error_and_is_not_begun_anew(fault: str) -> None:
     pieces, end, error, requests = stream(Settings(stream_fault=fault))
     assert pieces
     assert (end, requests) == (None, 1)
     assert error is not None
     assert (error.code, error.usage.requests) == ("malformed", 1)
+
+
+def test_a_stream_that_says_why_it_ends_needs_no_done() -> None:
+    pieces, end, error, requests = stream(Settings(stream_fault="no_done"))
+    assert (error, requests) == (None, 1)
+    assert end is not None
+    assert ("".join(pieces), end.text, end.finish) == (RIGHT, RIGHT, "stop")
+    assert end.usage.prompt_tokens > 1000
 
 
 def test_a_stream_that_stalls_ends_by_the_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +148,12 @@ def test_events_cut_anywhere_are_read_alike(size: int) -> None:
     assert isinstance(verdict, Answered)
     assert (verdict.completions[0].text, verdict.completions[0].finish) == ("é🦊\n", "length")
     assert verdict.usage.prompt_tokens == 3
+
+
+def test_a_stream_that_ends_before_its_reason_is_cut() -> None:
+    _, verdict = feed(b'data: {"choices":[{"delta":{"content":"wh"},"finish_reason":null}]}\n\n', 10)
+    assert isinstance(verdict, Setback)
+    assert verdict.kind == "cut stream"
 
 
 def test_a_server_without_streams_is_understood() -> None:
