@@ -82,7 +82,6 @@ class Training:
             if name == "reasoning":
                 done[name] = await self._reasoning(identity)
             elif name == "summary":
-                await asyncio.to_thread(publish, self._folder, self._ledger, reasoning)
                 done[name] = await self._summary(identity, reasoning)
             elif name.startswith("round ") and reasoning is not None:
                 done[name] = await self._round(name, identity, reasoning)
@@ -140,8 +139,10 @@ class Training:
             after = await self._runs.accuracy("reasoner", reasoning=str(reasoning), summary=summary)
             return facts | evidence(before, after)
 
-        known = {"reasoner": identity_of(reasoning) if reasoning is not None else None}
-        return await self._stage("summary", identity | known, work)
+        identity |= {"reasoner": identity_of(reasoning) if reasoning is not None else None}
+        self._refuse({"summary": identity})  # while the agents still stand
+        await asyncio.to_thread(publish, self._folder, self._ledger, reasoning)
+        return await self._stage("summary", identity, work)
 
     async def _alone(self, name: str, identity: dict[str, Any]) -> dict[str, Any]:
         job = self._job(name, self._folder / DATASETS / name, self._checkpoint(name))
@@ -163,10 +164,8 @@ class Training:
         self, name: str, identity: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """The facts of a stage: of one that is done as they are in the ledger, else of its work."""
+        self._refuse({name: identity})
         entry = self._ledger.find(name)
-        held = entry is not None and not self._runs.allow_change and self._begun(entry)
-        if entry is not None and held and (found := _differences(entry, identity)):
-            raise _changed(found)
         if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
             self._tell("kept", {"stage": name, **entry.facts})
             return entry.facts
@@ -209,11 +208,14 @@ class Training:
             RunChanged: one differs; each difference is named.
             ConfigError: a folder that a stage would replace holds what insightv did not write.
         """
-        found: list[str] = []
         agents = ("reasoning", "summary") if self._plan.course.summary else (self._plan.course.alone,)
         for agent in agents:
             own_place(self._folder, agent)
-        for name, identity in self._plan.stages().items():
+        self._refuse(self._plan.stages())
+
+    def _refuse(self, stages: Mapping[str, Mapping[str, Any]]) -> None:
+        found: list[str] = []
+        for name, identity in stages.items():
             entry = self._ledger.find(name)
             if entry is not None and self._begun(entry):
                 found += _differences(entry, identity)

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from insightv.config import check_settings
-from insightv.errors import ConfigError
+from insightv.doors import blocking
+from insightv.errors import ConfigError, RunChanged
 from insightv.ledger import Ledger
+from insightv.plugins import Registry
+from insightv.policy_runs import PolicyRuns
 from insightv.publishing import publish, tell_shown
 from insightv.reasoner import Reasoner
+from insightv.recipes import course_of
 from insightv.run import DATABASE
 from insightv.store import open_database
 from insightv.train.checkpoints import identity_of, is_complete, mark, note
+from insightv.training import Training
+from insightv.training_plan import TrainingPlan
 from tests.test_trained import checkpoints
 
 
@@ -61,6 +67,20 @@ def test_a_folder_of_somebody_else_is_never_removed(tmp_path: Path, ledger: Ledg
     with pytest.raises(ConfigError, match="insightv did not write"):
         publish(tmp_path, ledger, None)
     assert (theirs / "model.safetensors").read_bytes() == agent.encode()
+
+
+def test_the_agents_stand_where_a_change_is_refused(tmp_path: Path, ledger: Ledger) -> None:
+    checkpoints(tmp_path / "checkpoints", "reasoning", "summary")
+    chosen = check_settings({"train": {"recipe": "summary-only"}})
+    plan = TrainingPlan(chosen, course_of(chosen), "base", "its hash", "the run's hash", None, None)
+    training = Training(plan, PolicyRuns(tmp_path, chosen, Registry(), {}), ledger, lambda event, facts: None)
+    ledger.begin("summary", plan.stages()["summary"] | {"reasoner": "the hash of one"})
+    ledger.finish("summary", {})
+    training.refuse_changes()  # which reasoner it has met, only the stage itself finds out
+    with pytest.raises(RunChanged, match="summary: reasoner"):
+        blocking(training.run())
+    assert is_complete(tmp_path / "checkpoints" / "reasoning")
+    assert is_complete(tmp_path / "checkpoints" / "summary")
 
 
 def test_a_copy_of_two_checkpoints_is_asked_as_they_were_trained(tmp_path: Path) -> None:
