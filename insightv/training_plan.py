@@ -77,7 +77,8 @@ class TrainingPlan:
 
     def _datasets(self) -> dict[str, Any]:
         chosen = self.settings.datasets
-        found = chosen.model_dump(mode="json", exclude={"licence", "source"})
+        free = {"licence", "source"} | ({"general_columns"} if not chosen.general_columns else set())
+        found = chosen.model_dump(mode="json", exclude=free)  # without columns as the ledgers before there were any
         general = Path(chosen.general) if chosen.general else None
         return found | ({"general": _digest(general)} if general and general.is_file() else {})
 

@@ -11,6 +11,7 @@ from insightv.errors import ConfigError
 from insightv.pipeline import Pipeline
 from insightv.recipes import agent_settings, check_train, course_of
 from insightv.settings_file import write_settings
+from insightv.training_plan import TrainingPlan
 
 
 def test_a_recipe_is_one_word() -> None:
@@ -94,3 +95,15 @@ def test_settings_of_training_come_back_from_their_file(tmp_path: Path) -> None:
     write_settings(settings, tmp_path / "config.toml")
     again = load_settings(tmp_path / "config.toml", ["train.rounds=1"])
     assert again.train == settings.train.model_copy(update={"rounds": 1})
+
+
+def test_a_stage_is_known_as_in_the_ledgers_of_before() -> None:
+    def made_with(**datasets: object) -> dict[str, object]:
+        settings = check_settings({"datasets": datasets})
+        plan = TrainingPlan(settings, course_of(settings), "base", "its hash", "the run's hash", None, None)
+        found: dict[str, object] = plan.stages()["reasoning"]["datasets"]
+        return found
+
+    before = ["best_per_question", "general", "general_share", "summary_mix", "summary_per_question", "summary_total"]
+    assert sorted(made_with()) == before
+    assert made_with(general_columns={"question": "query"}) != made_with()
