@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_v
 
 from insightv.errors import ConfigError
 from insightv.records import Record
-from insightv.train.trl_options import FORBIDDEN, NAMED
+from insightv.train.trl_options import FORBIDDEN, NAMED, VALUES, contradiction
 
 Stage = Literal["reason", "summary", "preference"]
 Method = Literal["lora", "full", "qlora"]
@@ -77,11 +77,13 @@ class TrainSettings(Record):
     @field_validator("trl")
     @classmethod
     def _allowed(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for name in options:
+        for name, value in options.items():
             if name in FORBIDDEN:
                 raise ValueError(f"trl.{name} cannot be set: {FORBIDDEN[name]}")
             if name in cls.model_fields or name in cls._named:
                 raise ValueError(f"trl.{name} cannot be set: use the setting {cls._named.get(name, name)}")
+            if name in VALUES and value not in VALUES[name]:
+                raise ValueError(f"trl.{name} = {value!r} cannot be trained with; it may be {', '.join(VALUES[name])}")
         return options
 
     def identity(self) -> dict[str, Any]:
@@ -124,12 +126,8 @@ class PreferenceSettings(TrainSettings):
             raise ValueError(f"losses {', '.join(self.losses)} names one twice; give it a weight instead")
         if self.loss_weights and len(self.loss_weights) != len(self.losses):
             raise ValueError(f"{len(self.loss_weights)} loss_weights for {len(self.losses)} losses")
-        if "exo_pair" in self.losses and not self.trl.get("label_smoothing"):
-            raise ValueError(
-                "losses names exo_pair, which TRL takes with trl.label_smoothing above 0 only, such as 1e-3"
-            )
-        if self.trl.get("use_weighting") and (sorts := {"aot", "aot_unpaired"} & set(self.losses)):
-            raise ValueError(f"losses names {min(sorts)}, which TRL does not take with trl.use_weighting")
+        if wrong := contradiction(self.losses, self.trl):
+            raise ValueError(wrong)
         return self
 
     @property

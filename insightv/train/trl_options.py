@@ -6,7 +6,7 @@ Nothing heavy is imported until a table is checked.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -25,6 +25,7 @@ FORBIDDEN: Mapping[str, str] = {
     "pad_to_multiple_of": "TRL cannot pad rows with images to a multiple",
     "assistant_only_loss": "the loss is on the completion already",
     "completion_only_loss": "the loss is on the completion already",
+    "chat_template_path": "the trained model keeps the chat template of its base, and is asked in it",
     "sync_ref_model": "the reference is the policy at the start of the round",
     "ref_model_mixup_alpha": "the reference is the policy at the start of the round",
     "trust_remote_code": "code of model folders is never run",
@@ -41,6 +42,13 @@ FORBIDDEN: Mapping[str, str] = {
 }
 """Options of TRL that break training on images, or resuming, and why."""
 
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "train_sampling_strategy": ("random", "sequential"),
+    "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
+    "loss_type": ("nll", "dft"),
+}
+"""What options may be that are looked at only when the first batch is there; rows with images have no lengths."""
+
 NAMED: Mapping[str, str] = {
     "per_device_train_batch_size": "batch_size",
     "gradient_accumulation_steps": "accumulation",
@@ -52,6 +60,28 @@ NAMED: Mapping[str, str] = {
     "activation_checkpointing": "gradient_checkpointing",
 }
 """Settings by the name that TRL has for them, where it is another."""
+
+
+def contradiction(losses: Collection[str], options: Mapping[str, Any]) -> str | None:
+    """Why TRL's DPO, once it is at it, would not take these losses with the options of a `trl` table; None: it would.
+
+    The cross-entropy on the chosen reply ("sft") is one number for all pairs, which cannot be weighted pair by pair.
+    """
+    if "exo_pair" in losses and not options.get("label_smoothing"):
+        return "losses names exo_pair, which TRL takes with trl.label_smoothing above 0 only, such as 1e-3"
+    divergence = options.get("f_divergence_type", "reverse_kl")
+    barred = {
+        "trl.use_weighting": {"aot", "aot_unpaired", "sft"} if options.get("use_weighting") else set(),
+        f"trl.f_divergence_type = {divergence!r}": _OF_REVERSE_KL if divergence != "reverse_kl" else set(),
+    }
+    for option, kinds in barred.items():
+        if found := kinds.intersection(losses):
+            return f"losses names {min(found)}, which TRL does not take with {option}"
+    return None
+
+
+_OF_REVERSE_KL = {"nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down"}
+"""Losses of more than the difference of two rewards, which another divergence does not leave as it is."""
 
 
 def check_trl(agent: str, options: Mapping[str, Any], *, bf16: bool = False) -> None:

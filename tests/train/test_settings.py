@@ -46,6 +46,8 @@ def test_changes_go_on_top_of_a_preset() -> None:
         ({"packing": True}, "cannot pack"),
         ({"trl": {"learning_rate": 1}}, "use the setting learning_rate"),
         ({"trl": {"save_total_limit": 1}}, "keep_checkpoints"),
+        ({"trl": {"loss_type": "sft"}}, "loss_type = 'sft' .* nll, dft"),
+        ({"trl": {"chat_template_path": "other.jinja"}}, "the chat template of its base"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -99,13 +101,24 @@ def test_what_trl_would_refuse_is_refused_before_anything_is_trained(
             {"losses": ["exo_pair"]},
             "^training settings: losses names exo_pair, which TRL takes with trl.label_smoothing above 0",
         ),
-        ({"losses": ["aot"], "trl": {"use_weighting": True}}, "use_weighting"),
+        ({"losses": ["aot"], "trl": {"use_weighting": True}}, "names aot, which .* trl.use_weighting"),
+        ({"trl": {"use_weighting": True}}, "names sft, which .* trl.use_weighting"),
+        ({"trl": {"f_divergence_type": "kl"}}, "f_divergence_type = 'kl' .* reverse_kl, forward_kl"),
+        ({"losses": ["nca_pair"], "trl": {"f_divergence_type": "forward_kl"}}, "names nca_pair, which .* 'forward_kl'"),
+        ({"trl": {"train_sampling_strategy": "group_by_length"}}, "may be random, sequential"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         settings_of("preference", **changes)
+
+
+def test_settings_that_go_together_are_taken() -> None:
     assert settings_of("preference", losses=["exo_pair"], trl={"label_smoothing": 1e-3}).trl
+    assert settings_of("preference", losses=["sigmoid"], trl={"use_weighting": True}).trl
+    assert settings_of("preference", trl={"f_divergence_type": "js_divergence"}).trl
+    assert settings_of("preference", losses=["nca_pair"], trl={"f_divergence_type": "reverse_kl"}).trl
+    assert settings_of("reason", trl={"train_sampling_strategy": "sequential", "loss_type": "dft"}).trl
 
 
 def test_unknown_presets_and_stages_are_told() -> None:
