@@ -51,8 +51,9 @@ def _row(stage: Mapping[str, Any]) -> list[object]:
 
 
 def _percent(measured: Mapping[str, Any] | None) -> str:
-    accuracy = (measured or {}).get("accuracy")
-    return "-" if accuracy is None else f"{100 * accuracy:.1f} %"
+    found = measured or {}
+    open_ = f" ({found['ungraded']} of {found['total']} not graded)" if found.get("ungraded") else ""
+    return ("-" if found.get("accuracy") is None else f"{100 * found['accuracy']:.1f} %") + open_
 
 
 def _points(stages: Sequence[Mapping[str, Any]]) -> list[Point]:

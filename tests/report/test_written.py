@@ -177,6 +177,7 @@ def test_the_stages_of_training_are_a_curve_and_a_table(tmp_path: Path) -> None:
                 key: {"accuracy": one, "interval": [one - 0.1, one + 0.1]}
                 for key, one in (("before", before), ("after", after))
             }
+            sides["after"] |= {"ungraded": 5, "total": 9} if back else {"ungraded": 0, "total": 9}
             compared = {"difference": after - before, "p": 0.03}
             ledger.finish(name, {**sides, "compared": compared, "rolled_back": back, "pairs": 12})
         ledger.begin("<b>summary</b>", {})
@@ -186,6 +187,7 @@ def test_the_stages_of_training_are_a_curve_and_a_table(tmp_path: Path) -> None:
     assert "round 1: 30.0 %, rolled back" in text
     assert 'class="hollow"' in text
     assert "-30.0 %" in text
+    assert text.count("30.0 % (5 of 9 not graded)") == text.count("not graded") == 1
     assert "&lt;b&gt;summary&lt;/b&gt;" in text
 
 
