@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import cache, wraps
 from queue import SimpleQueue
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from insightv.errors import InsightvError
 
@@ -18,26 +19,47 @@ T = TypeVar("T")
 _THREAD = "insightv-loop"
 
 
-@cache
+_starting = threading.Lock()
+
+
 def _background_loop() -> asyncio.AbstractEventLoop:
+    with _starting:  # two threads that come at once must not get one each
+        return _started_loop()
+
+
+@cache
+def _started_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name=_THREAD, daemon=True).start()
+    threading.Thread(target=_turn, args=[loop], name=_THREAD, daemon=True).start()
     return loop
 
 
-async def _whatever_comes(work: Coroutine[Any, Any, T]) -> tuple[Any, BaseException | None]:
-    """The result, or the error: one that is no Exception would end the loop, and whoever waits would wait for ever."""
-    try:
-        return await work, None
-    except (SystemExit, KeyboardInterrupt) as error:
-        return None, error
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        # asyncio lets these two out of the loop as well; the task that raised them has them, and whoever waits for it.
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+
+
+def _start_anew() -> None:
+    """For a forked process: it has the loop of its parent, but not the thread that turns it."""
+    global _starting
+    _starting = threading.Lock()
+    _started_loop.cache_clear()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+def _in_background() -> bool:
+    return threading.current_thread().name == _THREAD
 
 
 class _Begun(Generic[T]):
     """A coroutine on the background loop; `then` is called there when it has ended, however it did."""
 
     def __init__(self, work: Coroutine[Any, Any, T], then: Callable[[], None]) -> None:
-        if threading.current_thread().name == _THREAD:
+        if _in_background():
             work.close()
             raise InsightvError("a blocking call from inside insightv's own loop would never return; await the a-twin")
         self._loop = _background_loop()
@@ -45,7 +67,7 @@ class _Begun(Generic[T]):
         self._loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
-        self._task = self._loop.create_task(_whatever_comes(self._work))
+        self._task = self._loop.create_task(self._work)
         self._task.add_done_callback(lambda _: self._then())
 
     def cancel(self) -> None:
@@ -54,10 +76,7 @@ class _Begun(Generic[T]):
 
     def result(self) -> T:
         """What it came to, once it has ended."""
-        value, error = self._task.result()
-        if error is not None:
-            raise error
-        return cast(T, value)
+        return self._task.result()
 
 
 def blocking(work: Coroutine[Any, Any, T]) -> T:
@@ -101,7 +120,8 @@ def blocking_stream(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
     finally:
         if not ended:
             begun.cancel()
-            while told.get() is not None:
+            # In a cycle it is collected wherever that is seen to: waiting in the loop's own thread would never end.
+            while not _in_background() and told.get() is not None:
                 """A piece that nobody wants any more."""
 
 

@@ -15,6 +15,7 @@ InsightvError
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from insightv.records import ReasoningPath, Usage
 
@@ -23,6 +24,16 @@ class InsightvError(Exception):
     """Any error that insightv raises on purpose. `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as it is, whatever its class is made of: errors come back from worker processes."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[InsightvError], args: tuple[Any, ...], state: dict[str, Any]) -> InsightvError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(InsightvError):

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from insightv.errors import ModelError
 from insightv.events import AnswerDone, PathText, StepStarted
@@ -29,7 +29,7 @@ from insightv.records import Answer, Question
 from insightv.serve_settings import ServeSection
 from insightv.server.asking import MODELS, Asked, no_model, read_request
 from insightv.server.errors import ApiError, api_error
-from insightv.server.guard import Guard
+from insightv.server.guard import CLIENT_GONE, Guard
 from insightv.server.replies import DONE, Shapes, about, finish_of
 from insightv.server.service import Service
 from insightv.server.streaming import ClientGone, EventStream, unless_gone
@@ -172,13 +172,6 @@ class Routes:
         return b"data: " + orjson.dumps(fault.body) + b"\n\n" + DONE
 
 
-class _Nothing:
-    """The response to a client that has gone."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        return None
-
-
 def _json(form: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(orjson.dumps(form), status, headers=headers, media_type="application/json")
@@ -196,7 +189,7 @@ def _shaped(service: Service, handler: Callable[[Request], Awaitable[ASGIApp]]) 
         try:
             return await handler(request)
         except (ClientGone, ClientDisconnect):
-            return _Nothing()
+            return Response(status_code=CLIENT_GONE)  # nobody gets it, but middleware around this wants one
         except Exception as error:  # whatever it was, the client gets an answer in the right shape
             fault = api_error(error)
             service.metrics.count("errors", code=fault.code)

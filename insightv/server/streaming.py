@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from insightv.server.replies import KEEP_ALIVE
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 T = TypeVar("T")
 QUIET_S = 15.0
 """After this long without an event a comment goes out, so that nothing between here and the client gives up."""
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class ClientGone(Exception):
@@ -55,31 +60,26 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as far as the client takes it."""
-        headers = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-store"),
-            (b"x-accel-buffering", b"no"),
-        ]
         with self._held, suppress(ClientGone):
             async with aclosing(self._events):
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await unless_gone(receive, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
+        await self._one(send, {"type": "http.response.start", "status": 200, "headers": _HEADERS})
         ping = asyncio.ensure_future(self._ping(send))
         try:
             async for piece in self._events:
-                await self._one(send, piece)
+                await self._one(send, _body(piece))
                 await asyncio.sleep(0)  # many pieces may be there at once: other clients' turn, and to see this one go
-            await self._one(send, b"", more=False)
+            await self._one(send, _body(b"", more=False))
         finally:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)
 
-    async def _one(self, send: Send, piece: bytes, more: bool = True) -> None:
+    async def _one(self, send: Send, message: Message) -> None:
         try:
             async with asyncio.timeout(self._send_s):
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                await send(message)
         except TimeoutError:
             raise ClientGone from None
         self._sent_at = time.monotonic()
@@ -88,7 +88,11 @@ class EventStream:
         while True:
             await asyncio.sleep(QUIET_S)
             if time.monotonic() - self._sent_at >= QUIET_S:
-                await self._one(send, KEEP_ALIVE)
+                await self._one(send, _body(KEEP_ALIVE))
+
+
+def _body(piece: bytes, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": piece, "more_body": more}
 
 
 async def _gone(receive: Receive) -> None:

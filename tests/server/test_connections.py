@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
 
-from insightv import Reasoner
+from insightv import ChatModel, Completion, Reasoner, Sampling
+from insightv import Message as Said
+from insightv.records import Schema
 from insightv.server import serving, streaming
+from insightv.server.app import make_app
 from insightv.testing import ScriptedModel
 from tests.server.serving import Served, chat
 from tests.servers.fake_openai import FakeServer, Settings
@@ -27,6 +36,20 @@ PATH = "/v1/chat/completions"
 def fake() -> Iterator[FakeServer]:
     with FakeServer() as server:
         yield server
+
+
+class Slow(ChatModel):
+    """Answers nothing, and says when it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def chat(
+        self, messages: Sequence[Said], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
+    ) -> list[Completion]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return []
 
 
 def begin(served: Served, body: Any, **options: int) -> socket.socket:
@@ -93,6 +116,43 @@ def test_a_client_that_takes_nothing_is_left() -> None:
     ):
         wait_for_work(served, 1)
         wait_for_work(served, 0)
+
+
+def test_a_client_that_does_not_even_take_the_head_is_left() -> None:
+    async def never(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield b"data: 1"
+
+    held, let_go = ExitStack(), list[bool]()
+    held.callback(let_go.append, True)
+    asyncio.run(asyncio.wait_for(streaming.EventStream(events(), 0.05, held)({}, never, never), 10))
+    assert let_go == [True]
+
+
+def test_a_client_that_goes_away_is_no_fault_of_middleware_around_the_server() -> None:
+    model, begun = Slow(), asyncio.Event()
+
+    class Middleware(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+            return await call_next(request)
+
+    async def receive() -> Message:
+        if not begun.is_set():
+            begun.set()
+            return {"type": "http.request", "body": json.dumps(chat(image="")).encode()}
+        await model.asked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    sent: list[Message] = []
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "query_string": b""}
+    asyncio.run(Middleware(make_app(Reasoner.of(model)))(scope, receive, send))
+    assert sent[0]["status"] == 499
 
 
 def test_large_bodies_that_arrive_at_once_are_bounded_together(fake: FakeServer) -> None:
