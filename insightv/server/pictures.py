@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from subprocess import DEVNULL, PIPE, Popen
+from threading import Timer
+from typing import IO, Any
 
 from insightv.fetch import FetchRules, afetch
 from insightv.image_sources import ImageError, ImageLimits, checked_bytes, read_image, shorten
@@ -20,13 +22,16 @@ DECODE_S = 30.0
 
 
 class PictureDesk:
-    """Opens clients' images, at most `PROCESSES` at once; the processes start when they are needed, or with `warm`."""
+    """Opens clients' images, at most `PROCESSES` at once; the processes start when they are needed, or with `warm`.
+
+    Threads wait for them, so that they belong to no event loop: test clients of web frameworks have one per request.
+    """
 
     def __init__(self, limits: ImageLimits, hosts: Sequence[str] = ()) -> None:
         self._limits = limits
         self._hosts = frozenset(hosts)
-        self._idle: list[Process] = []
-        self._turns: asyncio.Semaphore | None = None
+        self._idle: list[Popen[bytes]] = []
+        self._threads = ThreadPoolExecutor(PROCESSES, "insightv-decoder")
 
     async def open_all(self, urls: Sequence[str]) -> tuple[Picture, ...]:
         """The pictures at `urls`, in order.
@@ -38,52 +43,28 @@ class PictureDesk:
 
     async def warm(self) -> None:
         """Start a process, so that the first image need not wait for it."""
-        self._idle.append(await _start())
+        self._idle.append(_start())
 
     async def aclose(self) -> None:
         """End the processes."""
         while self._idle:
-            await _end(self._idle.pop())
+            _end(self._idle.pop())
 
     async def _open(self, url: str) -> Picture:
         data = await self._bytes(url)
         limits = {"max_bytes": self._limits.max_bytes, "max_source_pixels": self._limits.max_source_pixels}
-        request = frame({**limits, "max_pixels": self._limits.max_pixels}, data)
-        self._turns = self._turns or asyncio.Semaphore(PROCESSES)
+        work = _Decoding(self._idle, frame({**limits, "max_pixels": self._limits.max_pixels}, data))
         try:
-            async with self._turns, asyncio.timeout(DECODE_S):
-                head, body = await self._decoded(request)
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            head, body = await asyncio.get_running_loop().run_in_executor(self._threads, work.done)
+        except (EOFError, ConnectionError):
             text = f"{shorten(data)} could not be decoded: it ended the decoder, or took longer than {DECODE_S:g} s"
             raise ImageError("corrupt", text) from None
+        except asyncio.CancelledError:
+            work.leave()
+            raise
         if "code" in head:
             raise ImageError(head["code"], head["message"])
         return Picture(**head, data=body)
-
-    async def _decoded(self, request: bytes) -> tuple[dict[str, Any], bytes]:
-        """The reply of a process; where one that had been idle breaks off, of a fresh one, as it may have been dead."""
-        if (process := await self._alive()) is not None:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                return await self._asked(process, request)
-        return await self._asked(await _start(), request)
-
-    async def _alive(self) -> Process | None:
-        """An idle process; those that have died meanwhile are left."""
-        while self._idle:
-            process = self._idle.pop()
-            if process.returncode is None:
-                return process
-            await _end(process)
-        return None
-
-    async def _asked(self, process: Process, request: bytes) -> tuple[dict[str, Any], bytes]:
-        try:
-            reply = await _exchange(process, request)
-        except BaseException:
-            await _end(process)
-            raise
-        self._idle.append(process)
-        return reply
 
     async def _bytes(self, url: str) -> bytes:
         kind = url[:8].lower()
@@ -97,11 +78,62 @@ class PictureDesk:
         return checked_bytes(await afetch(url, rules), url, self._limits)
 
 
-async def _start() -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "insightv.server.decoder",
+class _Decoding:
+    """One image in one process, for at most `DECODE_S`; the process is idle again afterwards."""
+
+    def __init__(self, idle: list[Popen[bytes]], request: bytes) -> None:
+        self._idle = idle
+        self._request = request
+        self._process: Popen[bytes] | None = None
+        self._left = False
+
+    def done(self) -> tuple[dict[str, Any], bytes]:
+        """The reply of a process; where one that had been idle breaks off, of a fresh one, as it may have been dead.
+
+        Raises:
+            EOFError, ConnectionError: there is none.
+        """
+        limit = Timer(DECODE_S, self.leave)
+        limit.start()
+        try:
+            if (process := self._alive()) is not None:
+                with suppress(EOFError, ConnectionError):
+                    return self._asked(process)
+            return self._asked(_start())
+        finally:
+            limit.cancel()
+
+    def leave(self) -> None:
+        """End it, from any thread: nobody waits any more, or its time is up."""
+        self._left = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _alive(self) -> Popen[bytes] | None:
+        """An idle process; those that have died meanwhile are left."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.poll() is None:
+                return process
+            _end(process)
+        return None
+
+    def _asked(self, process: Popen[bytes]) -> tuple[dict[str, Any], bytes]:
+        self._process = process
+        try:
+            if self._left:
+                raise EOFError
+            reply = _exchange(process, self._request)
+        except BaseException:
+            _end(process)
+            raise
+        self._idle.append(process)
+        return reply
+
+
+def _start() -> Popen[bytes]:
+    return Popen(
+        [sys.executable, "-m", "insightv.server.decoder"],
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,
@@ -109,19 +141,28 @@ async def _start() -> Process:
     )
 
 
-async def _exchange(process: Process, request: bytes) -> tuple[dict[str, Any], bytes]:
+def _exchange(process: Popen[bytes], request: bytes) -> tuple[dict[str, Any], bytes]:
     to, back = process.stdin, process.stdout
     if to is None or back is None:
         raise ConnectionError("the decoder has no pipes")
     to.write(request)
-    await to.drain()
-    head_length, data_length = LENGTHS.unpack(await back.readexactly(LENGTHS.size))
-    head = json.loads(await back.readexactly(head_length))
-    return head, await back.readexactly(data_length)
+    to.flush()
+    head_length, data_length = LENGTHS.unpack(_exactly(back, LENGTHS.size))
+    head = json.loads(_exactly(back, head_length))
+    return head, _exactly(back, data_length)
 
 
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
-    process._transport.close()  # type: ignore[attr-defined]  # or its pipes stay open until collected
+def _exactly(source: IO[bytes], length: int) -> bytes:
+    data = source.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def _end(process: Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(ConnectionError):  # what was not taken is written once more
+            if pipe is not None:
+                pipe.close()

@@ -278,8 +278,9 @@ def test_reasoning_that_does_not_come_in_time_is_said_to_be_late() -> None:
 def test_pictures_that_are_not_opened_in_time_are_said_to_be_late(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    async def hang(*_: Any) -> Any:
-        await asyncio.sleep(600)
+    def hang(process: Any, _: bytes) -> Any:
+        process.stdout.read(1)  # nothing was sent to it, so nothing comes until it is ended
+        raise EOFError
 
     monkeypatch.setattr(pictures, "_exchange", hang)
     with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:

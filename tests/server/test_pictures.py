@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -35,7 +37,7 @@ def test_a_decoder_that_died_while_idle_costs_no_picture(noticed: bool) -> None:
         [dead] = desk._idle
         os.kill(dead.pid, signal.SIGKILL)
         if noticed:
-            await dead.wait()
+            dead.wait()
         [picture] = await desk.open_all([URL])
         assert (picture.width, picture.height) == (sample_picture().width, sample_picture().height)
         [alive] = desk._idle
@@ -48,8 +50,8 @@ def test_a_picture_that_ends_its_decoders_is_refused(monkeypatch: pytest.MonkeyP
     begun: list[int] = []
     start = pictures._start
 
-    async def start_and_stop() -> object:
-        process = await start()
+    def start_and_stop() -> Popen[bytes]:
+        process = start()
         begun.append(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         return process
@@ -71,3 +73,41 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_decoders() -> None:
         assert os.getpgid(desk._idle[0].pid) != os.getpgid(0)
 
     with_desk(work)
+
+
+def test_pictures_are_opened_in_whatever_loop_asks() -> None:
+    desk = PictureDesk(ImageLimits())
+    try:
+        found = [asyncio.run(desk.open_all([URL, URL])) for _ in range(3)]
+        assert len(set(found)) == 1
+        assert len(desk._idle) == 1
+    finally:
+        asyncio.run(desk.aclose())
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_picture_that_nobody_waits_for_any_more_frees_its_process(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Popen[bytes]] = []
+
+    def start_a_sleeper() -> Popen[bytes]:
+        begun.append(Popen([sys.executable, "-c", "import time; time.sleep(100)"], stdin=PIPE, stdout=PIPE))
+        return begun[-1]
+
+    async def run() -> None:
+        desk = PictureDesk(ImageLimits())
+        opening = asyncio.create_task(desk.open_all([URL]))
+        while not begun:
+            await asyncio.sleep(0.01)
+        if not late:
+            opening.cancel()
+        with pytest.raises(ImageError if late else asyncio.CancelledError):
+            await opening
+        await asyncio.to_thread(begun[0].wait, 10)
+        assert desk._idle == []
+
+    monkeypatch.setattr(pictures, "_start", start_a_sleeper)
+    monkeypatch.setattr(pictures, "DECODE_S", 0.5 if late else 50)
+    asyncio.run(run())
+    assert len(begun) == 1
