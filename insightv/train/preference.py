@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insightv.errors import InputError
+from insightv.errors import InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.records import PreferencePair
 from insightv.replies import Json
 from insightv.train.card import card
-from insightv.train.checkpoints import Checkpoint
+from insightv.train.checkpoints import Checkpoint, read_marker
 from insightv.train.child import run_here, run_job
 from insightv.train.files import CARD, new_folder
 from insightv.train.layouts import write_trl
@@ -166,6 +166,7 @@ def _policy(job: Job, settings: PreferenceSettings, found: Checkpoint | None) ->
     if settings.method == "full":
         return load_model(found.folder if found else job.policy, settings), job.policy, None
     own = own_base(Path(job.policy)) if settings.continue_adapter else None
+    _refuse_another_adapter(job, found, own is not None)
     if own is None:
         model = load_model(job.policy, settings)
         return model, job.policy, lora_config(model, settings)
@@ -174,6 +175,22 @@ def _policy(job: Job, settings: PreferenceSettings, found: Checkpoint | None) ->
     adapter, base = own
     model = load_model(base, settings)
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=True), str(base), None
+
+
+def _refuse_another_adapter(job: Job, found: Checkpoint | None, own: bool) -> None:
+    """Refuse to load the steps of the policy's own adapter into a new one, which lies on that already, or the reverse.
+
+    TRL keeps a copy of an adapter that is gone on with as "ref", the reference, and so do its checkpoints.
+    """
+    if found is None or not (found.folder / "adapter_config.json").is_file() or (found.folder / "ref").is_dir() is own:
+        return
+    then, now = ("a new adapter", "the policy's own") if own else ("the policy's own adapter", "a new one")
+    below = (read_marker(Path(job.policy)) or {}).get("base")
+    raise RunChanged(
+        f"{str(job.work)!r} holds a training that was begun with {then} and would go on with {now}, as the weights "
+        f"below the policy's ({below}) {'are there again' if own else 'are gone or others'}; put them as they were, or "
+        "remove that folder to begin again"
+    )
 
 
 def reference_of(job: Job) -> PreTrainedModel | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from insightv.errors import ConfigError, InputError
+from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.records import PreferencePair
 from insightv.train import fit
 from insightv.train.preference import DPOPreferenceTrainer
@@ -115,6 +116,28 @@ def test_without_the_weights_below_a_new_adapter_lies_on_the_policy(
     config = json.loads((out / "adapter" / "adapter_config.json").read_text())
     assert Path(config["base_model_name_or_path"]) == policy
     assert report_of(out)["preference"]["adapter"] == "new"
+
+
+def test_steps_of_the_policys_adapter_are_not_loaded_into_a_new_one(
+    base: Path, reason: Path, pairs: list[PreferencePair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    below, gone = Path(shutil.copytree(base, tmp_path / "below")), tmp_path / "gone"
+    policy = train_agent(below, reason, tmp_path / "policy", settings=quick())
+    trainer = DPOPreferenceTrainer(**QUICK)
+    for begun, then, before, after in (
+        (tmp_path / "one", "the policy's own adapter", below, gone),
+        (tmp_path / "other", "a new adapter", gone, below),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(fit, "_publish", kill)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train(policy, pairs, begun)
+        before.rename(after)
+        with pytest.raises(RunChanged, match=f"begun with {then} and would go on with"):
+            trainer.train(policy, pairs, begun)
 
 
 def test_losses_weights_and_beta_reach_trl(base: Path, pairs: list[PreferencePair], tmp_path: Path) -> None:
