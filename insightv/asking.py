@@ -156,17 +156,23 @@ class Asker:
                     raise GaveUp("rejected", error.code, detail, usage, tuple(replies), attempt + 1) from error
         raise AssertionError("the last try returns or raises")
 
-    async def stream(self, messages: Sequence[Message], seed: int) -> AsyncGenerator[str | Completion, None]:
+    async def stream(
+        self, messages: Sequence[Message], seed: int, *, thoughts: bool = False
+    ) -> AsyncGenerator[str | Completion, None]:
         """One reply in pieces, then as a whole. Close it (aclosing) so that the call ends where it is left early.
+
+        What it says within `<think>...</think>` first is told only if `thoughts` are wanted.
 
         Raises:
             ModelError: not answered, or the backend gave no Completion at the end.
         """
-        pieces = self.model.stream(tuple(messages), self.sampling(seed))
+        pieces, aloud = self.model.stream(tuple(messages), self.sampling(seed)), _Aloud(thoughts)
         try:
             async for piece in pieces:
-                yield piece
+                if text := aloud.rest() if isinstance(piece, Completion) else aloud.more(piece):
+                    yield text
                 if isinstance(piece, Completion):
+                    yield piece
                     return
         finally:
             if isinstance(pieces, AsyncGenerator):
@@ -182,6 +188,30 @@ class Asker:
         if not replies:
             raise ModelError("malformed", f"{self._who} returned no reply")
         return replies[0]
+
+
+class _Aloud:
+    """Of a reply in pieces what does not stand in the thoughts that it may begin with."""
+
+    def __init__(self, everything: bool) -> None:
+        self._place = "after" if everything else "before"
+        self._held = ""
+
+    def more(self, piece: str) -> str:
+        """What a further piece adds."""
+        text = self._held + piece
+        begin = text.lstrip()[: len(_OPENS)]
+        if self._place == "before" and (begin == _OPENS or not _OPENS.startswith(begin)):
+            self._place = "within" if begin == _OPENS else "after"
+        if self._place == "within":
+            _, closed, rest = text.partition(_CLOSES)
+            self._place, text = ("after", rest.lstrip()) if closed else ("within", text[-len(_CLOSES) :])
+        self._held = "" if self._place == "after" else text
+        return text if self._place == "after" else ""
+
+    def rest(self) -> str:
+        """What was held back as the beginning of thoughts, and was none."""
+        return self._held if self._place == "before" else ""
 
 
 def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
@@ -206,6 +236,7 @@ def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
         raise
 
 
+_OPENS, _CLOSES = "<think>", "</think>"
 _NO_FORM = ("not_json", "no_block")
 """Codes of readers for a reply that has nothing of the form asked for."""
 _LONGEST_REFUSAL = 600

@@ -74,7 +74,7 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     if _SURROGATE.search(text):
         raise Unreadable("bad_characters", "the reply has a lone surrogate, which is no character")
     body = text.strip("\ufeff \t\r\n")
-    body = _after_thinking(body)
+    body = after_thoughts(body, ("{", "```"))
     if not body:
         raise Unreadable("empty", "the reply is empty")
     if (plain := _plain_object(body, max_depth)) is not None:
@@ -88,18 +88,23 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     return _only(groups, "prose" if groups and groups[0] != body else alone)
 
 
-def _after_thinking(body: str) -> str:
-    """What follows the thoughts of a model that thinks aloud first: an object drafted there is not the reply.
+def after_thoughts(text: str, begins: tuple[str, ...] = ()) -> str:
+    """What follows the thoughts of a model that thinks aloud first, as a draft in them is not the reply; else the text.
 
-    Servers without a parser for them leave them in the text, some chat templates without the tag that begins them.
+    Servers without a parser for them leave them in the text, some chat templates without the tag that begins them;
+    those are taken for thoughts where what follows, and not the text, `begins` like a reply, if that is known.
+
+    Raises:
+        Unreadable: cut, the thoughts do not end.
     """
-    _, closed, rest = body.partition("</think>")
+    _, closed, rest = text.partition("</think>")
     rest = rest.lstrip()
-    if body.startswith("<think>"):
+    if text.startswith("<think>"):
         if not closed:
             raise Unreadable("cut", "the reply ends within its thoughts: no </think>")
         return rest
-    return rest if closed and body[0] not in "{`" and rest.startswith(("{", "```")) else body
+    unopened = closed and (not begins or (rest.startswith(begins) and not text.startswith(begins)))
+    return rest if unopened else text
 
 
 def _within_fence(body: str) -> str | None:

@@ -15,7 +15,7 @@ from insightv.records import AskOptions, Question, ReasoningPath
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, to_text
 
-_UNUSABLE = frozenset(("empty", "bad_characters"))
+_UNUSABLE = frozenset(("empty", "cut", "bad_characters"))
 
 
 class AgentGenerator(Generator):

@@ -80,7 +80,7 @@ class DirectCot(ThoughtsReasoner):
     default_prompt: ClassVar[str] = DIRECT_COT_PROMPT
 
     def _read(self, text: str) -> Written:
-        steps, answer = read_answered(text, self.tags)
+        steps, answer = read_answered(self._spoken(text), self.tags)
         return stripped(steps), answer
 
 

@@ -37,7 +37,7 @@ class DirectAnswer(Asker, SummaryAgent):
         """The answer; of the path only its seed is used.
 
         Raises:
-            ModelError: not answered; refusal, truncated, empty or bad_characters where the replies were unusable.
+            ModelError: not answered; refusal, truncated, empty, cut or bad_characters where the replies were unusable.
             ValueError: the question's images are not opened.
             StopRun: nothing more may be asked.
         """

@@ -12,7 +12,7 @@ from insightv.asking import Asker, GaveUp, calls_of, read_whole
 from insightv.errors import ModelError
 from insightv.interfaces import ReasoningAgent
 from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage
-from insightv.replies import Unreadable
+from insightv.replies import Unreadable, after_thoughts
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, from_text
 
@@ -115,7 +115,8 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
         """The reply's text in pieces as they come, tags included, then the path; one try."""
         reply = Completion(text="")
         try:
-            stream = self.stream(self.messages(question), seed_of(seed, question.id, 0, 0, 0))
+            seed_here = seed_of(seed, question.id, 0, 0, 0)
+            stream = self.stream(self.messages(question), seed_here, thoughts=self._thinks_in_block)
             async with aclosing(stream) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Completion):
@@ -131,10 +132,18 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
             yield self._ended(question, seed, GaveUp("rejected", error.code, str(error), reply.usage, (reply,)))
 
     def _read(self, text: str) -> Written:
-        steps, complete = from_text(text, self.tags)
+        steps, complete = from_text(self._spoken(text), self.tags)
         if not complete:
             raise Unreadable("no_end", f"the reply ends without {self.tags[1]}")
         return stripped(steps), None
+
+    @property
+    def _thinks_in_block(self) -> bool:
+        return "</think>" in self.tags
+
+    def _spoken(self, text: str) -> str:
+        """The reply without thoughts before it, unless they are its block."""
+        return text if self._thinks_in_block else after_thoughts(text.lstrip(), (self.tags[0],))
 
     def _whole(self, question: Question, seed: int, written: Written, reply: Completion, usage: Usage) -> ReasoningPath:
         steps, answer = written
@@ -150,7 +159,7 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
     def _whole_steps(self, text: str) -> tuple[Step, ...]:
         """The steps of a cut reply that are certainly whole; none where it cannot be read."""
         try:
-            steps, _ = from_text(text, self.tags)
+            steps, _ = from_text(self._spoken(text), self.tags)
         except Unreadable:
             return ()
         return stripped(steps)

@@ -11,7 +11,7 @@ from insightv.asking import Asker, GaveUp, Kept, read_whole
 from insightv.errors import ModelError
 from insightv.interfaces import SummaryAgent
 from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage
-from insightv.replies import Unreadable, check_text
+from insightv.replies import Unreadable, after_thoughts, check_text
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, to_text
 
@@ -78,7 +78,7 @@ class JudgingSummary(Asker, SummaryAgent):
         """The answer.
 
         Raises:
-            ModelError: not answered; refusal, truncated, empty or bad_characters where the replies were unusable.
+            ModelError: not answered; refusal, truncated, empty, cut or bad_characters where the replies were unusable.
             ValueError: the question's images are not opened.
             StopRun: nothing more may be asked.
         """
@@ -122,7 +122,7 @@ async def answer_to(asker: Asker, who: str, messages: Sequence[Message], seed: C
     """An answer in plain text.
 
     Raises:
-        ModelError: `who` gave none; refusal, truncated, empty or bad_characters where the replies were unusable.
+        ModelError: `who` gave none; refusal, truncated, empty, cut or bad_characters where the replies were unusable.
         StopRun: nothing more may be asked.
     """
     try:
@@ -132,12 +132,12 @@ async def answer_to(asker: Asker, who: str, messages: Sequence[Message], seed: C
 
 
 def read_answer(text: str) -> str:
-    """The answer of a reply in plain text.
+    """The answer of a reply in plain text, without thoughts before it.
 
     Raises:
-        Unreadable: empty or bad_characters.
+        Unreadable: empty, cut or bad_characters.
     """
-    answer = text.strip()
+    answer = after_thoughts(text.strip())
     if not answer:
         raise Unreadable("empty", "the answer is empty")
     check_text(answer)
