@@ -65,13 +65,14 @@ NAMED: Mapping[str, str] = {
 def contradiction(losses: Collection[str], options: Mapping[str, Any]) -> str | None:
     """Why TRL's DPO, once it is at it, would not take these losses with the options of a `trl` table; None: it would.
 
-    The cross-entropy on the chosen reply ("sft") is one number for all pairs, which cannot be weighted pair by pair.
+    TRL weights pairs in the place where their loss stands: torch lets it do so with neither "sft", where all pairs stand
+    on one number, nor "hinge", whose gradient needs what stood there.
     """
     if "exo_pair" in losses and not options.get("label_smoothing"):
         return "losses names exo_pair, which TRL takes with trl.label_smoothing above 0 only, such as 1e-3"
     divergence = options.get("f_divergence_type", "reverse_kl")
     barred = {
-        "trl.use_weighting": {"aot", "aot_unpaired", "sft"} if options.get("use_weighting") else set(),
+        "trl.use_weighting": {"aot", "aot_unpaired", "hinge", "sft"} if options.get("use_weighting") else set(),
         f"trl.f_divergence_type = {divergence!r}": _OF_REVERSE_KL if divergence != "reverse_kl" else set(),
     }
     for option, kinds in barred.items():

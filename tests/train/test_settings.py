@@ -103,6 +103,7 @@ def test_what_trl_would_refuse_is_refused_before_anything_is_trained(
         ),
         ({"losses": ["aot"], "trl": {"use_weighting": True}}, "names aot, which .* trl.use_weighting"),
         ({"trl": {"use_weighting": True}}, "names sft, which .* trl.use_weighting"),
+        ({"losses": ["hinge"], "trl": {"use_weighting": True}}, "names hinge, which .* trl.use_weighting"),
         ({"trl": {"f_divergence_type": "kl"}}, "f_divergence_type = 'kl' .* reverse_kl, forward_kl"),
         ({"losses": ["nca_pair"], "trl": {"f_divergence_type": "forward_kl"}}, "names nca_pair, which .* 'forward_kl'"),
         ({"trl": {"train_sampling_strategy": "group_by_length"}}, "may be random, sequential"),
