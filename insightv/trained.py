@@ -50,7 +50,7 @@ def trained_folders(place: str | Path, agents: Sequence[str] = TWO_AGENTS) -> di
     if found and missing:
         raise InputError(
             f"{str(next(iter(found.values())))!r} is trained, and there is no {missing[0]!r} beside it: go on with "
-            "`insightv train` (a recipe that trains both agents: summary-only does not), or ask for the untrained agents "
+            "`insightv train` (with a recipe that trains both: summary-only does not), or ask for the untrained agents "
             "(--untrained; in Python: trained=False)"
         )
     return found

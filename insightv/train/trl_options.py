@@ -65,8 +65,8 @@ NAMED: Mapping[str, str] = {
 def contradiction(losses: Collection[str], options: Mapping[str, Any]) -> str | None:
     """Why TRL's DPO, once it is at it, would not take these losses with the options of a `trl` table; None: it would.
 
-    TRL weights pairs in the place where their loss stands: torch lets it do so with neither "sft", where all pairs stand
-    on one number, nor "hinge", whose gradient needs what stood there.
+    TRL weights pairs in the place where their loss stands. torch lets it do that neither with "sft", where all stand
+    on one number, nor with "hinge", whose gradient needs what stood there.
     """
     if "exo_pair" in losses and not options.get("label_smoothing"):
         return "losses names exo_pair, which TRL takes with trl.label_smoothing above 0 only, such as 1e-3"
