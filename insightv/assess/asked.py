@@ -9,9 +9,9 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from insightv.assess import numbers
-from insightv.assess.text import stems
-from insightv.assess.units import SCALES
+from insightv.assess.comparing import Comparison
+from insightv.assess.text import plain, stems
+from insightv.assess.units import SCALES, unit_of
 
 _ASKS_QUANTITY = re.compile(
     r"\bhow (?:many|much)\b|\bvalue|\bnumber of\b|\bamount|\btotal|\bdifference|\bsum\b|\baverage|\bmean\b"
@@ -24,6 +24,7 @@ _COUNTS_UNITS = re.compile(
 _ASKS_SCALE = re.compile(r"\b(?:in|how many) (hundred|thousand|million|billion|trillion)s?\b")
 _ASKS_YEAR = re.compile(r"\b(?:which|what|in (?:which|what)) years?\b|^when\b|\bwhat is the (?:\w+ )?year\b")
 _SPEAKS_OF_YEAR = re.compile(r"\byears?\b|\bwhen\b|\bdates?\b|\bsince\b")
+_SPEAKS_OF_HEAT = re.compile(r"temperat|kelvin|thermo|\bk\b|\b(?:heat|hot|warm|cold|cool|melt|boil|freez|degree)")
 _SPEAKS_OF_CHANGE = re.compile(
     r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
 )
@@ -69,22 +70,36 @@ _OTHER_LANGUAGE = re.compile(
 
 
 @lru_cache(maxsize=64)  # a question is asked about the answer of each of its paths
-def comparison(question: str, tolerance: Fraction) -> numbers.Comparison:
-    """How numbers are compared under this question (see `numbers.Comparison`)."""
+def comparison(question: str, tolerance: Fraction) -> Comparison:
+    """How numbers are compared under this question (see `comparing.Comparison`)."""
     text = question.lower()
     quantity = _ASKS_QUANTITY.search(text)
     counting = bool(_COUNTS.search(text) and not _COUNTS_UNITS.search(text))
+    abroad = bool(_OTHER_LANGUAGE.search(text))
     year = True if _ASKS_YEAR.search(text) or (_SPEAKS_OF_YEAR.search(text) and not quantity) else None
-    return numbers.Comparison(
+    return Comparison(
         tolerance=tolerance,
-        counting=None if not counting and _OTHER_LANGUAGE.search(text) else counting,
+        counting=None if not counting and abroad else counting,
         year=False if quantity and not year else year,
         exact=True if _NAMES_THING.search(text) else None if _WORKED_OUT.search(text) else False,
         percent=bool(re.search(r"percent|%|per cent", text)),
         scale=SCALES[scale[1]] if (scale := _ASKS_SCALE.search(text)) else 1,
         falling=bool(_SPEAKS_OF_CHANGE.search(text)),
+        heat=abroad or bool(_SPEAKS_OF_HEAT.search(text)),
+        units=_units_asked(question),
         words=stems(text),
     )
+
+
+def _units_asked(question: str) -> frozenset[tuple[str, Fraction]]:
+    """The units of "in cm", "how many square feet", "(km/h)" and the like."""
+    words = re.findall(r"[^\s,;:?!()]+|\(", plain(question))
+    found = []
+    for at, word in enumerate(words, 1):
+        if word.lower() in ("in", "many", "(") or " ".join(words[max(0, at - 2) : at]).lower() == "number of":
+            read = [unit_of(" ".join(words[at : at + count])) for count in (3, 2, 1)]
+            found += [unit for unit in read if unit is not None][:1]
+    return frozenset(found)
 
 
 _GENERAL = stems(
@@ -95,7 +110,7 @@ _GENERAL = stems(
 )
 
 
-def keeps_to(subject: str, how: numbers.Comparison) -> bool:
+def keeps_to(subject: str, how: Comparison) -> bool:
     """Whether a sentence's subject has no word that the question has not, but for the most general."""
     return stems(subject) <= how.words | _GENERAL
 

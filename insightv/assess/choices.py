@@ -25,6 +25,9 @@ _NEGATION = re.compile(
     r"(?i)\b(?:not?|cannot|neither|nor|never|except|incorrect|wrong|instead|rather than|or|but|unless|however|maybe|"
     r"perhaps|possibly|might|could|unsure)\b|n't\b"
 )
+_OF_SEVERAL = re.compile(
+    r"(?i)\b(?:and|both|all|each|every|any|above|two|three)\b|[,;&+/]|\b[A-H]\b.*\b[A-H]\b|[^\x00-\u024f]"
+)
 _NOT_NOUNS = ("a", "an", "and", "or", "not", "no", "than")
 
 
@@ -94,7 +97,8 @@ def _announced(text: str, choices: Sequence[str]) -> frozenset[int] | None:
 def verdict(truth: str, answer: str, choices: Sequence[str]) -> bool | None:
     """Whether the answer names the true choices, all of them and no other; None where either is not plain.
 
-    An answer that adds a second choice to the true one is undecided: it may be a hedge, or a remark.
+    An answer that adds a second choice to the true one is undecided: it may be a hedge, or a remark. So are several
+    where the true one is itself of several ("both A and B").
     """
     right = named(truth, choices)
     if right is None and (compact := re.fullmatch(r"[A-Z]{2,8}", truth.strip())):
@@ -108,7 +112,8 @@ def verdict(truth: str, answer: str, choices: Sequence[str]) -> bool | None:
         return None
     if right == given:
         return True
-    return None if len(right) == 1 and right < given else False
+    of_several = len(right) == 1 < len(given) and any(_OF_SEVERAL.search(choices[at]) for at in right)
+    return None if of_several or (len(right) == 1 and right < given) else False
 
 
 _LABEL = re.compile(r"^[(\[]?\s*([A-Ha-h])\s*[)\].:]?$")

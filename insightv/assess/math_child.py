@@ -34,31 +34,52 @@ def _end_after(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _whole(text: str) -> list[Basic | str]:
-    """The text as one formula; empty where math-verify reads only a part of it, or nothing."""
+def _whole(text: str) -> tuple[list[Basic | str], bool]:
+    """The text as one formula, and whether a letter or two at its end, perhaps a unit, were left out.
+
+    Empty where math-verify reads less of it, or nothing.
+    """
     from math_verify import LatexExtractionConfig, parse
 
     # This process ends when time is up, so math-verify's own alarms, which C code ignores, are not used.
     config = [LatexExtractionConfig()]
     found: list[Basic | str] = parse(f"${text}$", config, parsing_timeout=None)
     read = "".join(found[-1].split()) if found and isinstance(found[-1], str) else ""
-    return found if len(found) == 2 and len(read) >= len("".join(text.split())) - 2 else []
+    written = "".join(text.split())
+    whole = len(found) == 2 and len(read) >= len(written) - 2
+    return (found if whole else []), read[-1:] != written[-1:]
 
 
 def compare(truth: str, answer: str) -> bool | None:
     """Whether the formulas are equal; None where either cannot be read or comparing them fails."""
     from math_verify import verify
 
-    wanted, given = _whole(truth), _whole(answer)
+    (wanted, some), (given, more) = _whole(truth), _whole(answer)
     if not wanted or not given:
         return None
     try:
+        if _is_closed(wanted[0]) or _is_closed(given[0]) or _set_and_interval(wanted[0], given[0]):
+            return None
         for left, right in ((wanted, given), (given, wanted)):
             if verify(left, right, timeout_seconds=None, raise_on_error=True):
                 return True
-        return None if _nearly(wanted[0], given[0]) else False
+        return None if some or more or _nearly(wanted[0], given[0]) else False
     except Exception:  # any failure inside sympy on hostile input means: not decided
         return None
+
+
+def _is_closed(formula: Basic | str) -> bool:
+    """Whether it states something without a variable (f(2) = 5): math-verify takes any two such for equal."""
+    from sympy.core.relational import Relational  # type: ignore[import-untyped]  # sympy has no types
+
+    return not isinstance(formula, str) and any(not stated.free_symbols for stated in formula.atoms(Relational))
+
+
+def _set_and_interval(wanted: Basic | str, given: Basic | str) -> bool:
+    """Whether one is {1, 2} and the other (1, 2): math-verify takes them for equal."""
+    from sympy import FiniteSet, Interval
+
+    return any(isinstance(a, FiniteSet) and isinstance(b, Interval) for a, b in ((wanted, given), (given, wanted)))
 
 
 def _nearly(wanted: Basic | str, given: Basic | str) -> bool:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from insightv.assess import choices as multiple_choice
 from insightv.assess import numbers
 from insightv.assess.asked import comparison, keeps_to, may_be_no_fraction, order_counts
+from insightv.assess.comparing import Comparison
 from insightv.assess.dates import read_date, same_date
 from insightv.assess.number_words import mentions_number
 from insightv.assess.text import contains, final_part, key
@@ -85,7 +86,7 @@ def decide(
     """What the rules say of an answer.
 
     Args:
-        question: the question's own text, whose words say how a number is to be met (see `numbers.Comparison`).
+        question: the question's own text, whose words say how a number is to be met (see `comparing.Comparison`).
         truth: the ground truth.
         answer: the answer, however it is worded; only an answer that is plain is decided.
         choices: the choices, where the question has them.
@@ -130,7 +131,7 @@ def _number_among(question: str, truth: str, answer: str, choices: Sequence[str]
     return met == right if len(met) == 1 else None
 
 
-def _quantities(text: str, how: numbers.Comparison) -> tuple[numbers.Quantity, ...]:
+def _quantities(text: str, how: Comparison) -> tuple[numbers.Quantity, ...]:
     """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
     if found := numbers.read(text):
         return found
@@ -145,7 +146,7 @@ def _quantities(text: str, how: numbers.Comparison) -> tuple[numbers.Quantity, .
     return numbers.read(match["value"].strip())
 
 
-def _number(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+def _number(truth: str, answer: str, how: Comparison) -> bool | None:
     wanted = numbers.read(truth)
     if how.exact and truth != answer and truth.startswith("0") and truth.isdigit() and answer.isdigit():
         return None  # 007 against 7
@@ -155,6 +156,8 @@ def _number(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
 def formulas(question: str, truth: str, answer: str) -> bool:
     """Whether mathematics may decide what `decide` leaves open: not where both are numbers, or the truth is a date."""
     wanted, given = final_part(truth), final_part(answer)
+    if re.fullmatch(r"\d+/\d+/\d+", wanted):
+        return False
     return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))
 
 
@@ -176,7 +179,7 @@ def split_list(text: str) -> tuple[list[str], bool]:
     return items, len(items) > 2 or bool(re.search(r";|\n", text))
 
 
-def _item(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+def _item(truth: str, answer: str, how: Comparison) -> bool | None:
     if key(truth) and key(truth) == key(answer):
         wanted = numbers.read(truth)
         return how.verdict(wanted, numbers.read(answer)) if wanted else True
@@ -184,7 +187,7 @@ def _item(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
     return _unlike(truth, answer) if correct is None else correct
 
 
-def _list(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
+def _list(truth: str, answer: str, how: Comparison) -> bool | None:
     """Order does not count, and an item said twice counts once, unless the truth itself says it twice.
 
     True where the items can be paired off. False where an item of either is, beyond doubt, none of the other's. A tuple
@@ -207,7 +210,7 @@ def _list(truth: str, answer: str, how: numbers.Comparison) -> bool | None:
     return False if any(set(line) == {False} for line in table + columns) else None
 
 
-def _in_order(truth: str, answer: str, how: numbers.Comparison) -> bool:
+def _in_order(truth: str, answer: str, how: Comparison) -> bool:
     """Whether two lists hold the same items one by one."""
     (wanted, _), (given, _) = split_list(truth), split_list(answer)
     return len(wanted) == len(given) and all(_item(*pair, how) for pair in zip(wanted, given, strict=True))
@@ -237,7 +240,7 @@ def _unlike(truth: str, answer: str) -> bool | None:
     return None
 
 
-def _text_or_list(question: str, truth: str, answer: str, how: numbers.Comparison, exact_text: bool) -> Ruling:
+def _text_or_list(question: str, truth: str, answer: str, how: Comparison, exact_text: bool) -> Ruling:
     wanted, given = key(truth), key(answer)
     brackets = [found.groups() for text in (truth, answer) if (found := _BRACKETED.fullmatch(text))]
     if len(brackets) == 2 and brackets[0] != brackets[1]:

@@ -29,6 +29,11 @@ SCALES: dict[str, int] = {
 
 LETTER_SCALES: dict[str, int] = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
+SCALES_ABROAD = re.compile(
+    r"(?i)mil(?:a|l?e|l?i[oa].*|lon.*|h[oõãa].*)?$|tausend|duizend|tusen|tysi|тыс|мил|млн|млрд|.*[百千万萬億亿兆만억천]"
+)
+"""Words of other languages that multiply a number as those of `SCALES` do, by how they begin or what they end in."""
+
 CURRENCIES: dict[str, str] = {
     "$": "dollar",
     "us$": "dollar",
@@ -93,6 +98,7 @@ _OTHERS: dict[str, tuple[str, str | int]] = {
     "oz ounce ounces": ("mass", "0.028349523125"),
     "kilo kilos kgs": ("mass", 1),
     "sec secs second seconds": ("time", 1),
+    "s^2 s2": ("time^2", 1),
     "min mins minute minutes": ("time", 60),
     "h hr hrs hour hours": ("time", 3600),
     "d day days": ("time", 86400),
