@@ -261,8 +261,12 @@ class Training:
 
     def _trainer(self) -> PreferenceTrainer:
         given = self._runs.objects.get("trainer")
-        if isinstance(given, PreferenceTrainer):
-            return given
+        trainer = given if isinstance(given, PreferenceTrainer) else self._named_trainer()
+        if isinstance(trainer, DPOPreferenceTrainer):
+            trainer.go_on = self._runs.go_on
+        return trainer
+
+    def _named_trainer(self) -> PreferenceTrainer:
         settings, name = self._plan.settings, self._train.trainer
         if name.startswith(OBJECT):
             given = name.removeprefix(OBJECT)
@@ -274,10 +278,7 @@ class Training:
             options = (
                 own | {"preset": self._train.preset, "child": self._train.child} | ({"tags": tags} if tags else {})
             )
-        trainer = Workshop(self._runs.registry, settings).trainer(name, options)
-        if isinstance(trainer, DPOPreferenceTrainer):
-            trainer.go_on = self._runs.go_on
-        return trainer
+        return Workshop(self._runs.registry, settings).trainer(name, options)
 
 
 def _differences(entry: Entry, identity: Mapping[str, Any]) -> list[str]:
