@@ -1,16 +1,18 @@
-"""How a `Reasoner` comes to its answer: the summary agent kept to what is left, its answer with all of its paths."""
+"""How a `Reasoner` comes to its answers: the summary agent kept to what is left, its answer with all of its paths."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from insightv.agents.asking import all_of
 from insightv.agents.summary import NO_REASONING, marks
-from insightv.errors import ModelError
+from insightv.errors import InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText
 from insightv.interfaces import SummaryAgent
-from insightv.records import Answer, AskOptions, Question, ReasoningPath, Usage
-from insightv.strangers import awaited
+from insightv.records import Answer, AskOptions, Picture, Question, ReasoningPath, Usage
+from insightv.strangers import awaited, described
 from insightv.walking import PATH_SHARE, STUMBLES, Deadline, TimeUp, agreement, agrees, as_model_error, closing
 
 
@@ -62,6 +64,41 @@ async def answering(
     if not told.anything:
         yield AnswerText(answer.text)
     yield AnswerDone(joined(asked, answer, shown, found))
+
+
+async def answered_many(
+    ask: Callable[[list[Picture | str], Question], Awaitable[Answer]], questions: Iterable[Question], concurrency: int
+) -> list[Answer | InsightvError]:
+    """The answers in the order of the questions, or the error where there is none. See `Reasoner.aanswer_many`.
+
+    Raises:
+        ValueError: concurrency is less than 1.
+        InputError: `questions` is one question, or the name of a file.
+    """
+    if isinstance(questions, str | Path | Question | Mapping):
+        read = "; insightv.questions.read_questions reads a file"
+        cure = read if isinstance(questions, str | Path) else ""
+        raise InputError(f"questions is {described(questions)}; give several insightv.Question{cure}")
+    if concurrency < 1:
+        raise ValueError(f"concurrency = {concurrency}: at least one question must be at work")
+    waiting = iter(enumerate(questions))
+    found: dict[int, Answer | InsightvError] = {}
+    stopped: list[StopRun] = []
+
+    async def work() -> None:
+        for place, question in waiting:
+            if stopped:
+                found[place] = stopped[0]
+                continue
+            try:
+                images = question.images if isinstance(question, Question) else ()  # others are refused below
+                found[place] = await ask(list(images), question)
+            except InsightvError as error:
+                found[place] = error
+                stopped.extend([error] if isinstance(error, StopRun) else [])
+
+    await all_of([work() for _ in range(concurrency)])
+    return [found[place] for place in sorted(found)]
 
 
 class _Told:

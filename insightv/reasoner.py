@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from insightv.agents.asking import all_of
-from insightv.answering import answered, answering
+from insightv.answering import answered, answered_many, answering
 from insightv.config import Settings, check_settings, load_settings
 from insightv.doors import blocking, blocking_stream, twin_of
-from insightv.errors import ConfigError, InputError, InsightvError, StopRun
+from insightv.errors import ConfigError, InputError, InsightvError
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.images import question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
@@ -83,16 +84,18 @@ class Reasoner:
         """A reasoner over one or two models, each an object or `provider/model` with options of its backend.
 
         Raises:
-            PluginError, ConfigError: the model cannot be made.
+            PluginError, ConfigError: a model cannot be made, or is neither; the options are for none.
         """
         from insightv.agents.reasoning import ThoughtsReasoner
         from insightv.agents.summary import JudgingSummary
 
         workshop = Workshop(registry or default_registry(), check_settings({}))
-        first = workshop.model(model, backend) if isinstance(model, str) else model
-        second = first if summary_model is None else summary_model
-        if isinstance(second, str):
-            second = workshop.model(second, backend)
+        if backend and not isinstance(model, str) and not isinstance(summary_model, str):
+            raise ConfigError(
+                f"the options {sorted(backend)} are for a model by name; set them where the object is made"
+            )
+        first = _chat_model(workshop, "model", model, backend)
+        second = first if summary_model is None else _chat_model(workshop, "summary_model", summary_model, backend)
         return cls(ThoughtsReasoner(first), JudgingSummary(second), models=workshop.models)
 
     @classmethod
@@ -243,30 +246,7 @@ class Reasoner:
             ValueError: concurrency is less than 1.
             InputError: `questions` is one question, or the name of a file.
         """
-        if isinstance(questions, str | Path | Question | Mapping):
-            read = "; insightv.questions.read_questions reads a file"
-            cure = read if isinstance(questions, str | Path) else ""
-            raise InputError(f"questions is {described(questions)}; give several insightv.Question{cure}")
-        if concurrency < 1:
-            raise ValueError(f"concurrency = {concurrency}: at least one question must be at work")
-        waiting = iter(enumerate(questions))
-        found: dict[int, Answer | InsightvError] = {}
-        stopped: list[StopRun] = []
-
-        async def work() -> None:
-            for place, question in waiting:
-                if stopped:
-                    found[place] = stopped[0]
-                    continue
-                try:
-                    images = question.images if isinstance(question, Question) else ()  # others are refused below
-                    found[place] = await self.aanswer(list(images), question, **asked)
-                except InsightvError as error:
-                    found[place] = error
-                    stopped.extend([error] if isinstance(error, StopRun) else [])
-
-        await all_of([work() for _ in range(concurrency)])
-        return [found[place] for place in sorted(found)]
+        return await answered_many(partial(self.aanswer, **asked), questions, concurrency)
 
     async def acheck(self) -> None:
         """Look, without paying, whether the models can be asked at all.
@@ -323,3 +303,12 @@ class Reasoner:
         if show == "best" and self.scorer is not None:
             return await best_of(self.scorer, asked, found, deadline)
         return merged(asked, found)
+
+
+def _chat_model(workshop: Workshop, name: str, given: object, backend: Mapping[str, Any]) -> ChatModel:
+    if isinstance(given, str):
+        return workshop.model(given, backend)
+    if not isinstance(given, ChatModel):
+        cure = 'give provider/model or an object of ChatModel; "openai/MODEL" takes an AsyncOpenAI as client=...'
+        raise ConfigError(f"{name} is {described(given)}; {cure}")
+    return given

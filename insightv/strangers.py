@@ -137,6 +137,8 @@ def described(value: object) -> str:
     """What a value is, for texts: its kind, and of a list the kinds of what it holds."""
     if value is None:
         return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     name = type(value).__name__
     held = sorted({type(item).__name__ for item in value}) if isinstance(value, list) else []
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}" + (f" of {', '.join(held)}" if held else "")

@@ -74,9 +74,8 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
         return dict(role)
     wanted = _ROLES[place.partition(".")[0]]
     if not isinstance(role, wanted | Assembly):
-        given = f"the class {role.__name__}" if isinstance(role, type) else described(role)
         known = f"a {wanted.__name__}, the name of a registered one, or a table with `use` and its options"
-        raise ConfigError(f"{place} is {given}; give {known}")
+        raise ConfigError(f"{place} is {described(role)}; give {known}")
     if isinstance(role, wanted) and (fault := unfit(role, wanted)):
         raise ConfigError(f"{place}: {fault}")
     objects[place] = role

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from insightv import (
     Answer,
@@ -67,6 +68,17 @@ def test_what_cannot_be_an_agent_is_refused_when_the_reasoner_is_made() -> None:
         Reasoner(Agent(), Judge(), scorer=5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"reason\(\) does not take what ReasoningAgent.reason takes: .*'seed'"):
         Reasoner(NoSeed(), Judge())
+
+
+def test_what_is_no_model_and_options_of_none_are_refused_when_the_reasoner_is_made() -> None:
+    none: list[Any] = [7, None, AsyncOpenAI(api_key="none"), ScriptedModel]
+    for given in none:
+        with pytest.raises(ConfigError, match=r"^model is .*give provider/model or an object of ChatModel"):
+            Reasoner.of(given)
+    with pytest.raises(ConfigError, match=r"^summary_model is an int"):
+        Reasoner.of(ScriptedModel("B"), none[0])
+    with pytest.raises(ConfigError, match=r"the options \['scorer'\] are for a model by name"):
+        Reasoner.of(ScriptedModel("B"), scorer="path")
 
 
 def test_an_agent_that_is_not_async_is_told_so() -> None:
