@@ -15,14 +15,17 @@ from typing import Any
 
 import orjson
 
-from insightv.errors import InsightvError, PluginError
+from insightv.config import OBJECT
+from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
 from insightv.opening import image_limits
 from insightv.policy_runs import PolicyRuns
+from insightv.recipes import course_of
 from insightv.records import PreferencePair, Question
 from insightv.replies import Json
 from insightv.results import Result, compare, summary
+from insightv.row_sets import shown_by
 from insightv.run import IMAGES, RunReader, open_stored
 from insightv.selection import Selection
 from insightv.strangers import told
@@ -30,8 +33,10 @@ from insightv.train.checkpoints import identity_of, mark_foreign
 from insightv.train.external import read_external
 from insightv.train.lengths import Lengths, statistics
 from insightv.train.pairs import PairRule, select_pairs
+from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.rows import Licence
 from insightv.train.shown import to_json
+from insightv.wiring import Workshop
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,37 @@ class Round:
             "lengths": selected.lengths,
             "left_out": dict(selected.left_out),
         }
+
+
+def trainer_of(runs: PolicyRuns) -> PreferenceTrainer:
+    """The trainer of a run's rounds: the object that was given, or the one that the settings name.
+
+    Raises:
+        ConfigError, PluginError: there is none, or it writes paths in other tags than the reasoning agent.
+    """
+    given, settings = runs.objects.get("trainer"), runs.settings
+    trainer = given if isinstance(given, PreferenceTrainer) else _named_trainer(runs)
+    if isinstance(trainer, DPOPreferenceTrainer):
+        trainer.go_on = runs.go_on
+        tags = shown_by(settings.reasoning_agent)["tags"]
+        if course_of(settings).pairs == "own" and trainer.tags != tags:
+            raise ConfigError(
+                f"the trainer writes paths in {' '.join(trainer.tags)}, and the reasoning agent writes them in "
+                f"{' '.join(tags)}; give DPOPreferenceTrainer(tags={list(tags)})"
+            )
+    return trainer
+
+
+def _named_trainer(runs: PolicyRuns) -> PreferenceTrainer:
+    settings, train = runs.settings, runs.settings.train
+    if train.trainer.startswith(OBJECT):
+        given = train.trainer.removeprefix(OBJECT)
+        raise ConfigError(f"the trainer was an object of {given}; give such an object to Pipeline again")
+    options: dict[str, Any] = dict(train.preference)
+    if train.trainer == "dpo":
+        options = {"seed": settings.seed, **train.common, **options, "preset": train.preset, "child": train.child}
+        options["tags"] = shown_by(settings.reasoning_agent)["tags"]
+    return Workshop(runs.registry, settings).trainer(train.trainer, options)
 
 
 def placed(path: Path, run: Path) -> str:

@@ -21,25 +21,21 @@ from typing import Any
 
 import orjson
 
-from insightv.config import OBJECT
-from insightv.errors import ConfigError, InputError, RunChanged
-from insightv.interfaces import PreferenceTrainer
+from insightv.errors import InputError, RunChanged
 from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
 from insightv.publishing import own_place, publish, tell_shown
 from insightv.recipes import agent_settings
-from insightv.rounds import Round, evidence, placed
+from insightv.rounds import Round, evidence, placed, trainer_of
 from insightv.run import DATASETS, ROUNDS, RunReader, settings_differences
 from insightv.selection import why_empty, write_datasets, write_summary_set
 from insightv.train.checkpoints import identity_of, last_complete
 from insightv.train.child import run_here, run_job
 from insightv.train.files import remove
 from insightv.train.fit import STEPS
-from insightv.train.preference import DPOPreferenceTrainer
 from insightv.train.settings import Job, Stage
 from insightv.trained import CHECKPOINTS
 from insightv.training_plan import TrainingPlan
-from insightv.wiring import Workshop
 
 log = logging.getLogger("insightv")
 ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
@@ -73,7 +69,7 @@ class Training:
         """
         stages = self._plan.stages()
         if self._plan.course.rounds:
-            self._trainer()  # one that cannot be made is said before anything is trained
+            trainer_of(self._runs)  # one that cannot be made is said before anything is trained
         if "summary" in stages:  # a model alone stands beside the agents, and changes nothing of them
             self._ledger.lay_aside({*self._ledger.names()} - {*stages, *ALONE})
         done: dict[str, dict[str, Any]] = {}
@@ -110,7 +106,7 @@ class Training:
     async def _round(self, name: str, identity: dict[str, Any], policy: Path) -> dict[str, Any]:
         number = int(name.removeprefix("round "))
         folder = self._folder / ROUNDS / str(number)
-        one = Round(number, folder, self._runs, self._trainer(), self._plan.external)
+        one = Round(number, folder, self._runs, trainer_of(self._runs), self._plan.external)
 
         async def work() -> dict[str, Any]:
             facts: dict[str, Any] = await self._allowed(lambda: one.run(policy), folder / "policy.training")
@@ -258,27 +254,6 @@ class Training:
 
     def _checkpoint(self, agent: str) -> Path:
         return self._folder / CHECKPOINTS / agent
-
-    def _trainer(self) -> PreferenceTrainer:
-        given = self._runs.objects.get("trainer")
-        trainer = given if isinstance(given, PreferenceTrainer) else self._named_trainer()
-        if isinstance(trainer, DPOPreferenceTrainer):
-            trainer.go_on = self._runs.go_on
-        return trainer
-
-    def _named_trainer(self) -> PreferenceTrainer:
-        settings, name = self._plan.settings, self._train.trainer
-        if name.startswith(OBJECT):
-            given = name.removeprefix(OBJECT)
-            raise ConfigError(f"the trainer was an object of {given}; give such an object to Pipeline again")
-        options: dict[str, Any] = dict(self._train.preference)
-        if name == "dpo":
-            own = {"seed": settings.seed, **self._train.common, **options}
-            tags = settings.reasoning_agent.options.get("tags")
-            options = (
-                own | {"preset": self._train.preset, "child": self._train.child} | ({"tags": tags} if tags else {})
-            )
-        return Workshop(self._runs.registry, settings).trainer(name, options)
 
 
 def _differences(entry: Entry, identity: Mapping[str, Any]) -> list[str]:

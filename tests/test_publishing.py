@@ -11,7 +11,7 @@ import pytest
 
 from insightv.config import check_settings
 from insightv.doors import blocking
-from insightv.errors import ConfigError, Interrupted, RunChanged
+from insightv.errors import ConfigError, RunChanged
 from insightv.ledger import Ledger
 from insightv.plugins import Registry
 from insightv.policy_runs import PolicyRuns
@@ -21,7 +21,6 @@ from insightv.recipes import course_of
 from insightv.run import DATABASE
 from insightv.store import open_database
 from insightv.train.checkpoints import identity_of, is_complete, mark, note
-from insightv.train.preference import DPOPreferenceTrainer
 from insightv.training import Training
 from insightv.training_plan import TrainingPlan
 from tests.test_trained import checkpoints
@@ -70,33 +69,18 @@ def test_a_folder_of_somebody_else_is_never_removed(tmp_path: Path, ledger: Ledg
     assert (theirs / "model.safetensors").read_bytes() == agent.encode()
 
 
-def training(run: Path, ledger: Ledger, recipe: str, **objects: object) -> tuple[Training, PolicyRuns, TrainingPlan]:
-    chosen = check_settings({"train": {"recipe": recipe}})
-    plan = TrainingPlan(chosen, course_of(chosen), "base", "its hash", "the run's hash", None, None)
-    runs = PolicyRuns(run, chosen, Registry(), objects)
-    return Training(plan, runs, ledger, lambda event, facts: None), runs, plan
-
-
 def test_the_agents_stand_where_a_change_is_refused(tmp_path: Path, ledger: Ledger) -> None:
     checkpoints(tmp_path / "checkpoints", "reasoning", "summary")
-    changed, _, plan = training(tmp_path, ledger, "summary-only")
+    chosen = check_settings({"train": {"recipe": "summary-only"}})
+    plan = TrainingPlan(chosen, course_of(chosen), "base", "its hash", "the run's hash", None, None)
+    training = Training(plan, PolicyRuns(tmp_path, chosen, Registry(), {}), ledger, lambda event, facts: None)
     ledger.begin("summary", plan.stages()["summary"] | {"reasoner": "the hash of one"})
     ledger.finish("summary", {})
-    changed.refuse_changes()  # which reasoner it has met, only the stage itself finds out
+    training.refuse_changes()  # which reasoner it has met, only the stage itself finds out
     with pytest.raises(RunChanged, match="summary: reasoner"):
-        blocking(changed.run())
+        blocking(training.run())
     assert is_complete(tmp_path / "checkpoints" / "reasoning")
     assert is_complete(tmp_path / "checkpoints" / "summary")
-
-
-def test_a_trainer_that_was_given_is_stopped_with_the_training(tmp_path: Path, ledger: Ledger) -> None:
-    given = DPOPreferenceTrainer()
-    begun, runs, _ = training(tmp_path, ledger, "dpo", trainer=given)
-    assert begun._trainer() is given
-    given.go_on()
-    runs.interrupt()
-    with pytest.raises(Interrupted):
-        given.go_on()
 
 
 def test_a_copy_of_two_checkpoints_is_asked_as_they_were_trained(tmp_path: Path) -> None:

@@ -8,22 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from insightv.config import Settings
+from insightv.config import Settings, check_settings
 from insightv.doors import blocking
-from insightv.errors import InputError, PluginError
+from insightv.errors import ConfigError, InputError, Interrupted, PluginError
 from insightv.interfaces import PreferenceTrainer
 from insightv.ledger import Ledger
-from insightv.plugins import Registry
+from insightv.plugins import Registry, default_registry
 from insightv.policy_runs import PolicyRuns
 from insightv.publishing import publish
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.results import Graded, Outcome, Result
-from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed
+from insightv.rounds import Round, drift_of, evidence, hurts, margins, placed, trainer_of
 from insightv.run import DATABASE
 from insightv.status_table import accuracy, stage_lines
 from insightv.store import open_database
 from insightv.train.checkpoints import identity_of, is_complete, mark, read_marker
+from insightv.train.preference import DPOPreferenceTrainer
 from insightv.trained import trained_folders
+from insightv.transcript import TAGS
 
 RIGHT: tuple[Outcome, ...] = ("right",)
 WRONG: tuple[Outcome, ...] = ("wrong",)
@@ -110,6 +112,32 @@ def test_a_folder_without_weights_is_no_trained_model(tmp_path: Path) -> None:
     one = Round(1, tmp_path, PolicyRuns(tmp_path, Settings(), Registry(), {}), Odd(tmp_path))
     with pytest.raises(PluginError, match=r"Odd returned '.*', which holds no weights \(\*\.safetensors\)"):
         one._trained(tmp_path, [])
+
+
+def runs_of(recipe: str, tags: Sequence[str] = TAGS, **objects: object) -> PolicyRuns:
+    settings = check_settings({"train": {"recipe": recipe}, "reasoning_agent": {"tags": list(tags)}})
+    return PolicyRuns(Path("nowhere"), settings, default_registry(), objects)
+
+
+def test_a_trainer_that_was_given_is_stopped_with_the_training() -> None:
+    given = DPOPreferenceTrainer()
+    runs = runs_of("dpo", trainer=given)
+    assert trainer_of(runs) is given
+    given.go_on()
+    runs.interrupt()
+    with pytest.raises(Interrupted):
+        given.go_on()
+
+
+def test_a_trainer_writes_paths_as_the_agent_does() -> None:
+    own = ("<think>", "</think>")
+    with pytest.raises(ConfigError, match=r"in <thoughts> </thoughts>, and .* in <think> </think>; give"):
+        trainer_of(runs_of("dpo", own, trainer=DPOPreferenceTrainer()))
+    for recipe, given in (("dpo", DPOPreferenceTrainer(tags=own)), ("external", DPOPreferenceTrainer())):
+        assert trainer_of(runs_of(recipe, own, trainer=given)) is given
+    named = trainer_of(runs_of("dpo", own))
+    assert isinstance(named, DPOPreferenceTrainer)
+    assert named.tags == own
 
 
 def test_what_ends_a_program_reaches_whoever_waits() -> None:
