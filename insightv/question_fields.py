@@ -35,7 +35,7 @@ _UNSAFE_PATH = re.compile(
 """What a path made of an id would leave its folder by, or name a device by, on POSIX or on Windows."""
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 _COMPACT = re.compile(r"[A-Z]{2,26}")
-_LISTED = re.compile(r"\(?[A-Z]\)?(?:\s*(?:[,;&/]|,?\s*\band\b)\s*\(?[A-Z]\)?)+\.?")
+_LISTED = re.compile(r"\(?[A-Z]\)?(?:\s*(?:[,;&/]\s*(?:and\b\s*)?|\band\b\s*)\(?[A-Z]\)?)+\.?")
 Report = Callable[[str, str, str], None]
 """Called with field, code and reason."""
 

@@ -35,6 +35,11 @@ _LIKE_IMAGES = re.compile(r"(?i)(?:.*_)?(?:img|image|picture|photo)s?(?:[_ ]?(?:
 _LIKE_CHOICES = re.compile(r"(?i)(?:.*_)?(?:option|choice|candidate|alternative)s?(?:_?(?:list|text)s?)?")
 """The same of choices: asked without them, a question whose answer is a letter can only be answered by guessing."""
 
+_LIKE_ONE_CHOICE = re.compile(r"[A-H]|(?i:(?:option|choice|answer)s?[_ -]?[A-H1-8])")
+"""Names of columns that hold one choice each."""
+
+_LISTS = re.compile(r"[,;|\n]|'\s+'|\b[A-Z1-9][).:].*\b[A-Z1-9][).:]")
+
 FIELDS = ("id", "question", "images", "answer", "choices", "meta")
 
 
@@ -142,9 +147,12 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
     if fields["images"] is None and (other := next((name for name in values if _LIKE_IMAGES.fullmatch(name)), None)):
         cure = f"rename it, or map it: [{rules.setting}] images = {other!r}"
         report("images", "other_name", f"no 'images', but {other!r}, which would not be looked at; {cure}")
-    if fields["choices"] is None and (other := _unseen_choices(values, fields["question"], fields["answer"])):
-        cure = f"rename it, or map it: [{rules.setting}] choices = {other!r} (a list of texts)"
-        report("choices", "other_name", f"no 'choices', but {other!r}, which models would not be shown; {cure}")
+    if fields["choices"] is None and (unseen := _unseen_choices(values, fields["question"], fields["answer"])):
+        cure = f"rename it, or map it: [{rules.setting}] choices = {unseen[0]!r} (a list of texts)"
+        if len(unseen) > 1:
+            cure = "put their texts into one list, choices"
+        names = ", ".join(map(repr, unseen))
+        report("choices", "other_name", f"no 'choices', but {names}, which models would not be shown; {cure}")
     if row.kind == "cells":
         for field in ("images", "choices", "meta"):
             fields[field] = read_cell(fields[field], field, report)
@@ -161,16 +169,31 @@ def check_row(row: RawRow, rules: RowRules) -> tuple[Draft | None, list[Fault]]:
     return draft, faults
 
 
-def _unseen_choices(values: Mapping[str, object], question: object, answer: object) -> str | None:
-    """The name under which a row has the choices that its answer is a letter of, if its question does not list them."""
+def _unseen_choices(values: Mapping[str, object], question: object, answer: object) -> list[str]:
+    """The names under which a row has the choices of its answer, a letter, if its question does not list them."""
     if not isinstance(answer, str) or not re.fullmatch(r"\s*\(?[A-Za-z][).]?\s*", answer):
-        return None
-    for name in filter(_LIKE_CHOICES.fullmatch, values):
-        texts = re.findall(r"[^\W_]+", str(values[name]).casefold())
-        asked = set(re.findall(r"[^\W_]+", str(question).casefold()))
-        if len(texts) > 1 and not asked.issuperset(text for text in texts if len(text) > 1 or text.isdigit()):
-            return name
-    return None
+        return []
+    apart = [name for name, value in values.items() if _LIKE_ONE_CHOICE.fullmatch(name) and _is_said(value)]
+    several = [[name] for name, value in values.items() if _LIKE_CHOICES.fullmatch(name) and _is_list(value)]
+    asked = _words(question)
+    for names in [*several, *([apart] if len(apart) > 1 else [])]:
+        texts = {text for name in names for text in _words(values[name])}
+        if not asked.issuperset(text for text in texts if len(text) > 1 or text.isdigit()):
+            return names
+    return []
+
+
+def _words(text: object) -> set[str]:
+    return set(re.findall(r"[^\W_]+", str(text).casefold()))
+
+
+def _is_said(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_list(value: object) -> bool:
+    """Whether a value holds several texts; "B. green" under "correct_option" is one."""
+    return len(value) > 1 if isinstance(value, list | tuple | dict) else bool(_LISTS.search(str(value)))
 
 
 def known_id(row: RawRow, rules: RowRules) -> str | None:

@@ -186,9 +186,11 @@ def _missing(missing: Sequence[str], known: Sequence[str], setting: str) -> str:
 
 def _given(source: Iterable[Question | dict[str, object]]) -> RowSource:
     """Questions that were given in Python."""
+    library = sys.modules.get("datasets")  # an object of it cannot be there before
+    if library is not None and isinstance(source, library.DatasetDict | library.IterableDatasetDict):
+        raise InputError(f"questions has {len(source)} splits ({', '.join(map(str, source))}); give one of them")
     if isinstance(source, Question | Mapping):
         raise InputError("questions is one question; give a list of them")
-    library = sys.modules.get("datasets")  # an object of it cannot be there before
     if library is not None and isinstance(source, library.Dataset):
         from insightv.question_tables import HubDataset
 
