@@ -123,8 +123,9 @@ class Service:
         return Question(id="asked", question=asked.text, images=pictures)
 
     def answered(self, model: str, answer: Answer, seconds: float) -> None:
-        """Count an answer."""
-        self._health = (time.monotonic(), "")
+        """Count an answer. One that both agents have a part in shows that their engines can be asked."""
+        if model == BOTH and any(path.status == "ok" for path in paths_of(answer)):
+            self._health = (time.monotonic(), "")
         self._spent(model, answer)
         self.metrics.time("answer", seconds)
         if model == BOTH:

@@ -16,6 +16,7 @@ from insightv import Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.backends import endpoint, tries
+from insightv.backends.openai import openai
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
 from insightv.serve_settings import ServeSection
@@ -331,6 +332,26 @@ def test_health_fails_where_the_engine_only_fails(monkeypatch: pytest.MonkeyPatc
         engine.change(faults={}, models_status=200)
         wait_for(lambda: served.request("GET", "/healthz").status == 200)
         assert served.request("POST", PATH, chat()).status == 200
+
+
+@pytest.mark.parametrize("model", ["insightv-summary", "insightv"])
+def test_an_answer_without_reasoning_says_nothing_of_the_engine_that_reasons(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HEALTH_KEPT_S", 0.5)
+    with FakeServer() as reasons, FakeServer() as answers:
+
+        def make() -> Reasoner:
+            first, second = (openai("fake", base_url=each.base_url, deadline_s=0.1) for each in (reasons, answers))
+            return Reasoner(ThoughtsReasoner(first), JudgingSummary(second), models=[first, second])
+
+        with Served(make) as served:
+            assert served.form("GET", "/healthz")[0] == 200
+            reasons.down()
+            ends = time.monotonic() + 3
+            while served.request("GET", "/healthz").status == 200:
+                assert time.monotonic() < ends, "each answer counts as a sign of health"
+                served.request("POST", PATH, chat(model=model))
 
 
 def test_health_fails_where_the_engine_refuses_the_key() -> None:
