@@ -8,12 +8,13 @@ from typing import Any
 
 from insightv.agents.asking import all_of
 from insightv.agents.summary import NO_REASONING, marks
+from insightv.asking import closing
 from insightv.errors import InputError, InsightvError, ModelError, StopRun
 from insightv.events import AnswerDone, AnswerText
 from insightv.interfaces import SummaryAgent
 from insightv.records import Answer, AskOptions, Picture, Question, ReasoningPath, Usage
 from insightv.strangers import awaited, described
-from insightv.walking import PATH_SHARE, STUMBLES, Deadline, TimeUp, agreement, agrees, as_model_error, closing
+from insightv.walking import PATH_SHARE, STUMBLES, Deadline, TimeUp, agreement, agrees, as_model_error
 
 
 async def answered(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -167,16 +168,13 @@ class Asker:
             ModelError: not answered, or the backend gave no Completion at the end.
         """
         pieces, aloud = self.model.stream(tuple(messages), self.sampling(seed)), _Aloud(thoughts)
-        try:
+        async with closing(pieces):
             async for piece in pieces:
                 if text := aloud.rest() if isinstance(piece, Completion) else aloud.more(piece):
                     yield text
                 if isinstance(piece, Completion):
                     yield piece
                     return
-        finally:
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
         raise ModelError("malformed", f"{self._who} ended a stream without its completion")
 
     @property
@@ -188,6 +186,16 @@ class Asker:
         if not replies:
             raise ModelError("malformed", f"{self._who} returned no reply")
         return replies[0]
+
+
+@asynccontextmanager
+async def closing(pieces: object) -> AsyncIterator[None]:
+    """Close a stream at the end, so that its call ends; one that is a plain iterator has nothing to close."""
+    try:
+        yield
+    finally:
+        if aclose := getattr(pieces, "aclose", None):
+            await aclose()
 
 
 class _Aloud:

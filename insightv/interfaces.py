@@ -29,8 +29,12 @@ from insightv.records import (
 
 
 def _in_pieces(cls: type, role: type, whole: str, pieces: str) -> None:
-    """Let a class that gives the whole anew, and no pieces of it, stream that whole, not the pieces of its parent."""
-    if whole in vars(cls) and pieces not in vars(cls):
+    """Let a class that gives the whole anew, or takes it from a mixin, stream that whole, not its parent's pieces."""
+
+    def place(name: str) -> int:
+        return next(place for place, each in enumerate(cls.__mro__) if name in vars(each))
+
+    if place(whole) < place(pieces):
         setattr(cls, pieces, getattr(role, pieces))
 
 

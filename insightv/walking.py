@@ -7,10 +7,11 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
+from insightv.asking import closing
 from insightv.assess.rules import decide
 from insightv.assess.text import final_part
 from insightv.errors import InsightvError, ModelError
@@ -84,16 +85,6 @@ def as_model_error(part: object, error: BaseException) -> ModelError:
     name = type(part).__name__
     log.error("%s failed", name, exc_info=error)
     return ModelError("agent_error", f"{name} failed: {told_error(error)}")
-
-
-@asynccontextmanager
-async def closing(pieces: object) -> AsyncIterator[None]:
-    """Close a stream at the end, so that its call ends; one that is a plain iterator has nothing to close."""
-    try:
-        yield
-    finally:
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
 
 
 async def walk(

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from insightv import Answer, Reasoner
+from insightv.agents.adapters import StepReasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.errors import InputError, ModelError
 from insightv.events import AnswerDone, AnswerText, Event, PathDone
-from insightv.interfaces import ReasoningAgent, Scorer, SummaryAgent
+from insightv.interfaces import Generator, ReasoningAgent, Scorer, SummaryAgent
 from insightv.records import AskOptions, Question, ReasoningPath, Score, Step
 from insightv.testing import ScriptedModel
 
@@ -185,6 +186,45 @@ class Row:
             return next(self._items)
         except StopIteration:
             raise StopAsyncIteration from None
+
+
+class Closable(Row):
+    """One that can be closed, and is still no generator."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_stream_that_is_left_is_closed_though_it_is_no_generator() -> None:
+    thoughts = Closable(["<thoughts>\n### Look\nB ends at 7.\n", "### Conclude\nSo B.\n</thoughts>"])
+    model = ScriptedModel("B")
+    model.stream = lambda *_, **__: thoughts  # type: ignore[method-assign]
+    for _ in Reasoner.of(model).stream([], "Which?"):
+        break
+    assert thoughts.closed
+    text = Closable(["<thoughts>\n### Look\nB ends at 7.\n"])
+    agent = ThoughtsReasoner(model)
+    agent.stream_reason = lambda *_, **__: text  # type: ignore[method-assign]
+    for _ in Reasoner(agent, JudgingSummary(model)).stream([], "Which?"):
+        break
+    assert text.closed
+
+
+def test_a_generator_streams_a_plain_iterator() -> None:
+    step = Step(title="Look", content="It is B.", action="summary")
+
+    class Steps(Generator):
+        async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
+            raise NotImplementedError
+
+        def stream(self, question: Question, *, seed: int = 0) -> Any:
+            return Row([step, ReasoningPath(question_id=question.id, index=0, status="ok", steps=(step,))])
+
+    events, error = told(Reasoner(StepReasoner(Steps()), JudgingSummary(ScriptedModel("B"))))
+    assert error is None
+    assert [event.path.status for event in events if isinstance(event, PathDone)] == ["ok"]
 
 
 def test_streams_may_be_plain_iterators() -> None:

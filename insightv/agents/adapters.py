@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from functools import wraps
 from typing import Any, get_args
 
 from insightv.agents.asking import RejectedCode, all_of
 from insightv.agents.generator import ProgressiveGenerator
+from insightv.asking import closing
 from insightv.errors import ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.records import AskOptions, Question, ReasoningPath
@@ -85,7 +85,7 @@ class StepReasoner(ReasoningAgent):
     async def stream_reason(self, question: Question, *, seed: int = 0) -> AsyncIterator[str | ReasoningPath]:
         """The steps as text, each as it comes, then the path."""
         parts, shown = self._generator.stream(question, seed=seed), 0
-        async with aclosing(parts):  # type: ignore[type-var]  # an async generator in fact
+        async with closing(parts):
             async for part in parts:
                 steps = part.steps[shown:] if isinstance(part, ReasoningPath) else (part,)
                 for step in steps:
