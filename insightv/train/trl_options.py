@@ -26,6 +26,7 @@ FORBIDDEN: Mapping[str, str] = {
     "assistant_only_loss": "the loss is on the completion already",
     "completion_only_loss": "the loss is on the completion already",
     "chat_template_path": "the trained model keeps the chat template of its base, and is asked in it",
+    "model_init_kwargs": "the model is loaded before TRL is given it, which would pass over them",
     "sync_ref_model": "the reference is the policy at the start of the round",
     "ref_model_mixup_alpha": "the reference is the policy at the start of the round",
     "trust_remote_code": "code of model folders is never run",

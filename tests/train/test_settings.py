@@ -47,6 +47,7 @@ def test_changes_go_on_top_of_a_preset() -> None:
         ({"trl": {"learning_rate": 1}}, "use the setting learning_rate"),
         ({"trl": {"save_total_limit": 1}}, "keep_checkpoints"),
         ({"trl": {"loss_type": "sft"}}, "loss_type = 'sft' .* nll, dft"),
+        ({"trl": {"model_init_kwargs": {"attn_implementation": "eager"}}}, "would pass over them"),
         ({"trl": {"chat_template_path": "other.jinja"}}, "the chat template of its base"),
         ({"seed": -1}, "seed"),
     ],
