@@ -83,7 +83,8 @@ def as_trained(settings: Settings, folders: Mapping[str, Path]) -> Settings:
             tags: Any = known.get("tags", TAGS)
             if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
                 raise ConfigError(f"{str(folder / MARKER)!r}: tags = {tags!r} are no texts")
-            check_tags(tags)
+            if check_tags(tags) == TAGS:
+                known.pop("tags", None)  # a plugin's agent may have no such option, and ours has these by itself
             told[agent] = type(table).model_validate(known | table.model_dump(exclude_unset=True))
     return settings.model_copy(update=told)
 

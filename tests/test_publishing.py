@@ -12,12 +12,14 @@ import pytest
 from insightv.config import check_settings
 from insightv.doors import blocking
 from insightv.errors import ConfigError, RunChanged
+from insightv.interfaces import ChatModel, ReasoningAgent
 from insightv.ledger import Ledger
-from insightv.plugins import Registry
+from insightv.plugins import Register, Registry, Source, hookimpl, load_registry
 from insightv.policy_runs import PolicyRuns
 from insightv.publishing import publish, tell_shown
 from insightv.reasoner import Reasoner
 from insightv.recipes import course_of
+from insightv.records import Question, ReasoningPath
 from insightv.run import DATABASE
 from insightv.store import open_database
 from insightv.train.checkpoints import identity_of, is_complete, mark, note
@@ -101,6 +103,33 @@ def test_a_copy_of_two_checkpoints_is_asked_as_they_were_trained(tmp_path: Path)
     given: Any = Reasoner.load(copy, settings=check_settings({"reasoning_agent": {"tags": ["<a>", "</a>"]}}))
     assert (given.reasoning_agent.tags, given.reasoning_agent.system_prompt) == (("<a>", "</a>"), "Think.")
     given.close()
+
+
+class Own(ReasoningAgent):
+    """An agent of a plugin's, which has no option but its model."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self.model = model
+
+    async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
+        raise NotImplementedError
+
+
+class OwnPlugin:
+    @hookimpl
+    def register_agents(self, register: Register) -> None:
+        register("own", Own)
+
+
+def test_an_agent_of_a_plugin_may_ask_a_copy(tmp_path: Path) -> None:
+    checkpoints(tmp_path / "checkpoints", "reasoning", "summary")
+    tell_shown(tmp_path, check_settings({}))
+    copy = Path(shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy"))
+    registry = load_registry()
+    registry.add(OwnPlugin(), Source("own", "own", "1"))
+    reasoner = Reasoner.load(copy, settings=check_settings({"reasoning_agent": {"use": "own"}}), registry=registry)
+    assert isinstance(reasoner.reasoning_agent, Own)
+    reasoner.close()
 
 
 @pytest.mark.parametrize("shown", [{"tags": ["<a>"]}, {"tags": [1, 2]}, {"system_prompt": 7}])
