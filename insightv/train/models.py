@@ -104,6 +104,8 @@ def uses_bf16(settings: TrainSettings) -> bool:
     """Whether training computes in bfloat16."""
     import torch
 
+    if settings.bf16 is None and settings.trl.get("fp16"):  # TRL takes one of the two
+        return False
     if settings.bf16 is None:
         return settings.device == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return settings.bf16

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from insightv.errors import InputError
-from insightv.train.models import load_model, load_processor
+from insightv.train.models import load_model, load_processor, uses_bf16
 
 from .small import quick
 
@@ -117,3 +117,14 @@ def test_code_that_came_with_a_model_is_refused_after_loading_too(copy: Path, mo
     monkeypatch.setattr(AutoProcessor, "from_pretrained", with_own)
     with pytest.raises(InputError, match="brought its own code"):
         load_processor(copy)
+
+
+def test_half_precision_is_bfloat16_unless_float16_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert uses_bf16(quick(device="auto"))
+    assert not uses_bf16(quick(device="auto", trl={"fp16": True}))
+    assert not uses_bf16(quick(device="cpu"))
+    assert uses_bf16(quick(device="cpu", bf16=True))
