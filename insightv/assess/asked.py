@@ -47,7 +47,7 @@ _WORKED_OUT = re.compile(
     r"\bsolve\b|\bequations?\b|\bangles?\b|\btriangles?\b|\bperimeter\b|\bcircumference\b|\bhypotenuse\b|\bprobability\b"
     r"|\bfind (?:the )?(?:(?:value|measure|length) of )?\W?[a-z]{1,2}\b\W{0,2}(?:$|[.,?])"
     r"|\b(?:what is|value of) \W?[b-z]\b\W{0,3}$|\d\s*[+*×÷^]\s*\d|\d\s+[-−]\s+\d|[a-z]\s*=\s*[?\d]"  # noqa: RUF001
-    r"|\breceipt\b|\bmenu\b|\binvoice\b|\bprice tag\b"
+    r"|\breceipt\b|\bmenu\b|\binvoice\b|\bprice tag\b|\bsign\b|\b(?:says?|written|printed)\b"
 )
 """The number is computed, or printed: one that is merely near may be a slip."""
 _SLASHED_NAMES = re.compile(

@@ -94,7 +94,8 @@ class Comparison:
             return self._numbers(truth, answer, truth.value * truth.factor, answer.value * answer.factor)
         dimensions = {truth.dimension, answer.dimension}
         if dimensions <= {"", "word"}:
-            counted = answer.said <= self.words | truth.said and not any(map(SCALES_ABROAD.match, truth.said))
+            name = truth.suffix[:1].isupper() or any(map(SCALES_ABROAD.match, truth.said))  # 10 Downing Street
+            counted = answer.said <= self.words | truth.said and not name
             return self._numbers(truth, answer, truth.value, answer.value) if counted else None
         if dimensions == {"", "percent"}:
             return self._percent(truth, answer)
@@ -109,8 +110,9 @@ class Comparison:
         return None if dimensions == {"percent", "points"} else False
 
     def _numbers(self, truth: Quantity, answer: Quantity, wanted: Fraction, given: Fraction) -> bool | None:
-        if truth.parted != answer.parted and wanted.denominator == given.denominator == 1:
-            return None  # 1.000 against 1
+        whole = wanted.denominator == given.denominator == 1
+        if truth.parted != answer.parted and (whole or truth.dimension.startswith("money")):
+            return None  # 1.000 against 1, $1.500 against $1.5
         if wanted == given:
             return True
         if truth.scale != answer.scale and self._scales_fit(truth, answer):
@@ -131,7 +133,7 @@ class Comparison:
         if truth.bare_integer and truth.scale == 1:
             if self.counting is not False and abs(wanted) <= 100:
                 return False if self.counting or not near else None
-            if near and self.year is not False and truth.dimension == "" and 1500 <= wanted <= 2100:
+            if near and self.year is not False and truth.dimension in ("", "word") and 1500 <= wanted <= 2100:
                 return False if self.year else None
         return near
 

@@ -48,6 +48,8 @@ _ASIDE = re.compile(r"^(?P<value>[^()]{1,80}?)\s*\((?P<aside>[^()]{1,160})\)$")
 _ASIDE_COUNTS = re.compile(_HEDGE.pattern + r"|hundred|thousand|million|billion|dozen|percent|%|\bper\b|unsure")
 _IN_YEAR = re.compile(r"(?i)^(?:in\s+)?(?:(?:the\s+)?year\s+)?(?P<value>\d{4})$")
 _BRACKETED = re.compile(r"([\[(])[-+\d.,\s/]+([\])])")
+_IN_BRACKETS = re.compile(r"\([^\w()]?[\d,.]+%?\)")
+"""In accounts a number below zero; elsewhere an aside, or one thing of a tuple."""
 _ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
 
 _CLASSES: tuple[frozenset[str], ...] = tuple(
@@ -156,7 +158,7 @@ def _number(truth: str, answer: str, how: Comparison) -> bool | None:
 def formulas(question: str, truth: str, answer: str) -> bool:
     """Whether mathematics may decide what `decide` leaves open: not where both are numbers, or the truth is a date."""
     wanted, given = final_part(truth), final_part(answer)
-    if re.fullmatch(r"\d+/\d+/\d+", wanted):
+    if re.fullmatch(r"\d+/\d+/\d+", wanted) or _IN_BRACKETS.fullmatch(wanted):
         return False
     return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))
 
@@ -245,6 +247,8 @@ def _text_or_list(question: str, truth: str, answer: str, how: Comparison, exact
     brackets = [found.groups() for text in (truth, answer) if (found := _BRACKETED.fullmatch(text))]
     if len(brackets) == 2 and brackets[0] != brackets[1]:
         return Ruling(None, "text")  # an open and a closed interval, or a list and a tuple
+    if truth != answer and _IN_BRACKETS.fullmatch(truth):
+        return Ruling(None, "text")
     if wanted and wanted == given:
         return Ruling(None if _written_apart(truth, answer) else True, "text")
     dates = read_date(truth), read_date(answer)

@@ -61,6 +61,18 @@ SHARES_AND_MONEY = [
     ("What is the total?", "$12", "$12.30", T),
     ("What is the share?", "3/8", "0,375", N),
     ("What is the share?", "0,375", "375", N),
+    ("What is the total?", "$1.500", "$1.5", N),
+    ("What is the net income?", "(1,234)", "-1,234", N),
+    ("What is the net income?", "(1,234)", "1,234", N),
+    ("What is the net income?", "(1,234)", "(1,234)", T),
+]
+
+NAMES = [
+    ("What is the address?", "10 Downing Street", "10", N),
+    ("Which drink?", "7 Up", "7", N),
+    ("\u54ea\u4e00\u5e74?", "2015\u5e74", "2016\u5e74", N),
+    ("\u54ea\u4e00\u5e74?", "2015\u5e74", "2015", T),
+    ("What does the sign say?", "55", "56", N),
 ]
 
 ABROAD = [
@@ -74,7 +86,9 @@ ABROAD = [
 ]
 
 
-@pytest.mark.parametrize(("question", "truth", "answer", "expected"), UNITS_ASKED + LETTERS + SHARES_AND_MONEY + ABROAD)
+@pytest.mark.parametrize(
+    ("question", "truth", "answer", "expected"), UNITS_ASKED + LETTERS + SHARES_AND_MONEY + NAMES + ABROAD
+)
 def test_quantity_is_ruled_as_labelled(question: str, truth: str, answer: str, expected: bool | None) -> None:
     assert decide(question, truth, answer).correct is expected
 
