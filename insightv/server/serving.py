@@ -25,18 +25,21 @@ HEADER_S = 20.0
 """The time that a connection has for the headers of a request, once it is new or has been idle."""
 IDLE_S = 30
 """The time that a connection may be idle between requests."""
+STUCK_S = 60.0
+"""The time in which a client must take what is buffered for it, about 64 kB."""
 LAST_WORDS_S = 2
 """The time that questions have for telling that the server is being stopped."""
 BACKLOG = 2048
 
 
 class PatientProtocol(H11Protocol):
-    """Closes connections that never say what they want, at first or after an earlier request."""
+    """Ends connections that never say what they want, at first or after an earlier request, or take no replies."""
 
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._hurry = self.loop.call_later(HEADER_S, self._too_slow)
+        self._stuck: asyncio.TimerHandle | None = None
 
     def on_response_complete(self) -> None:
         """Called by uvicorn when a request is answered."""
@@ -44,14 +47,29 @@ class PatientProtocol(H11Protocol):
         self._hurry = self.loop.call_later(IDLE_S + HEADER_S, self._too_slow)
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(STUCK_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._go_on()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._hurry.cancel()
+        self._go_on()
         super().connection_lost(exc)
 
+    def _go_on(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+
     def _too_slow(self) -> None:
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
-            self.transport.close()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()  # one that is closing may wait for ever to be rid of the last reply
 
 
 class DrainingServer(uvicorn.Server):

@@ -194,6 +194,20 @@ def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.endswith("data: [DONE]\n\n")
 
 
+def test_a_connection_that_takes_nothing_is_closed(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "STUCK_S", 0.5, raising=False)
+    monkeypatch.setattr(serving, "IDLE_S", 1)
+    monkeypatch.setattr(serving, "HEADER_S", 1)
+    with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)  # about 10 MB of replies
+        assert served._server is not None
+        connections = served._server.server_state.connections
+        wait_for(lambda: len(connections) == 1)
+        wait_for(lambda: not connections, 10)
+
+
 def test_a_connection_that_drips_after_a_request_is_closed(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "IDLE_S", 0.5)
     monkeypatch.setattr(serving, "HEADER_S", 2.0)
