@@ -20,11 +20,11 @@ from typing import Any
 
 from insightv.crew_members import Cluster, Hand, Lost, Member
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
+from insightv.factories import Recipe
 from insightv.interfaces import ChatModel
 from insightv.journal import open_book
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.run_section import CrewSection
-from insightv.wiring import Recipe
 from insightv.worker import About, Fault, about_here
 
 log = logging.getLogger("insightv.crew")

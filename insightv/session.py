@@ -16,6 +16,7 @@ from insightv.budget import Budget
 from insightv.config import OBJECT, Settings
 from insightv.database import Database
 from insightv.errors import ConfigError, require
+from insightv.factories import Recipe
 from insightv.gate import Gate, StopSwitch
 from insightv.image_store import ImageStore
 from insightv.interfaces import ChatModel, Generator, Scorer
@@ -28,7 +29,7 @@ from insightv.run import DATABASE, IMAGES
 from insightv.run_section import RunSection
 from insightv.store import TOTALS, open_database, read_totals, sums_statements
 from insightv.strangers import closed
-from insightv.wiring import Assembly, Part, Recipe, Workshop
+from insightv.wiring import Assembly, Part, Workshop
 
 if TYPE_CHECKING:
     from insightv.crew import Crew

@@ -9,14 +9,14 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from insightv.config import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
-from insightv.errors import ConfigError, InsightvError, PluginError
+from insightv.errors import ConfigError, PluginError
+from insightv.factories import Recipe, built_by, check_options, check_table, parameters_of
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
-from insightv.plugins import Factory, Kind, Registry, Source
+from insightv.plugins import Kind, Registry, Source
 from insightv.recipes import check_train
 from insightv.strangers import described, unfit
 
@@ -83,37 +83,6 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     return {"use": f"{OBJECT}{name}"}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is made: its backend's factory and options. It can be pickled, and so followed by another process.
-
-    `deadline_s` bounds a call; None where the backend does so itself, by its option of that name.
-    """
-
-    name: str
-    what: str
-    factory: Factory
-    options: Mapping[str, Any]
-    source: Source
-    deadline_s: float | None = None
-
-    def make(self) -> ChatModel:
-        """The model.
-
-        Raises:
-            ConfigError, MissingExtra, PluginError: it cannot be made.
-        """
-        model = _built(self.factory, self.options, self.what, self.source, ChatModel)
-        model.name = model.name or self.name
-        return model
-
-    @property
-    def variables(self) -> set[str]:
-        """The environment variables that the options, or the factory's defaults, name (those that end in `_env`)."""
-        values = {**(_parameters(self.factory) or {}), **self.options}
-        return {value for name, value in values.items() if name.endswith("_env") and isinstance(value, str)}
-
-
 Place = Callable[[Recipe], ChatModel]
 """Where a model is held: by `Recipe.make` here, else by whoever makes it elsewhere and answers for it."""
 
@@ -157,7 +126,7 @@ class Workshop:
         if key not in self._models:
             provider, _, rest = name.partition("/")
             entry, factory = self._registry.factory("backend", provider)
-            known = _parameters(factory)
+            known = parameters_of(factory)
             if known is not None and "model" not in known:
                 raise PluginError(
                     f"backend {provider!r} ({entry.source}) takes no `model`; its factory must, the part of the name "
@@ -211,7 +180,7 @@ class Workshop:
             PluginError, ConfigError: there is none, or it cannot be made.
         """
         entry, factory = self._registry.factory("trainer", name)
-        return _built(factory, options, f"trainer {name!r}", entry.source, PreferenceTrainer)
+        return built_by(factory, options, f"trainer {name!r}", entry.source, PreferenceTrainer)
 
     def check(self) -> None:
         """Build every role, to see that it can be built."""
@@ -238,7 +207,7 @@ class Workshop:
         for kind, table in tables:
             if self._registry.has(kind, table.use):
                 _, factory = self._registry.factory(kind, table.use)
-                _check_table(kind, table, _parameters(factory))
+                check_table(kind, table, parameters_of(factory))
 
     def check_agents(self) -> None:
         """See that both agents are there; no model is made.
@@ -257,7 +226,7 @@ class Workshop:
             ConfigError, PluginError: as `check_agents`.
         """
         _, factory = self._registry.factory("backend", provider)
-        _check_options(f"backend {provider!r}", options, _parameters(factory))
+        check_options(f"backend {provider!r}", options, parameters_of(factory))
 
     def agent(self, table: RoleTable, role: type[T]) -> T:
         """The agent of a table; its model is the generator's where it names none."""
@@ -271,9 +240,9 @@ class Workshop:
                 "both agents to Reasoner), or name one in the settings"
             )
         entry, factory = self._registry.factory(kind, table.use)
-        options, known = table.options, _parameters(factory)
+        options, known = table.options, parameters_of(factory)
         # Before the model is made: a misspelt base_url must not end in an error about the model.
-        _check_table(kind, table, known)
+        check_table(kind, table, known)
         backend = None
         if table.model is not None:
             options["model"] = self.model(table.model, table.backend_options)
@@ -283,7 +252,7 @@ class Workshop:
             raise ConfigError(f'{kind} {table.use!r} needs a model; set {place}: model = "provider/NAME"')
         if known is not None and "seed" in known and kind == "scorer":
             options.setdefault("seed", self._settings.seed)
-        built = _built(factory, options, f"{kind} {table.use!r}", entry.source, role)
+        built = built_by(factory, options, f"{kind} {table.use!r}", entry.source, role)
         foreign = entry.source.distribution != "insightv"
         return Part(built, entry.source, self._settings.run.deadline_s if foreign else None, backend)
 
@@ -295,59 +264,3 @@ def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
     inherited = {name: getattr(settings.generator, name) for name in ("model", *BACKEND_KEYS) if name != "mode"}
     own = {name: value for name in inherited if (value := getattr(table, name)) not in (None, {})}
     return table.model_copy(update=inherited | own)
-
-
-def _parameters(factory: Factory) -> dict[str, object] | None:
-    """A factory's keyword parameters and their defaults, None if it takes any."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # some callables of C have no signature
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {each.name: each.default for each in parameters if each.kind is not each.VAR_POSITIONAL}
-
-
-def _check_table(kind: Kind, table: RoleTable, known: Collection[str] | None) -> None:
-    """Refuse an option of a role's table that its factory does not take.
-
-    Raises:
-        ConfigError: it names the nearest one, or the missing model.
-    """
-    what = f"{kind} {table.use!r}"
-    for name in BACKEND_KEYS if known is not None and table.model is None else ():
-        if name in table.options and name not in (known or ()):
-            raise ConfigError(f"{what} has {name}, which is for its model, and no model; set its model (provider/NAME)")
-    _check_options(what, table.options, known, type(table).model_fields)
-
-
-def _check_options(
-    what: str, options: Mapping[str, Any], known: Collection[str] | None, others: Collection[str] = ()
-) -> None:
-    """Refuse an option that a factory does not take; `others` are keys that its table may have too.
-
-    Raises:
-        ConfigError: it names the nearest one.
-    """
-    unknown = [] if known is None else [name for name in options if name not in known]
-    if known is not None and unknown:
-        names = sorted({*known, *others})
-        near = get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
-
-
-def _built(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
-    _check_options(what, options, _parameters(factory))
-    try:
-        built = factory(**options)
-    except InsightvError:
-        raise
-    # A factory may be a stranger's; whatever it raises is about this part and its options.
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{what} ({source}) could not be made: {type(error).__name__}: {error}") from error
-    if not isinstance(built, role):
-        raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
-    if fault := unfit(built, role):
-        raise PluginError(f"{what} ({source}): {fault}")
-    return built

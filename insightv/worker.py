@@ -33,7 +33,7 @@ _LINES = 1000
 
 
 class Recipe(Protocol):
-    """How a model is made (`insightv.wiring.Recipe`)."""
+    """How a model is made (`insightv.factories.Recipe`)."""
 
     @property
     def name(self) -> str:

@@ -17,13 +17,13 @@ from insightv.config import check_settings
 from insightv.crew import Crew, CrewModel
 from insightv.crew_members import Lost
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, StopRun
+from insightv.factories import Recipe
 from insightv.interfaces import ChatModel
 from insightv.journal import Book, open_book
 from insightv.plugins import Source
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.run_section import RaySection
 from insightv.testing import ScriptedModel, sample_picture
-from insightv.wiring import Recipe
 from insightv.worker import Fault, Worker, about_here
 from tests.world import build_args, insightv, write_questions, write_settings
 

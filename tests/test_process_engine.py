@@ -16,12 +16,12 @@ import pytest
 from insightv.crew import Crew
 from insightv.crew_members import Lost
 from insightv.errors import ConfigError, ModelError
+from insightv.factories import Recipe
 from insightv.interfaces import ChatModel
 from insightv.plugins import Source
 from insightv.process_engine import LocalProcesses, ProcessHand
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.run_section import ProcessSection
-from insightv.wiring import Recipe
 from tests.installing import write_distribution
 from tests.world import check_balance, command, insightv, path_rows, wait_for
 
