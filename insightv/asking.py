@@ -235,12 +235,9 @@ def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
     try:
         return read(reply.text)
     except Unreadable as error:
-        if (
-            error.code in _NO_FORM
-            and len(reply.text) <= _LONGEST_REFUSAL
-            and _REFUSES.match(reply.text.replace("\u2019", "'"))
-        ):
-            raise Unreadable("refusal", f"the model refused in words: {reply.text.strip()[:80]!r}") from error
+        said = reply.text.rpartition(_CLOSES)[2].strip()
+        if error.code in _NO_FORM and len(said) <= _LONGEST_REFUSAL and _REFUSES.match(said.replace("\u2019", "'")):
+            raise Unreadable("refusal", f"the model refused in words: {said[:80]!r}") from error
         raise
 
 

@@ -55,6 +55,12 @@ def test_a_draft_in_the_thoughts_is_no_step(before: str) -> None:
     assert steps(ThoughtsReasoner(FakeModel(lambda call: reply))) == ("rejected", [])
 
 
+def test_a_refusal_behind_thoughts_is_one() -> None:
+    reply = f"<think>{'Who is this? ' * 60}</think>\n\nI'm sorry, but I can't help with that."
+    path = asyncio.run(ThoughtsReasoner(FakeModel(lambda call: reply)).reason(QUESTION))
+    assert (path.status, path.code) == ("rejected", "refusal")
+
+
 def test_a_block_that_is_marked_as_thoughts_is_a_block() -> None:
     block = BLOCK.replace("thoughts>", "think>")
     agent = ThoughtsReasoner(FakeModel(lambda call: block), tags=("<think>", "</think>"))
