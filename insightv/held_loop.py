@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
@@ -16,8 +17,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 log = logging.getLogger("insightv")
-_OWN = str(Path(__file__).parent)
-_ASYNCIO = str(Path(asyncio.__file__).parent)
+_OWN = f"{Path(__file__).parent}{os.sep}"
+_ASYNCIO = f"{Path(asyncio.__file__).parent}{os.sep}"
 _BEAT_S = 0.25
 _TEXT = (
     "%s() in %s, line %d, has held the event loop for %.0f s: nothing else can run, and no deadline ends it; "

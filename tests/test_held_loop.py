@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from insightv import Generator, Pipeline, Question, ReasoningPath, Score, Scorer, Step
+from insightv import Generator, Pipeline, Question, ReasoningPath, Score, Scorer, Step, held_loop
 from insightv.config import check_settings
 from insightv.held_loop import holders_named
 
@@ -31,6 +32,21 @@ def test_who_blocks_is_named_once_and_who_awaits_is_not(caplog: pytest.LogCaptur
     (record,) = caplog.records
     assert f"run() in {__file__}, line " in record.getMessage()
     assert "asyncio.to_thread" in record.getMessage()
+
+
+def test_a_plugin_beside_the_package_is_a_strangers(caplog: pytest.LogCaptureFixture) -> None:
+    file = f"{Path(held_loop.__file__).parent}_plugin.py"
+    scope: dict[str, Any] = {"blocks": blocks}
+    exec(compile("async def judge():\n    blocks(1.0)\n", file, "exec"), scope)
+
+    async def run() -> None:
+        async with holders_named(after_s=0.3):
+            await asyncio.sleep(0.05)
+            await asyncio.create_task(scope["judge"]())
+
+    asyncio.run(run())
+    (record,) = caplog.records
+    assert f"judge() in {file}, line 2" in record.getMessage()
 
 
 def test_a_scorer_that_blocks_a_build_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
