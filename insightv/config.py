@@ -221,6 +221,9 @@ def _explain(fault: ErrorDetails) -> str:
         expected = re.findall("'([^']*)'", fault["msg"]) if fault["type"] == "literal_error" else []
         near = get_close_matches(value, expected, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if fault["type"] == "tuple_type":
+            cure = f"begin each table with [[{where}]]" if isinstance(fault["input"], Mapping) else "put it into [ ]"
+            return f"{where} = {value!r}: a list is needed; {cure}"
         return f"{where} = {value!r}: {fault['msg'].removeprefix('Value error, ')}{hint}"
     known = _keys_at(loc[:-1])
     near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
@@ -271,6 +274,8 @@ def _names(key: str) -> list[str]:
         return key.split(".")
     names = []
     while isinstance(inner, dict):
+        if len(inner) != 1:  # several lines, with tables of their own
+            return [key]
         [(name, inner)] = inner.items()
         names.append(name)
     return names

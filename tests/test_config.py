@@ -42,6 +42,9 @@ from insightv.settings_file import write_settings
         ("generator.api_key_env=gsk_abcdefghijklmnop1234", "the name of an environment variable"),
         ("questions.columns.imges=x", "did you mean 'images'?"),
         ("scorers.1.use=x", "positions 0..0 of a list"),
+        ("scorers={use = 'answer'}", "a list is needed; begin each table with [[scorers]]"),
+        ("images.hosts=a.org", "images.hosts = 'a.org': a list is needed; put it into [ ]"),
+        ("[a]\n[b]\nc=1", "unknown key"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_place_and_cure(change: str, says: str) -> None:
