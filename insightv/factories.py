@@ -12,7 +12,7 @@ from insightv.config import BACKEND_KEYS, RoleTable
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.interfaces import ChatModel
 from insightv.plugins import Factory, Kind, Source
-from insightv.strangers import unfit
+from insightv.strangers import told, unfit
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: So
         raise
     # A factory may be a stranger's; whatever it raises is about this part and its options.
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{what} ({source}) could not be made: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{what} ({source}) could not be made: {told(error)}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
     if fault := unfit(built, role):

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 import pluggy
 
 from insightv.errors import MissingExtra, PluginError
+from insightv.strangers import told
 
 GROUP = "insightv"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -127,7 +128,7 @@ class Registry:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(name=name)
             self._forget(source)
-            self.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
+            self.failures.append(Failure(source, told(error)))
 
     def _collect(self, kind: Kind, plugin: object, source: Source) -> None:
         def register(name: str, factory: Factory | str) -> None:
@@ -196,8 +197,7 @@ class Registry:
             raise
         # As in Registry.add: a plugin's import may raise anything.
         except BaseException as error:
-            text = f"{kind} {name!r} ({entry.source}) cannot be imported: {type(error).__name__}: {error}"
-            raise PluginError(text) from error
+            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {told(error)}") from error
         if not callable(loaded):
             raise PluginError(f"{kind} {name!r} ({entry.source}): {entry.factory} is not callable")
         return entry, loaded
@@ -245,7 +245,7 @@ def _load(registry: Registry, point: EntryPoint, source: Source) -> None:
         raise
     # As in Registry.add: a plugin's import may raise anything.
     except BaseException as error:
-        registry.failures.append(Failure(source, f"{type(error).__name__}: {error}"))
+        registry.failures.append(Failure(source, told(error)))
     else:
         registry.add(plugin, source)
 

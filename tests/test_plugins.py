@@ -49,6 +49,11 @@ ZOO = {
     "broken": "def oops(:",
     "exits": "import sys; sys.exit('no licence found')",
     "fatal": "class Fatal(BaseException): ...\nraise Fatal('beyond Exception')",
+    "mute": "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
+    "mutehook": (
+        "from insightv import hookimpl\nclass Mute(Exception):\n    def __str__(self): raise ValueError\n"
+        "@hookimpl\ndef register_scorers(register): raise Mute"
+    ),
     "misspelt": "from insightv import hookimpl\n@hookimpl\ndef register_scorer(register): ...",
     "unmarked": "def register_scorers(register): register('never', print)",
     "wrongargs": "from insightv import hookimpl\n@hookimpl\ndef register_scorers(registry): ...",
@@ -64,6 +69,8 @@ REASONS = {
     "broken": "SyntaxError",
     "exits": "SystemExit: no licence found",
     "fatal": "Fatal: beyond Exception",
+    "mute": "Mute: (an error whose text cannot be shown)",
+    "mutehook": "Mute: (an error whose text cannot be shown)",
     "misspelt": "register_scorer",
     "unmarked": "@insightv.hookimpl",
     "wrongargs": "registry",
@@ -271,6 +278,12 @@ class NoRoom(Scorer):
     async def score(self, question, paths):
         return []
 
+class Mute(Scorer):
+    def __init__(self):
+        raise type("Mute", (Exception,), {"__str__": lambda _: 1 / 0})
+    async def score(self, question, paths):
+        return []
+
 class NoPaths(Scorer):
     async def score(self, question):
         return []
@@ -293,6 +306,7 @@ KINDS = {
     "exiting": bad(exiting),
     "hanging": bad(hanging),
     "noroom": NoRoom,
+    "mute": Mute,
     "stranger": lambda: object(),
     "elsewhere": "zoo_bad:not_there",
 }
@@ -341,6 +355,8 @@ def test_parts_that_cannot_be_made_are_refused_before_anything_is_paid_for(
 
     with pytest.raises(ConfigError, match=r"zoo-bad 3\.1.*MemoryError: model does not fit"):
         build(use="noroom")
+    with pytest.raises(ConfigError, match=r"zoo-bad 3\.1.*Mute: \(an error whose text cannot be shown"):
+        build(use="mute")
     with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*made a object, which is not a Scorer"):
         build(use="stranger")
     with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*cannot be imported"):
