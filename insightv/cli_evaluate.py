@@ -42,7 +42,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a system on held-out questions, and the comparison of two systems."""
-    if compare or others:
+    if others and not compare:
+        raise ConfigError(f"{others[0]} stands alone: questions are named by --data FILE, results by --compare A B")
+    if compare:
         compare_files(others or [], compare and data is None, as_json)
         return
     if data is None:

@@ -221,6 +221,7 @@ def test_failed_calls_are_no_wrong_answers_and_can_be_tried_again(tmp_path: Path
         (["--set", "scorers.0.tolerence=1"], "tolerance"),
         (["--model", "opnai/x"], "openai"),
         (["--compare"], "--compare A.json B.json"),
+        (["held_out.jsonl"], "held_out.jsonl stands alone: questions are named by --data FILE"),
         (["--against", "nowhere"], "nowhere"),
     ],
 )
