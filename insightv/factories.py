@@ -98,10 +98,10 @@ def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: So
     check_options(what, options, parameters_of(factory))
     try:
         built = factory(**options)
-    except InsightvError:
+    except (InsightvError, KeyboardInterrupt):
         raise
     # A factory may be a stranger's; whatever it raises is about this part and its options.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ConfigError(f"{what} ({source}) could not be made: {told(error)}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")

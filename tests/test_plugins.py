@@ -284,6 +284,12 @@ class Mute(Scorer):
     async def score(self, question, paths):
         return []
 
+class Fatal(Scorer):
+    def __init__(self):
+        raise BaseException("beyond Exception")
+    async def score(self, question, paths):
+        return []
+
 class NoPaths(Scorer):
     async def score(self, question):
         return []
@@ -307,6 +313,7 @@ KINDS = {
     "hanging": bad(hanging),
     "noroom": NoRoom,
     "mute": Mute,
+    "fatal": Fatal,
     "stranger": lambda: object(),
     "elsewhere": "zoo_bad:not_there",
 }
@@ -357,6 +364,8 @@ def test_parts_that_cannot_be_made_are_refused_before_anything_is_paid_for(
         build(use="noroom")
     with pytest.raises(ConfigError, match=r"zoo-bad 3\.1.*Mute: \(an error whose text cannot be shown"):
         build(use="mute")
+    with pytest.raises(ConfigError, match=r"zoo-bad 3\.1.*BaseException: beyond Exception"):
+        build(use="fatal")
     with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*made a object, which is not a Scorer"):
         build(use="stranger")
     with pytest.raises(PluginError, match=r"zoo-bad 3\.1.*cannot be imported"):
