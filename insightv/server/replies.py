@@ -11,6 +11,7 @@ import orjson
 from insightv.errors import ModelError
 from insightv.events import AnswerText, PathDone, StepStarted, StepText
 from insightv.records import Answer, ReasoningPath, Usage
+from insightv.replies import Unreadable, after_thoughts
 from insightv.walking import USAGE_UNKNOWN
 
 DONE = b"data: [DONE]\n\n"
@@ -91,8 +92,8 @@ class Shapes:
 
     def unfinished(self, error: ModelError) -> dict[str, Any]:
         """A reply whose answer was refused, or cut off by the token limit; it holds what there is of it."""
-        reasoning = {"reasoning_content": reasoning_text(error.path)}
-        message = {"role": "assistant", "content": error.kept or None, **reasoning, **_refusal(error)}
+        said, reasoning = _said(error), {"reasoning_content": reasoning_text(error.path)}
+        message = {"role": "assistant", "content": said or None, **reasoning, **_refusal(error)}
         choice = {"index": 0, "message": message, "finish_reason": finish_of(error), "logprobs": None}
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage_of(error)}
 
@@ -137,4 +138,12 @@ def finish_of(error: ModelError) -> str | None:
 
 
 def _refusal(error: ModelError) -> dict[str, Any]:
-    return {"refusal": error.kept or "the model refused to answer"} if error.code == "refusal" else {}
+    return {"refusal": _said(error) or "the model refused to answer"} if error.code == "refusal" else {}
+
+
+def _said(error: ModelError) -> str:
+    """What there is of the answer."""
+    try:
+        return after_thoughts(error.kept.lstrip())
+    except Unreadable:  # it did not come so far
+        return ""

@@ -241,10 +241,20 @@ def test_faults_of_the_engine_have_codes_and_name_nothing(
     assert "sk-secret" not in caplog.text
 
 
-@pytest.mark.parametrize(("finish", "reason"), [("length", "length"), ("refusal", "content_filter")])
-def test_an_answer_that_is_not_whole_has_its_reasoning_and_what_all_of_it_cost(finish: Finish, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("finish", "text", "content", "reason"),
+    [
+        ("length", "The", "The", "length"),
+        ("length", "<think>Blue? No.</think>The", "The", "length"),
+        ("length", "<think>Blue?", None, "length"),
+        ("refusal", "The", "The", "content_filter"),
+    ],
+)
+def test_an_answer_that_is_not_whole_has_its_reasoning_and_what_all_of_it_cost(
+    finish: Finish, text: str, content: str | None, reason: str
+) -> None:
     path = Completion(text=THOUGHTS, usage=Usage(prompt_tokens=50, completion_tokens=100, requests=1))
-    cut = Completion(text="The", finish=finish, usage=Usage(prompt_tokens=60, completion_tokens=5, requests=1))
+    cut = Completion(text=text, finish=finish, usage=Usage(prompt_tokens=60, completion_tokens=5, requests=1))
 
     def make() -> Reasoner:
         return Reasoner(ThoughtsReasoner(ScriptedModel([path] * 2)), JudgingSummary(ScriptedModel([cut] * 2), tries=1))
@@ -255,11 +265,12 @@ def test_an_answer_that_is_not_whole_has_its_reasoning_and_what_all_of_it_cost(f
         streamed = served.request("POST", PATH, chat(stream=True, stream_options=usage)).text
         metrics = served.request("GET", "/metrics").text
     [choice] = form["choices"]
-    assert (status, choice["finish_reason"], choice["message"]["content"]) == (200, reason, "The")
+    assert (status, choice["finish_reason"], choice["message"]["content"]) == (200, reason, content)
     assert choice["message"]["reasoning_content"] == "### Look\nThe bar B ends at 7."
     assert (form["usage"]["prompt_tokens"], form["usage"]["completion_tokens"]) == (110, 105)
     assert form["usage"]["completion_tokens_details"] == {"reasoning_tokens": 100}
     *_, ended, last, done = streamed.strip().split("\n\n")
+    assert "Blue" not in streamed
     assert f'"finish_reason":"{reason}"' in ended
     assert json.loads(last.removeprefix("data: "))["usage"] == form["usage"]
     assert done == "data: [DONE]"
