@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from insightv.assess.comparing import Comparison
 from insightv.assess.text import plain, stems
-from insightv.assess.units import SCALES, unit_of
+from insightv.assess.units import SCALES, units_of
 
 _ASKS_QUANTITY = re.compile(
     r"\bhow (?:many|much)\b|\bvalue|\bnumber of\b|\bamount|\btotal|\bdifference|\bsum\b|\baverage|\bmean\b"
@@ -94,11 +94,12 @@ def comparison(question: str, tolerance: Fraction) -> Comparison:
 def _units_asked(question: str) -> frozenset[tuple[str, Fraction]]:
     """The units of "in cm", "how many square feet", "(km/h)" and the like."""
     words = re.findall(r"[^\s,;:?!()]+|\(", plain(question))
-    found = []
+    found: list[tuple[str, Fraction]] = []
     for at, word in enumerate(words, 1):
         if word.lower() in ("in", "many", "(") or " ".join(words[max(0, at - 2) : at]).lower() == "number of":
-            read = [unit_of(" ".join(words[at : at + count])) for count in (3, 2, 1)]
-            found += [unit for unit in read if unit is not None][:1]
+            following = [" ".join(words[at : at + count]) for count in (3, 2, 1)]
+            read = (units_of(text) for text in following if not re.fullmatch(r"in|[A-Z]", text))  # "in total", "(A)"
+            found += next(filter(None, read), [])
     return frozenset(found)
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from insightv.assess.number_words import read_number_words
 from insightv.assess.text import stem, stems
-from insightv.assess.units import CURRENCIES, LETTER_SCALES, SCALES, unit_of
+from insightv.assess.units import CURRENCIES, LETTER_SCALES, SCALES, unit_of, units_of
 
 _LONGEST = 80
 _EXPONENT = r"(?:\s?[eE][-+]?\d{1,3}(?!\d)|\s*[\u00d7x*\u00b7]\s*10\s*(?:\^|\*\*)\s*[{(]?\s*[-+]?\d{1,3}(?!\d)\s*[)}]?)"
@@ -160,14 +160,9 @@ def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suff
             return (Quantity(value, sign[0], scale=scale, suffix=money + suffix),)
         return (Quantity(value, scale=scale, bare_integer=digits and scale == 1, suffix=suffix),)
     share = re.fullmatch(r"(%|percent|per cent)(?: of .{1,40})?", unit, re.IGNORECASE)
-    known = ("percent", Fraction(1)) if share and not re.search(r"\d", unit) else unit_of(unit)
-    if known is not None:
-        if sign and known != sign:
-            return ()
-        reading = Quantity(value, known[0], known[1], scale=scale, suffix=suffix)
-        if unit.lower() in ("pound", "pounds") and not sign:
-            return reading, replace(reading, dimension="money: pound sterling", factor=Fraction(1))
-        return (reading,)
+    senses = [("percent", Fraction(1))] if share and not re.search(r"\d", unit) else units_of(unit)
+    if senses:
+        return tuple(Quantity(value, *sense, scale=scale, suffix=suffix) for sense in senses if sign in (None, sense))
     words = unit.lower().rstrip(".").split()
     if re.fullmatch(r"[a-z\u00df-\u03ff]", "".join(words)):
         return ()  # 36 pi, 4b: a factor

@@ -210,3 +210,11 @@ def unit_of(text: str) -> tuple[str, Fraction] | None:
         return (f"{above[0]}/{below[0]}", above[1] / below[1]) if above and below else None
     # A symbol of one or two letters means something else in the other case; a word does not.
     return UNITS.get(low) if len(low) > 2 and low not in ("mw", "mhz") else None
+
+
+def units_of(text: str) -> list[tuple[str, Fraction]]:
+    """What a unit as written may be: pounds are weighed or paid."""
+    unit = unit_of(text)
+    if unit is None:
+        return []
+    return [unit, ("money: pound sterling", Fraction(1))] if text.lower() in ("pound", "pounds") else [unit]

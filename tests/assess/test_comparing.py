@@ -28,6 +28,10 @@ UNITS_ASKED = [
     ("How many days are there?", "30", "40 days", F),
     ("What is the number of grams?", "5", "5 kg", N),
     ("How heavy is it?", "5", "5 kg", T),
+    ("Which? (A) 5 kg (B) 6 kg", "5", "5 kg", T),
+    ("How many in total?", "5", "5 kg", T),
+    ("How many pounds does it weigh?", "20", "20 pounds", T),
+    ("What does it cost in pounds?", "20", "\u00a320", T),
     ("What is the acceleration?", "9.8 m/s\u00b2", "9.81 m/s^2", T),
     ("What is the resistance?", "4 \\Omega", "4 ohms", T),
 ]
