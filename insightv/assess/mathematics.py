@@ -28,6 +28,7 @@ _MATHS = re.compile(
     r"|\(.*\d.*,.*[\])]|\[.*\d.*,.*\)"  # a tuple or an interval; [1, 2] may be a list
 )
 _DEGREES = re.compile(r"\\circ|\\degree|\u00b0")
+_OF_DEGREES = re.compile(r"\\(?:sin|cos|tan)[^a-z]{0,20}(?:\\circ|\\degree|\u00b0)")
 _SIZE = re.compile(r"\d\s*[A-Za-z]{0,2}\s*(?:x|\u00d7|\\times)\s*(?!10\s*(?:\^|\*\*))\d")
 _TEXT = re.compile(r"\\(?:text|mathrm)\{[^{}]*\}")
 _BARE_NAME = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|pi)(?![A-Za-z])")
@@ -71,7 +72,8 @@ class MathChecker:
             return None
         wanted, given = _unnamed(wanted, given)
         verdict = await asyncio.get_running_loop().run_in_executor(self._thread, self.equal_now, wanted, given)
-        return None if verdict is False and _signs(wanted) != _signs(given) else verdict
+        unlike = _signs(wanted) != _signs(given) or _OF_DEGREES.search(wanted) or _OF_DEGREES.search(given)
+        return None if verdict is False and unlike else verdict
 
     def equal_now(self, truth: str, answer: str) -> bool | None:
         """The comparison itself, blocking, from any thread."""

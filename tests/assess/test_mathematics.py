@@ -34,6 +34,7 @@ OTHER_KIND: list[tuple[str, str, bool | None]] = [
     ("\\frac{1}{2}", "B", N),
     ("\\frac{1}{2}", "0,5", N),
     ("H2O", "H_2O", N),
+    ("\\sin 30^\\circ", "\\cos 60^\\circ", N),
     ("1 < x < 5", "5 > x > 1", N),
     ("f(2) = 5", "f(2) = 6", N),
     ("\\{1, 2\\}", "(1, 2)", N),
