@@ -105,8 +105,8 @@ class Service:
         Raises:
             ImageError: a picture cannot be used.
             ApiError: 422, the best of several paths is asked for and nothing here can tell which it is; 503, an engine
-                cannot be asked, so that a client need not wait for the deadline to hear of it; 504, the pictures were
-                not opened within the deadline.
+                cannot be asked, so that a client need not wait for the deadline to hear of it; 504, that took longer
+                than the deadline.
         """
         if asked.show == "best" and asked.paths > 1 and self._reasoner.scorer is None:
             text = 'there is no scorer here to choose the best path; ask for "show": "all"'
@@ -114,11 +114,13 @@ class Service:
         try:
             async with asyncio.timeout(asked.left_s) as limit:
                 pictures = await self.pictures.open_all(asked.images)
+                trouble = await self.trouble()
         except TimeoutError:
             if limit.expired():
-                raise ApiError(504, "timeout", "the images were not opened in time") from None
+                text = "the images were not opened in time, or the engines not found to be there"
+                raise ApiError(504, "timeout", text) from None
             raise
-        if (trouble := await self.trouble()) and trouble != _SLOW:
+        if trouble and trouble != _SLOW:
             raise unavailable(trouble)
         return Question(id="asked", question=asked.text, images=pictures)
 

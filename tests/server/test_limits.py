@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -299,6 +300,22 @@ def test_pictures_that_are_not_opened_in_time_are_said_to_be_late(
         began = time.monotonic()
         got, form = served.form("POST", PATH, chat(insightv={"deadline_s": 0.5}, stream=stream))
         assert time.monotonic() - began < pictures.DECODE_S / 2
+    assert (got, form["error"]["code"]) == (504, "timeout")
+
+
+def test_a_look_at_an_engine_that_hangs_counts_into_the_deadline() -> None:
+    class Hangs(ScriptedModel):
+        async def check(self) -> None:
+            await asyncio.sleep(600)
+
+    def make() -> Reasoner:
+        model = Hangs([THOUGHTS, "B"])
+        return Reasoner(ThoughtsReasoner(model), JudgingSummary(model), models=[model])
+
+    with Served(make) as served:
+        began = time.monotonic()
+        got, form = served.form("POST", PATH, chat(image="", insightv={"deadline_s": 0.5}))
+        assert time.monotonic() - began < service.HEALTH_S / 2
     assert (got, form["error"]["code"]) == (504, "timeout")
 
 
