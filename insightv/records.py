@@ -252,9 +252,10 @@ class Score(Record):
     @field_validator("value", mode="before")
     @classmethod
     def _on_the_scale(cls, value: object) -> object:
-        # True is a number to Python, and would be the worst score.
-        if value is not None and (isinstance(value, bool | str | bytes) or not _within(value, 1, 100)):
-            cure = "; a verdict goes into `accepted`" if isinstance(value, bool) else ""
+        # True is a number to Python, as numpy's and torch's is, and would be the worst score.
+        verdict = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+        if value is not None and (verdict or isinstance(value, str | bytes) or not _within(value, 1, 100)):
+            cure = "; a verdict goes into `accepted`" if verdict else ""
             raise ValueError(f"a score is a number on 1..100, or None for not judged, not {value!r}{cure}")
         return value
 

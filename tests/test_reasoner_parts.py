@@ -8,6 +8,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from openai import AsyncOpenAI
 
@@ -126,7 +127,9 @@ def test_a_reasoner_closes_its_models_at_the_end_of_a_block() -> None:
     assert [model.closed for model in models] == [2, 2]
 
 
-@pytest.mark.parametrize("value", [True, False, "85", 0.8, 0, 101, float("nan"), float("inf"), "high", object()])
+@pytest.mark.parametrize(
+    "value", [True, False, np.True_, "85", 0.8, 0, 101, float("nan"), float("inf"), "high", object()]
+)
 def test_what_is_no_score_becomes_none(value: Any) -> None:
     with pytest.raises(ValueError, match=r"a score is a number on 1\.\.100, or None for not judged, not "):
         Score(scorer="s", value=value)
