@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing, suppress
 from functools import cache, wraps
 from queue import SimpleQueue
@@ -98,7 +98,7 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
     return begun.result()
 
 
-def blocking_stream(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
+def blocking_stream(pieces: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """What an async generator tells, as it comes, from the background loop; one that is left early is ended there.
 
     Raises:

@@ -6,7 +6,7 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -226,7 +226,7 @@ class Reasoner:
             async for part in parts:
                 yield part
 
-    def stream(self, images: Any, question: str | Question, **asked: Any) -> Iterator[Event]:
+    def stream(self, images: Any, question: str | Question, **asked: Any) -> Generator[Event, None, None]:
         """`astream`, blocking; `asked` is as there. Works inside a notebook too; leaving it early ends the calls."""
         return blocking_stream(self.astream(images, question, **asked))
 
