@@ -89,15 +89,12 @@ def _train(job: Job) -> Path:
 
 def what_is_trained(job: Job) -> dict[str, Json]:
     """What decides the result: model, rows and settings, by hash and by value."""
-    import hashlib
+    from insightv.train.parquet import taught_digest
 
-    rows = hashlib.sha256()
-    for path in _parquet(job.data):
-        with path.open("rb") as file:
-            rows.update(hashlib.file_digest(file, "sha256").digest())
     policy = Path(job.policy)
     model = identity_of(policy) if policy.is_dir() else job.policy
-    return {"stage": job.stage, "model": model, "rows": rows.hexdigest(), "settings": job.settings.identity()}
+    rows = taught_digest(_parquet(job.data))
+    return {"stage": job.stage, "model": model, "rows": rows, "settings": job.settings.identity()}
 
 
 def done(job: Job, identity: Mapping[str, Json]) -> bool:

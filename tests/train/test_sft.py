@@ -106,6 +106,32 @@ def test_a_training_that_is_done_is_not_done_again(base: Path, reason: Path, lor
     assert {path: path.stat().st_mtime_ns for path in lora.rglob("*")} == before
 
 
+def test_a_training_is_known_by_what_its_rows_teach(base: Path, reason: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(reason / "train-00000.parquet")
+
+    def known(name: str, **columns: list[Any]) -> Any:
+        made = table
+        for column, values in columns.items():
+            place = made.column_names.index(column)
+            made = made.set_column(place, made.schema.field(place), pa.array(values, made.schema.field(place).type))
+        (tmp_path / name).mkdir()
+        pq.write_table(made, tmp_path / name / "train-00000.parquet", compression="gzip", row_group_size=2)
+        job = Job(stage="reason", policy=str(base), data=tmp_path / name, out=tmp_path / "out", settings=quick())
+        return fit.what_is_trained(job)
+
+    plain = known("plain")
+    assert known("told", licence=["CC-BY"] * 12, source=["elsewhere"] * 12, model=["a"] * 12) == plain
+    assert known("other", completion=table["completion"].to_pylist()[::-1]) != plain
+    assert known("pictures", images=table["images"].to_pylist()[::-1]) != plain
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"cut.parquet' is no Parquet file that can be read"):
+        train_agent(base, cut, tmp_path / "out", settings=quick())
+
+
 def test_a_result_with_a_damaged_file_is_not_taken_for_whole(lora: Path, tmp_path: Path) -> None:
     copy = tmp_path / "agent"
     shutil.copytree(lora, copy)
