@@ -24,7 +24,7 @@ from insightv.plugins import Registry, default_registry
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.run import CONFIG
 from insightv.seeds import seed_of
-from insightv.strangers import checked, closed, described, unfit
+from insightv.strangers import checked, closed, described, models_in, unfit
 from insightv.trained import as_trained, refuse_other_models, trained_folders, with_trained
 from insightv.walking import Deadline, best_of, for_path, merged, one_path, told, walk
 from insightv.wiring import Workshop
@@ -71,6 +71,8 @@ class Reasoner:
         self.summary_agent = summary_agent
         self.scorer = scorer
         self._models = tuple(models)
+        held = (model for part in (reasoning_agent, summary_agent, scorer) for model in models_in(part))
+        self._asked = tuple({id(model): model for model in (*models, *held)}.values())
 
     @classmethod
     def of(
@@ -249,12 +251,12 @@ class Reasoner:
         return await answered_many(partial(self.aanswer, **asked), questions, concurrency)
 
     async def acheck(self) -> None:
-        """Look, without paying, whether the models can be asked at all.
+        """Look, without paying, whether the models, those of agents that were given too, can be asked at all.
 
         Raises:
             ConfigError: one of them cannot.
         """
-        await all_of([checked(model) for model in self._models])
+        await all_of([checked(model) for model in self._asked])
 
     def __enter__(self) -> Self:
         return self

@@ -6,11 +6,11 @@ import asyncio
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from insightv.budget import Budget
 from insightv.config import OBJECT, Settings
@@ -28,7 +28,7 @@ from insightv.records import Band, ReasoningPath
 from insightv.run import DATABASE, IMAGES
 from insightv.run_section import RunSection
 from insightv.store import TOTALS, open_database, read_totals, sums_statements
-from insightv.strangers import closed
+from insightv.strangers import closed, held
 from insightv.wiring import Assembly, Part, Workshop
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ class Session:
             return self._journaled(thing, self._settings.run.deadline_s)
         if not depth or isinstance(thing, str | bytes | int | float):
             return thing
-        held = _held(thing)
-        adopted = {name: self._adopted(value, depth - 1) for name, value in held.items()}
-        if all(adopted[name] is value for name, value in held.items()):
+        parts = held(thing)
+        adopted = {name: self._adopted(value, depth - 1) for name, value in parts.items()}
+        if all(adopted[name] is value for name, value in parts.items()):
             return thing
         if type(thing) in (list, tuple):
             return type(thing)(adopted.values())
@@ -184,7 +184,7 @@ class Session:
             return adopted
         own = copy.copy(thing)
         for name, value in adopted.items():
-            if value is not held[name]:
+            if value is not parts[name]:
                 object.__setattr__(own, name, value)
         return own
 
@@ -223,21 +223,6 @@ class Session:
             await self._crew.aclose()
         if hasattr(self, "database"):  # it was opened
             await asyncio.to_thread(self.database.close)
-
-
-def _held(thing: object) -> dict[Any, Any]:
-    """What a list, tuple or dict holds, by place; of another object, its attributes."""
-    if type(thing) is dict:
-        return thing
-    if type(thing) in (list, tuple):
-        return dict(enumerate(cast("Sequence[object]", thing)))
-    names = [name for kind in type(thing).__mro__ for name in _texts(getattr(kind, "__slots__", ()))]
-    slots = {name: getattr(thing, name) for name in names if name != "__dict__" and hasattr(thing, name)}
-    return {**slots, **getattr(thing, "__dict__", {})}
-
-
-def _texts(names: str | Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _crew(section: RunSection) -> Crew | None:

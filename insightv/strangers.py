@@ -10,8 +10,8 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -67,6 +67,30 @@ def unfit(part: object, role: type) -> str | None:
         if inspect.isasyncgenfunction(theirs) and not inspect.isasyncgenfunction(method):
             return f"{shown} has a yield, so it cannot be awaited; return the whole"
     return None
+
+
+def held(thing: object) -> dict[Any, Any]:
+    """What a list, tuple or dict holds, by place; of another object, its attributes."""
+    if type(thing) is dict:
+        return thing
+    if type(thing) in (list, tuple):
+        return dict(enumerate(cast("Sequence[object]", thing)))
+    names = [name for kind in type(thing).__mro__ for name in _texts(getattr(kind, "__slots__", ()))]
+    slots = {name: getattr(thing, name) for name in names if name != "__dict__" and hasattr(thing, name)}
+    return {**slots, **getattr(thing, "__dict__", {})}
+
+
+def _texts(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def models_in(part: object, depth: int = 4) -> Iterator[ChatModel]:
+    """The models that a part holds, itself among them; each as often as it is held."""
+    if isinstance(part, ChatModel):
+        yield part
+    elif depth and not isinstance(part, str | bytes | int | float):
+        for value in held(part).values():
+            yield from models_in(value, depth - 1)
 
 
 async def checked(model: ChatModel, most_s: float | None = None) -> None:

@@ -30,6 +30,7 @@ from insightv import (
     Step,
     SummaryAgent,
 )
+from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.events import AnswerDone
 from insightv.records import Schema
@@ -136,6 +137,30 @@ def test_what_is_no_score_becomes_none(value: Any) -> None:
 
 
 THOUGHTS = "<thoughts>\n### Look\nB ends at 7.\n### End\nSo the answer is B.\n</thoughts>"
+
+
+class Gone(ScriptedModel):
+    """One whose server is not there."""
+
+    async def check(self) -> None:
+        raise ConfigError("no server listens")
+
+
+class Wrapping(ReasoningAgent):
+    def __init__(self, inner: ReasoningAgent) -> None:
+        self.inner = [inner]
+
+    async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
+        return await self.inner[0].reason(question, seed=seed)
+
+
+def test_models_of_agents_that_are_given_are_looked_at_as_well() -> None:
+    good, gone = ScriptedModel("B"), Gone("B")
+    wrapped = Reasoner(Wrapping(ThoughtsReasoner(gone)), JudgingSummary(good))
+    for reasoner in (Reasoner.of(gone), Reasoner.of(good, gone), wrapped):
+        with pytest.raises(ConfigError, match="no server listens"):
+            asyncio.run(reasoner.acheck())
+    asyncio.run(Reasoner(Agent(), JudgingSummary(good)).acheck())
 
 
 class Loud(JudgingSummary):
