@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from insightv.errors import (
         BudgetSpent,
         ConfigError,
@@ -110,6 +112,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("insightv.release").release()
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'insightv' has no attribute {name!r}")

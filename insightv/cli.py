@@ -10,6 +10,7 @@ import errno
 import sqlite3
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -24,6 +25,7 @@ from insightv.cli_setup import config, plugins
 from insightv.cli_train import train
 from insightv.errors import InputError, InsightvError
 from insightv.redact import without_controls
+from insightv.release import release
 from insightv.terminal import err, say, show_log
 
 app = typer.Typer(
@@ -33,6 +35,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print("insightv", release())
+        raise typer.Exit
+
+
+@app.callback()
+def _insightv(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Read what stands before a command."""
+
 
 for command in (demo, build, train, answer, serve, status, report, export, evaluate, plugins, config):
     app.command()(command)

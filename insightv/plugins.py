@@ -23,13 +23,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Literal, get_args
 
 import pluggy
 
 from insightv.errors import MissingExtra, PluginError
+from insightv.release import release
 from insightv.strangers import told
 
 GROUP = "insightv"
@@ -221,7 +222,7 @@ def load_registry() -> Registry:
     from insightv import builtin
 
     registry = Registry()
-    registry.add(builtin, Source("builtin", "insightv", version("insightv")))
+    registry.add(builtin, Source("builtin", "insightv", release()))
     chosen = _chosen()
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for name in sorted((chosen or set()) - {point.name for point in points}):

@@ -14,7 +14,6 @@ import socket
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Protocol
 
 from insightv import errors
@@ -22,6 +21,7 @@ from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.jobs import JobModel
 from insightv.records import Completion, Message, Picture, Sampling, Schema, Usage
+from insightv.release import release
 from insightv.strangers import code_of, cost_of, stored, told
 
 Line = tuple[int, str, str]
@@ -86,7 +86,7 @@ class About:
 
 def about_here() -> About:
     """This process."""
-    return About(socket.gethostname(), os.getpid(), platform.python_version(), version("insightv"))
+    return About(socket.gethostname(), os.getpid(), platform.python_version(), release())
 
 
 class Worker:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import insightv as package
 
 from .world import insightv
 
@@ -27,6 +30,12 @@ def test_what_is_mistyped_ends_with_2(args: tuple[str, ...], says: str, tmp_path
     assert says in done.stderr
     assert not done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    done = insightv("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"insightv {version('insightv')}\n")
+    assert package.__version__ == version("insightv")
 
 
 def test_help_is_no_error(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import html
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 
 from insightv.records import Band
+from insightv.release import release
 from insightv.replies import Json
 from insightv.train.funnel import Funnel
 from insightv.train.plain import clean, plain
@@ -40,14 +40,6 @@ class Layout:
     """How the rows lie in the folder: what each column or file holds."""
 
     columns: Mapping[str, str]
-
-
-def release() -> str:
-    """The version of insightv, as installed."""
-    try:
-        return version("insightv")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 _TITLES = {

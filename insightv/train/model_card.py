@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from insightv.release import release
 from insightv.replies import Json
-from insightv.train.card import cell, line, release
+from insightv.train.card import cell, line
 from insightv.train.settings import Job
 
 _TITLES = {
