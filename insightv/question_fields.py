@@ -34,6 +34,7 @@ _UNSAFE_PATH = re.compile(
 )
 """What a path made of an id would leave its folder by, or name a device by, on POSIX or on Windows."""
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+_LETTER_AND_TEXT = re.compile(r"\(?([A-Za-z])[).:]+\s*(\S.*)")
 _COMPACT = re.compile(r"[A-Z]{2,26}")
 _LISTED = re.compile(r"\(?[A-Z]\)?(?:\s*(?:[,;&/]\s*(?:and\b\s*)?|\band\b\s*)\(?[A-Z]\)?)+\.?")
 Report = Callable[[str, str, str], None]
@@ -185,7 +186,7 @@ def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None
     index = ord(letter[1].upper()) - ord("A") if letter else -1
     if index >= len(choices):
         index = -1
-    if not same and index < 0 and not _names_several(answer, len(choices)):
+    if not same and index < 0 and not _is_lettered(answer, choices) and not _names_several(answer, len(choices)):
         last = chr(ord("A") + len(choices) - 1)
         report("answer", "not_a_choice", f"{shorten(answer)} is neither a letter A to {last} nor one of the choices")
     elif same and index >= 0 and same != [index]:
@@ -195,6 +196,13 @@ def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None
             f"{shorten(answer)} is the letter of one choice and the text of another; write the text of the right one "
             "in other words",
         )
+
+
+def _is_lettered(answer: str, choices: tuple[str, ...]) -> bool:
+    """Whether an answer is a choice behind its own letter: "B. green"."""
+    both = _LETTER_AND_TEXT.fullmatch(answer)
+    index = ord(both[1].upper()) - ord("A") if both else len(choices)
+    return both is not None and index < len(choices) and _same(choices[index]) == _same(both[2])
 
 
 def _names_several(answer: str, count: int) -> bool:

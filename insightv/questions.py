@@ -189,6 +189,9 @@ def _given(source: Iterable[Question | dict[str, object]]) -> RowSource:
     library = sys.modules.get("datasets")  # an object of it cannot be there before
     if library is not None and isinstance(source, library.DatasetDict | library.IterableDatasetDict):
         raise InputError(f"questions has {len(source)} splits ({', '.join(map(str, source))}); give one of them")
+    frames = sys.modules.get("pandas")
+    if frames is not None and isinstance(source, frames.DataFrame):
+        raise InputError('questions is a pandas DataFrame; give its rows: frame.to_dict("records")')
     if isinstance(source, Question | Mapping):
         raise InputError("questions is one question; give a list of them")
     if library is not None and isinstance(source, library.Dataset):

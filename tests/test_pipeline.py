@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import yaml
 
@@ -375,6 +376,7 @@ def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
     [
         (QUESTIONS[0], "questions is one question; give a list"),
         ({"id": "q", "question": "How high?"}, "questions is one question; give a list"),
+        (pandas.DataFrame({"id": ["a"]}), r"pandas DataFrame; give its rows: frame\.to_dict"),
         (5, "questions is of type int; give a file's path, or an iterable"),
     ],
 )

@@ -104,6 +104,8 @@ def rows() -> Iterator[tuple[str, bytes, str, str]]:
     yield "a word of letters", row(choices=["x", "y", "z", "w"], answer="BAD"), "answer", "not_a_choice"
     yield "text not there", row(choices=["x", "y", "z"], answer="xy"), "answer", "not_a_choice"
     yield "index for a letter", row(choices=["x", "y", "z"], answer=0), "answer", "not_a_choice"
+    yield "letter of one and text of another in one", row(choices=["x", "y"], answer="A. y"), "answer", "not_a_choice"
+    yield "text behind no letter of a choice", row(choices=["x", "y"], answer="C. y"), "answer", "not_a_choice"
     yield "letter of one and text of another", row(choices=["B", "A"], answer="A"), "answer", "ambiguous"
     yield "choices under another name", row(options=["x1", "y1"], answer="B"), "choices", "other_name"
     yield "choices as text under another name", row(mc_options="A) x1 B) y1", answer="(B)"), "choices", "other_name"

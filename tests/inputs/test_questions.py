@@ -161,15 +161,16 @@ def test_accepted_forms(folder: Path) -> None:
         defects.row(id="l", options=["red", "dark blue"], num_options=2, answer="red"),
         defects.row(id="m", num_options=4, answer="B"),
         defects.row(id="i", choices=["x", "y", "z"], answer="BC"),
+        defects.row(id="o", choices=["red", "dark  blue"], answer="(B) Dark blue"),
         defects.row(id="n", answer="B", correct_option="B. green", B=2, A=1),
         defects.row(id="train/0001.png", images=["inside.png", "./inner/b.png"]),
         defects.row(id="emoji \U0001f600", question="\U0001f600\n\tnaïve?"),
         end=b"",
     )
     found = {question.id: question for question in read_questions(path)}
-    answers = ["7", "7.5", None, None, "(b)", "X", "B", "A, C", "B", "red", "B", "BC", "B", "7", "7"]
+    answers = ["7", "7.5", None, None, "(b)", "X", "B", "A, C", "B", "red", "B", "BC", "(B) Dark blue", "B", "7", "7"]
     assert [question.answer for question in found.values()] == answers
-    assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, *[1] * 9, 2, 1]
+    assert [len(question.images) for question in found.values()] == [1, 1, 0, 0, *[1] * 10, 2, 1]
     assert found["e"].choices == ("x", "2")
 
 
