@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -256,12 +257,16 @@ class FakeServer:
             self.model.app(), access_log=None, shutdown_timeout=0, handle_signals=False, handler_cancellation=True
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, backlog=1024).start()
-        self.port = self._runner.addresses[0][1]
+        self._socket = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        await web.SockSite(self._runner, self._socket, backlog=1024).start()
+        self.port = self._socket.getsockname()[1]
 
     async def stop(self) -> None:
         if self._runner is None or self._runner.server is None:
             return
+        # asyncio loses a connection that comes in while it stops listening, and never closes it.
+        asyncio.get_running_loop().remove_reader(self._socket)
+        await asyncio.sleep(0.01)
         for connection in list(self._runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()
