@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
 from insightv.records import AskOptions, Completion, Message, Sampling, Schema, Usage
-from insightv.replies import Unreadable
+from insightv.replies import THOUGHTS_BEGIN, THOUGHTS_END, Unreadable
 
 T = TypeVar("T")
 
@@ -208,12 +208,12 @@ class _Aloud:
     def more(self, piece: str) -> str:
         """What a further piece adds."""
         text = self._held + piece
-        begin = text.lstrip()[: len(_OPENS)]
-        if self._place == "before" and (begin == _OPENS or not _OPENS.startswith(begin)):
-            self._place = "within" if begin == _OPENS else "after"
+        begin = text.lstrip()[: len(THOUGHTS_BEGIN)]
+        if self._place == "before" and (begin == THOUGHTS_BEGIN or not THOUGHTS_BEGIN.startswith(begin)):
+            self._place = "within" if begin == THOUGHTS_BEGIN else "after"
         if self._place == "within":
-            _, closed, rest = text.partition(_CLOSES)
-            self._place, text = ("after", rest.lstrip()) if closed else ("within", text[-len(_CLOSES) :])
+            _, closed, rest = text.partition(THOUGHTS_END)
+            self._place, text = ("after", rest.lstrip()) if closed else ("within", text[-len(THOUGHTS_END) :])
         self._held = "" if self._place == "after" else text
         return text if self._place == "after" else ""
 
@@ -235,13 +235,12 @@ def read_whole(reply: Completion, read: Callable[[str], T]) -> T:
     try:
         return read(reply.text)
     except Unreadable as error:
-        said = reply.text.rpartition(_CLOSES)[2].strip()
+        said = reply.text.rpartition(THOUGHTS_END)[2].strip()
         if error.code in _NO_FORM and len(said) <= _LONGEST_REFUSAL and _REFUSES.match(said.replace("\u2019", "'")):
             raise Unreadable("refusal", f"the model refused in words: {said[:80]!r}") from error
         raise
 
 
-_OPENS, _CLOSES = "<think>", "</think>"
 _NO_FORM = ("not_json", "no_block")
 """Codes of readers for a reply that has nothing of the form asked for."""
 _LONGEST_REFUSAL = 600

@@ -17,8 +17,6 @@ S = TypeVar("S")
 P = ParamSpec("P")
 T = TypeVar("T")
 _THREAD = "insightv-loop"
-
-
 _starting = threading.Lock()
 
 

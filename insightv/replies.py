@@ -34,6 +34,8 @@ from insightv.latex import UnclearEscape, mend_escapes
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 Rung = Literal["strict", "fence", "prose", "newlines", "repair"]
 
+THOUGHTS_BEGIN, THOUGHTS_END = "<think>", "</think>"
+"""What models that think aloud first put around their thoughts."""
 MAX_BYTES = 262_144
 MAX_DEPTH = 32
 _MAX_DIGITS = 40  # of one integer: longer ones are runaway output, and costly to convert
@@ -97,11 +99,11 @@ def after_thoughts(text: str, begins: tuple[str, ...] = ()) -> str:
     Raises:
         Unreadable: cut, the thoughts do not end.
     """
-    _, closed, rest = text.partition("</think>")
+    _, closed, rest = text.partition(THOUGHTS_END)
     rest = rest.lstrip()
-    if text.startswith("<think>"):
+    if text.startswith(THOUGHTS_BEGIN):
         if not closed:
-            raise Unreadable("cut", "the reply ends within its thoughts: no </think>")
+            raise Unreadable("cut", f"the reply ends within its thoughts: no {THOUGHTS_END}")
         return rest
     unopened = closed and (not begins or (rest.startswith(begins) and not text.startswith(begins)))
     return rest if unopened else text

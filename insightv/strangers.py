@@ -164,8 +164,8 @@ def described(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
-    held = sorted({type(item).__name__ for item in value}) if isinstance(value, list) else []
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}" + (f" of {', '.join(held)}" if held else "")
+    kinds = sorted({type(item).__name__ for item in value}) if isinstance(value, list) else []
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}" + (f" of {', '.join(kinds)}" if kinds else "")
 
 
 def told(error: BaseException, *, kind: bool = True) -> str:

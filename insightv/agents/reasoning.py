@@ -12,7 +12,7 @@ from insightv.asking import Asker, GaveUp, calls_of, read_whole
 from insightv.errors import ModelError
 from insightv.interfaces import ReasoningAgent
 from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage
-from insightv.replies import Unreadable, after_thoughts
+from insightv.replies import THOUGHTS_END, Unreadable, after_thoughts
 from insightv.seeds import seed_of
 from insightv.transcript import TAGS, Tags, check_tags, from_text
 
@@ -139,7 +139,7 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
 
     @property
     def _thinks_in_block(self) -> bool:
-        return "</think>" in self.tags
+        return THOUGHTS_END in self.tags
 
     def _spoken(self, text: str) -> str:
         """The reply without thoughts before it, unless they are its block."""

@@ -315,7 +315,7 @@ def test_a_look_at_an_engine_that_hangs_counts_into_the_deadline() -> None:
     with Served(make) as served:
         began = time.monotonic()
         got, form = served.form("POST", PATH, chat(image="", insightv={"deadline_s": 0.5}))
-        assert time.monotonic() - began < service.HEALTH_S / 2
+        assert time.monotonic() - began < service.HEALTH_S
     assert (got, form["error"]["code"]) == (504, "timeout")
 
 
@@ -377,7 +377,7 @@ def test_an_answer_without_reasoning_says_nothing_of_the_engine_that_reasons(
         with Served(make) as served:
             assert served.form("GET", "/healthz")[0] == 200
             reasons.down()
-            ends = time.monotonic() + 3
+            ends = time.monotonic() + 20
             while served.request("GET", "/healthz").status == 200:
                 assert time.monotonic() < ends, "each answer counts as a sign of health"
                 served.request("POST", PATH, chat(model=model))
