@@ -25,7 +25,8 @@ def train(
     heldout: Annotated[str | None, typer.Option("--heldout", help="Questions that nothing is trained on.")] = None,
     external: Annotated[str | None, typer.Option("--external", help="Preference data of somebody else's.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Take [train] from these settings, not the run's.", dir_okay=False)
+        Path | None,
+        typer.Option("--config", help="Take the section train from these settings, not the run's.", dir_okay=False),
     ] = None,
     changes: Changes = None,
     allow_change: Annotated[

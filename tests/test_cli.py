@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 import insightv as package
+from insightv.cli import app
 
 from .world import insightv
 
@@ -30,6 +33,13 @@ def test_what_is_mistyped_ends_with_2(args: tuple[str, ...], says: str, tmp_path
     assert says in done.stderr
     assert not done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_help_holds_nothing_that_would_be_taken_for_markup() -> None:
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]  # a group
+    texts = [text for each in commands for text in (each.help, *(getattr(one, "help", "") for one in each.params))]
+    assert len(texts) > 60
+    assert not [text for text in texts if re.search(r"\[[a-z/]", text or "")]
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
