@@ -26,12 +26,12 @@ from typing import Any
 import paper_table
 
 from insightv import Pipeline
+from insightv.atomic_files import new_file
 from insightv.config import Settings, check_settings
 from insightv.evaluate import Evaluation
 from insightv.results import Result, read_result
 from insightv.run import load_run
 from insightv.tiny.world import write_questions
-from insightv.train.files import new_file
 from insightv.train.pairs import select_pairs
 from insightv.transcript import to_text
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from insightv import ingest
+from insightv.atomic_files import CreatedFiles
 from insightv.audit import JudgeAudit
 from insightv.build import Build
 from insightv.config import Settings, check_settings, load_settings
@@ -66,7 +66,7 @@ class RunBuilder:
         settings: Settings | Mapping[str, Any] | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.folder = Path(run)
+        self.folder = Path(run).absolute()
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
         given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
@@ -200,11 +200,12 @@ class RunBuilder:
             raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
         if questions is None and not (self.folder / DATABASE).is_file():
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
-        async with self._session() as session:
+        created = CreatedFiles()
+        async with self._session(created) as session:
             intake = None
             if questions is not None:
                 watch(Snapshot("checking", Tally()))
-                store = ImageStore(self.folder / IMAGES)
+                store = ImageStore(self.folder / IMAGES, created.add)
                 read = partial(ingest.read_intake, questions, self.settings, bad_rows, store, self._go_on)
                 intake = await asyncio.to_thread(read)
                 _warn(intake.source.warnings)
@@ -249,32 +250,35 @@ class RunBuilder:
         return await asyncio.to_thread(self.status)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        """The run's folder, held, with the roles built; everything is let go of at the end."""
-        made = not self.folder.exists()
+    async def _session(self, created: CreatedFiles) -> AsyncIterator[Session]:
+        """The run's folder, held, with the roles built; everything is let go of at the end.
+
+        Where no run was begun, what is `created` on the way is removed again, and nothing else.
+        """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(mode=0o700, parents=True)
+                created.add(self.folder)
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"{self.folder} cannot be a run's folder: a file is in its place; name another") from error
         except OSError as error:
             raise StorageFull.of(self.folder, error) from error
-        lock = RunLock(self.folder)
+        lock = RunLock(self.folder, created)
         lock.acquire()
         try:
             allow_open_files(2 * self.settings.run.concurrency + 256)
             session = Session(self.settings, self._registry, self._objects, self.folder)
             self._switch = session.switch
             try:
-                with run_log(self.folder / LOG):
+                with run_log(self.folder / LOG, created):
                     yield session
             finally:
                 self._switch = None
                 await session.aclose()
         finally:
+            if not (self.folder / DATABASE).exists():
+                created.remove_all()  # while the lock is held: nobody else has begun in the folder
             lock.release()
-            # The log of a model server that did not start says why; the error names it.
-            if made and not (self.folder / DATABASE).exists() and not list(self.folder.glob("*.log")):
-                shutil.rmtree(self.folder)
 
     def _identity(self, session: Session) -> dict[str, Any]:
         settings = self.settings

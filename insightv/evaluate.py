@@ -19,6 +19,7 @@ from typing import Any, Literal
 import orjson
 
 from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.atomic_files import new_file
 from insightv.builder import Questions, RunBuilder
 from insightv.config import ScorerTable, Settings, check_settings, load_settings
 from insightv.doors import twin_of
@@ -40,7 +41,6 @@ from insightv.systems import (
     known_system,
     system_tables,
 )
-from insightv.train.files import new_file
 from insightv.trained import is_trained, refuse_other_models, trained_folders
 from insightv.walking import agrees
 from insightv.weights import weights_digest

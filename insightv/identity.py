@@ -16,7 +16,10 @@ _FREE_OPTIONS = {
     *("program", "arguments", "environment", "start_s", "restarts", "log_folder"),
     *("device", "batch", "threads", "cache_gb"),
 }
-"""Options of our backends that say how a model is run and reached; others (a revision, a dtype) may change replies."""
+"""Options of our own backends that say how a model is run and reached; others (a revision, a dtype) may change replies.
+
+Options of a plugin's backend all count, whatever their names: only its author knows what they change.
+"""
 
 
 def table_identity(table: RoleTable) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def role_identity(part: Part[Any], table: RoleTable | None) -> dict[str, Any]:
     identity: dict[str, Any] = {"class": f"{type(role).__module__}.{type(role).__qualname__}"}
     if table is not None:
         identity |= table_identity(table)
-        if options := {k: v for k, v in table.backend.items() if k not in _FREE_OPTIONS}:
+        own = part.backend is not None and part.backend.distribution == "insightv"
+        if options := {k: v for k, v in table.backend.items() if not own or k not in _FREE_OPTIONS}:
             identity["backend"] = options
     prompts = getattr(role, "prompts", None)
     if isinstance(prompts, Mapping):

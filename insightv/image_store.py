@@ -10,6 +10,7 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -27,10 +28,14 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class ImageStore:
-    """The pictures of a run. The folder is made on first use (0700, files 0600); threads and processes may share it."""
+    """The pictures of a run. The folder is made on first use (0700, files 0600); threads and processes may share it.
 
-    def __init__(self, folder: Path) -> None:
+    `made` is told of the folder and of each file that is made.
+    """
+
+    def __init__(self, folder: Path, made: Callable[[Path], None] | None = None) -> None:
         self.folder = folder
+        self._made = made or _unnoted
 
     def put(self, picture: Picture) -> str:
         """Keep a picture and return its SHA-256 (hex); one that is there already is left as it is.
@@ -42,8 +47,11 @@ class ImageStore:
         try:
             if path.exists() and path.stat().st_size == len(picture.data):
                 return picture.sha256
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._made(self.folder)
             _write(path, picture.data)
+            self._made(path)
         except OSError as error:
             raise StorageFull.of(path, error, len(picture.data)) from error
         return picture.sha256
@@ -86,6 +94,10 @@ class ImageStore:
             width, height = _size(data, mime)
             return Picture(data=data, mime=mime, sha256=sha256, width=width, height=height)
         raise ImageError("missing", f"no picture {sha256} in {self.folder}")
+
+
+def _unnoted(_: Path) -> None:
+    """Nobody keeps account of what is made."""
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -7,11 +7,11 @@ import logging
 import os
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import filelock
 
+from insightv.atomic_files import CreatedFiles
 from insightv.errors import RunHeld, StorageFull
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "sshfs"}
@@ -19,11 +19,13 @@ log = logging.getLogger("insightv")
 
 
 class RunLock:
-    """The right to write a run: an OS lock that dies with its holder."""
+    """The right to write a run: an OS lock that dies with its holder. `created` is told of the files that it makes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, created: CreatedFiles | None = None) -> None:
+        self._created = created or CreatedFiles()
         self._holder = folder / "holder.json"
-        self._lock = filelock.FileLock(folder / "run.lock", timeout=0, mode=0o600)
+        self._file = folder / "run.lock"
+        self._lock = filelock.FileLock(self._file, timeout=0, mode=0o600)
 
     def acquire(self) -> None:
         """Take the lock.
@@ -34,10 +36,14 @@ class RunLock:
         """
         folder = self._holder.parent
         try:
+            fresh = not self._file.exists()
             self._lock.acquire()
+            if fresh:
+                self._created.add(self._file)
             started = time.strftime("%Y-%m-%d %H:%M:%S")
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
             self._holder.write_text(json.dumps(holder), encoding="utf-8")
+            self._created.add(self._holder)
         except filelock.Timeout:
             raise RunHeld(f"{folder} is held by {self._who()}; wait for it, or stop it") from None
         except OSError as error:
@@ -48,8 +54,8 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock back."""
-        with suppress(OSError):  # a folder that cannot be written any more: the name is stale, the lock is not
-            self._holder.unlink(missing_ok=True)
+        # Where the folder cannot be written any more the name is stale, the lock is not.
+        self._created.remove(self._holder)
         self._lock.release()
 
     def _who(self) -> str:

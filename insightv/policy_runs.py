@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from insightv.agents.adapters import AgentGenerator
+from insightv.atomic_files import remove
 from insightv.builder import RunBuilder
 from insightv.config import RoleTable, Settings, check_settings
 from insightv.errors import Interrupted, RunChanged
@@ -28,7 +29,6 @@ from insightv.run import IMAGES, RunReader
 from insightv.seeds import seed_of
 from insightv.session import Watch
 from insightv.systems import concluded
-from insightv.train.files import remove
 from insightv.trained import trained_table
 from insightv.weights import weights_digest
 from insightv.wiring import Assembly, Workshop

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from insightv.atomic_files import copy_folder, refuse_foreign, remove
 from insightv.config import Settings
 from insightv.ledger import Ledger
 from insightv.row_sets import shown_by
 from insightv.train.checkpoints import identity_of, is_complete, note, read_marker
-from insightv.train.files import copy_folder, refuse_foreign, remove
 from insightv.trained import CHECKPOINTS, SHOWN
 
 

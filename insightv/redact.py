@@ -63,5 +63,9 @@ def _forms(secret: str) -> set[str]:
 
 
 def environment_secrets() -> list[str]:
-    """The values of environment variables that are named like keys, tokens and passwords; 8 characters and more."""
-    return [value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_NAME.search(name)]
+    """The values of environment variables that are named like keys, tokens and passwords; 8 characters and more.
+
+    The place of a file or folder is none: `PWD` is the working directory, and some variables name a file with a key.
+    """
+    named = (value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_NAME.search(name))
+    return [value for value in named if not (os.path.isabs(value) and os.path.exists(value))]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
+from insightv.atomic_files import CreatedFiles
 from insightv.redact import Redactor, environment_secrets
 
 _MOST_BYTES = 8192
@@ -37,9 +38,19 @@ class JsonLines(logging.Formatter):
 
 
 class _RunLogFile(logging.FileHandler):
+    def __init__(self, path: Path, created: CreatedFiles | None) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._created = created
+
     def _open(self) -> TextIOWrapper:
         """The file, for its owner alone: it quotes what models say."""
-        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            handle = os.open(self.baseFilename, flags | os.O_EXCL, 0o600)
+            if self._created is not None:
+                self._created.add(Path(self.baseFilename))
+        except FileExistsError:
+            handle = os.open(self.baseFilename, flags, 0o600)
         return open(handle, "a", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -48,10 +59,10 @@ class _RunLogFile(logging.FileHandler):
 
 
 @contextmanager
-def run_log(path: Path) -> Iterator[None]:
-    """Send what insightv logs, from INFO up, to `path` as well."""
+def run_log(path: Path, created: CreatedFiles | None = None) -> Iterator[None]:
+    """Send what insightv logs, from INFO up, to `path` as well; `created` is told where that makes the file."""
     logger = logging.getLogger("insightv")
-    handler = _RunLogFile(path, encoding="utf-8", delay=True)
+    handler = _RunLogFile(path, created)
     handler.setFormatter(JsonLines())
     before = logger.level
     logger.setLevel(min(before or logging.INFO, logging.INFO))

@@ -20,6 +20,7 @@ from insightv.agents.alone import direct_cot_messages, multi_turn_messages
 from insightv.agents.reasoning import reasoning_messages
 from insightv.agents.summary import summary_messages
 from insightv.assessed import AssessedQuestion
+from insightv.atomic_files import new_file
 from insightv.config import Settings, load_settings
 from insightv.errors import ConfigError
 from insightv.questions import QuestionFile
@@ -28,7 +29,6 @@ from insightv.row_sets import BASELINES, SETS, RowSets, shown_by
 from insightv.run import CONFIG, DATABASE, DATASETS, EVALUATIONS, IMAGES, LOG, REPORT, ROUNDS, RunReader, open_stored
 from insightv.train.card import Origin
 from insightv.train.export import Exported, build_set, export_paths, export_set
-from insightv.train.files import new_file
 from insightv.train.sets import RowSet, SummarySet
 from insightv.trained import CHECKPOINTS
 from insightv.transcript import check_tags

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from insightv.atomic_files import remove
 from insightv.errors import InputError, RunChanged
 from insightv.ledger import Entry, Ledger
 from insightv.policy_runs import PolicyRuns
@@ -31,7 +32,6 @@ from insightv.run import DATASETS, ROUNDS, RunReader, settings_differences
 from insightv.selection import why_empty, write_datasets, write_summary_set
 from insightv.train.checkpoints import identity_of, last_complete
 from insightv.train.child import run_here, run_job
-from insightv.train.files import remove
 from insightv.train.fit import STEPS
 from insightv.train.settings import Job, Stage
 from insightv.trained import CHECKPOINTS

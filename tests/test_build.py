@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from insightv import Pipeline, StorageFull, database
+from insightv import ConfigError, Pipeline, Question, StorageFull, database
 from insightv.lock import RunLock
 from insightv.run import load_run
 from tests.servers.fake_openai import FakeServer, Settings
@@ -380,3 +382,84 @@ def test_a_run_that_another_process_is_about_to_begin_is_held_and_nothing_worse(
     assert "is held by process" in done.stderr
     assert "cannot be read now" in done.stderr
     assert not done.stdout
+
+
+NO_SERVER = "http://127.0.0.1:9/v1"
+
+
+def refused_build(pipeline: Pipeline, questions: Path, meanwhile: Callable[[], object]) -> None:
+    """Build what cannot be built, as no server is there; `meanwhile` happens once the run's folder is made."""
+    happened = False
+
+    def watch(_: object) -> None:
+        nonlocal happened
+        if not happened:
+            happened = True
+            meanwhile()
+
+    with pytest.raises(ConfigError):
+        pipeline.build(questions, watch=watch)
+    assert happened
+
+
+def test_a_refused_build_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    pipeline = Pipeline.from_config(write_settings(tmp_path, NO_SERVER), run=tmp_path / "run")
+    refused_build(pipeline, write_questions(tmp_path, 2), lambda: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_the_same_relative_name_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    (there / "run").mkdir(parents=True)
+    (there / "run" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    here.mkdir()
+    settings, questions = write_settings(tmp_path, NO_SERVER), write_questions(tmp_path, 2)
+    monkeypatch.chdir(here)
+    refused_build(Pipeline.from_config(settings, run="run"), questions, lambda: os.chdir(there))
+    assert (there / "run" / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+    assert not (here / "run").exists()
+
+
+def test_a_folder_put_in_the_place_of_a_renamed_run_is_not_touched(tmp_path: Path) -> None:
+    run, aside = tmp_path / "run", tmp_path / "aside"
+
+    def swap() -> None:
+        run.rename(aside)
+        run.mkdir()
+        for name in ("run.lock", "log.jsonl", "holder.json", "notes.txt"):
+            (run / name).write_text("mine", encoding="utf-8")
+
+    pipeline = Pipeline.from_config(write_settings(tmp_path, NO_SERVER), run=run)
+    refused_build(pipeline, write_questions(tmp_path, 2), swap)
+    assert {path.name: path.read_text(encoding="utf-8") for path in run.iterdir()} == dict.fromkeys(
+        ("run.lock", "log.jsonl", "holder.json", "notes.txt"), "mine"
+    )
+
+
+def test_notes_in_a_new_runs_folder_stay_and_so_does_the_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pipeline = Pipeline.from_config(write_settings(tmp_path, NO_SERVER), run=run)
+    refused_build(pipeline, write_questions(tmp_path, 2), lambda: (run / "notes.txt").write_text("mine"))
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_notes_in_a_run_whose_database_was_lost_stay(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "images").mkdir(parents=True)
+    (run / "notes.txt").write_text("mine", encoding="utf-8")
+    pipeline = Pipeline.from_config(write_settings(tmp_path, NO_SERVER), run=run)
+    refused_build(pipeline, write_questions(tmp_path, 2), lambda: None)
+    assert sorted(path.name for path in run.iterdir()) == ["images", "notes.txt"]
+
+
+def test_pictures_of_a_refused_build_are_removed_again(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from insightv.images import open_picture
+
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "one.png")
+    question = Question(id="a", question="which?", images=(open_picture(tmp_path / "one.png"),), answer="x")
+    pipeline = Pipeline.from_config(write_settings(tmp_path, NO_SERVER), run=tmp_path / "run")
+    with pytest.raises(ConfigError):
+        pipeline.build([question])
+    assert not (tmp_path / "run").exists()

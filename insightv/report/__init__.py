@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from insightv.atomic_files import new_file
 from insightv.errors import ConfigError
 from insightv.report.page import page
 from insightv.report.pictures import album
 from insightv.report.reading import read_run
 from insightv.report.sample import Sample, picture_digest
 from insightv.run import REPORT, load_run
-from insightv.train.files import new_file
 
 MOST_PATHS = 10_000
 MOST_BYTES = 20_000_000

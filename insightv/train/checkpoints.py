@@ -19,9 +19,9 @@ from pathlib import Path
 
 import orjson
 
+from insightv.atomic_files import new_file
 from insightv.errors import InputError
 from insightv.replies import Json
-from insightv.train.files import new_file
 
 MARKER = "insightv-complete.json"
 

@@ -25,8 +25,8 @@ import orjson
 from pydantic import ValidationError
 
 from insightv import errors
+from insightv.atomic_files import full_disk_told, new_file
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted
-from insightv.train.files import full_disk_told, new_file
 from insightv.train.settings import Job
 
 LOG, JOB, FAILED = "log.txt", "job.json", "error.json"

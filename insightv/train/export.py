@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
 from insightv.assessed import Assessed
+from insightv.atomic_files import CARD, new_file, new_folder
 from insightv.errors import ConfigError, require
 from insightv.train.card import Origin, card
-from insightv.train.files import CARD, new_file, new_folder
 from insightv.train.funnel import Funnel
 from insightv.train.layouts import (
     FolderWriter,

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from insightv.atomic_files import full_disk_told, new_file, new_folder, refuse_foreign
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, RunHeld, require
 from insightv.replies import Json
 from insightv.train import checkpoints
 from insightv.train.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
 from insightv.train.control_tokens import without_control_tokens
-from insightv.train.files import full_disk_told, new_file, new_folder, refuse_foreign
 from insightv.train.memory import job_memory
 from insightv.train.model_card import model_card
 from insightv.train.models import end_tokens, load_processor, trained_weights, write_plain

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insightv.atomic_files import CARD, new_folder
 from insightv.errors import InputError, RunChanged
 from insightv.interfaces import PreferenceTrainer
 from insightv.records import PreferencePair
@@ -20,7 +21,6 @@ from insightv.replies import Json
 from insightv.train.card import card
 from insightv.train.checkpoints import Checkpoint, read_marker
 from insightv.train.child import run_here, run_job
-from insightv.train.files import CARD, new_folder
 from insightv.train.layouts import write_trl
 from insightv.train.models import load_model, lora_config, own_base
 from insightv.train.preference_set import funnel_of_pairs, is_external, origin_of_pairs, rows_of_pairs

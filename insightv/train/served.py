@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from insightv.atomic_files import CARD, MARK, new_folder
 from insightv.errors import InputError
 from insightv.train.checkpoints import MARKER, mark, read_marker
-from insightv.train.files import CARD, MARK, new_folder
 from insightv.vllm_names import write_served
 
 

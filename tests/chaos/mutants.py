@@ -167,7 +167,7 @@ MUTANTS = (
     ),
     Mutant(
         "a file written in its place",
-        "insightv/train/files.py",
+        "insightv/atomic_files.py",
         'fresh = _beside(target, "new")\n        try:\n            with fresh.open',
         "fresh = target\n        try:\n            with fresh.open",
         ("tests/train/test_files.py",),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from insightv.assessed import AssessedQuestion
+from insightv.atomic_files import full_disk_told, new_file, new_folder
 from insightv.errors import ConfigError, StorageFull
 from insightv.train.card import Origin
 from insightv.train.export import build_set, export_paths, export_set
-from insightv.train.files import full_disk_told, new_file, new_folder
 from insightv.train.sets import ReasonSet
 
 from .world import mixed, prompt, run_of
@@ -84,7 +84,7 @@ def test_a_link_is_not_followed_to_a_folder_to_replace(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from insightv.train.files import new_folder
+from insightv.atomic_files import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("x" * 1000)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,8 +9,9 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,31 @@ from insightv.errors import ConfigError, StorageFull
 CARD = "README.md"
 MARK = "\ninsightv:\n"
 """Stands in the YAML header of every card; a folder whose card lacks it is not ours to replace."""
+
+
+class CreatedFiles:
+    """What this process has made, by name, device and inode; nothing that somebody else has made is removed."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[int, int]] = {}
+
+    def add(self, path: Path) -> None:
+        """Remember a file or folder that this process has just made."""
+        found = os.lstat(path)
+        self._made[os.path.abspath(path)] = (found.st_dev, found.st_ino)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that was made here, where it is still in its place; of a folder only an empty one."""
+        made = self._made.pop(os.path.abspath(path), None)
+        with suppress(OSError):
+            found = os.lstat(path)
+            if (found.st_dev, found.st_ino) == made:
+                os.rmdir(path) if stat.S_ISDIR(found.st_mode) else os.unlink(path)
+
+    def remove_all(self) -> None:
+        """Remove all that was made here, the last one first."""
+        for path in reversed(list(self._made)):
+            self.remove(Path(path))
 
 
 @contextmanager
