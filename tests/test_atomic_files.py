@@ -18,8 +18,7 @@ from insightv.errors import ConfigError, StorageFull
 from insightv.train.card import Origin
 from insightv.train.export import build_set, export_paths, export_set
 from insightv.train.sets import ReasonSet
-
-from .world import mixed, prompt, run_of
+from tests.train.world import mixed, prompt, run_of
 
 REASON = ReasonSet(prompt=prompt)
 
