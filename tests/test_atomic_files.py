@@ -147,7 +147,7 @@ from insightv.errors import StorageFull
 from insightv.train.card import Origin
 from insightv.train.export import build_set, export_paths
 from insightv.train.sets import ReasonSet
-from world import mixed, picture, prompt, run_of
+from tests.train.world import mixed, picture, prompt, run_of
 import datasets
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 big = run_of(30, lambda number: mixed(number, images=[picture(number, size=100, noise=True)]))
