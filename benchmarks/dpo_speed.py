@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from insightv.agents.reasoning import reasoning_messages
-from insightv.images import ImageStore, open_picture
+from insightv.inputs.images import ImageStore, open_picture
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
 from insightv.tiny import tell, world
 from insightv.tiny.model import SIDE
-from insightv.train.shown import to_json
+from insightv.train.data.prompt_json import to_json
 
 OURS, TRL = "insightv", "trl"
 CASES = {
@@ -92,11 +92,11 @@ class Training:
         from transformers import TrainerCallback
         from trl.trainer.dpo_trainer import DPOTrainer
 
-        from insightv.train.fit import read_rows
-        from insightv.train.models import load_model, load_processor, lora_config
-        from insightv.train.pair_trainer import PairTrainer
-        from insightv.train.preference import dpo_config, reference_of
-        from insightv.train.settings import Job, settings_of
+        from insightv.train.finetune.dpo import dpo_config, reference_of
+        from insightv.train.finetune.fit import read_rows
+        from insightv.train.finetune.models import load_model, load_processor, lora_config
+        from insightv.train.finetune.pair_trainer import PairTrainer
+        from insightv.train.finetune.settings import Job, settings_of
 
         settings = settings_of(
             "preference", device="cpu", batch_size=batch, accumulation=1, log_steps=1, learning_rate=1e-5, warmup=0.0,
@@ -131,9 +131,9 @@ class Training:
 
 def sizes(model: Path, data: Path, work: Path) -> dict[str, float]:
     """Mean tokens of a pair: of the prompt (pictures included), of the replies, and of the beginning they share."""
-    from insightv.train.fit import read_rows
-    from insightv.train.models import load_processor
-    from insightv.train.pair_batch import CHOSEN, REJECTED, SHARED, PairCollator
+    from insightv.train.finetune.fit import read_rows
+    from insightv.train.finetune.models import load_processor
+    from insightv.train.finetune.pair_batch import CHOSEN, REJECTED, SHARED, PairCollator
 
     collate, found = PairCollator(load_processor(model)), []
     for row in read_rows(data, work):
@@ -249,7 +249,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     result: dict[str, Any] = setting(options) | {"cases": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        from insightv.train.preference import write_pairs
+        from insightv.train.finetune.dpo_role import write_pairs
 
         work = Path(scratch)
         write_pairs(list(pairs(options.pairs, ImageStore(work / "images"))), work / "pairs")

@@ -106,9 +106,9 @@ class Work:
     """The work of one repeat, done in three ways. `tokens` are the prompt tokens that each way computed."""
 
     def __init__(self, folder: Path, paths: int, steps: int, length: int) -> None:
-        from insightv.backends.hf import HFModel
-        from insightv.backends.hf_load import load
-        from insightv.backends.hf_source import Source
+        from insightv.backends.hf.load import load
+        from insightv.backends.hf.model import HFModel
+        from insightv.backends.hf.source import Source
 
         self.paths, self.steps, self.length = paths, steps, length
         self.model = HFModel(str(folder))
@@ -155,7 +155,7 @@ class Work:
     def _generate(self, chains: list[Chain], way: str) -> list[str]:
         import torch
 
-        from insightv.backends.hf_generate import model_inputs
+        from insightv.backends.hf.plain_generate import model_inputs
 
         inputs = model_inputs(self.loaded, chains)
         self.tokens[way] += int(inputs["attention_mask"].sum())

@@ -26,14 +26,14 @@ from typing import Any
 import paper_table
 
 from insightv import Pipeline
+from insightv.agents.replies.transcript import to_text
 from insightv.atomic_files import new_file
-from insightv.config import Settings, check_settings
-from insightv.evaluate import Evaluation
-from insightv.results import Result, read_result
-from insightv.run import load_run
+from insightv.config.settings import Settings, check_settings
+from insightv.evaluate.evaluation import Evaluation
+from insightv.evaluate.results import Result, read_result
+from insightv.runs.reader import load_run
 from insightv.tiny.world import write_questions
-from insightv.train.pairs import select_pairs
-from insightv.transcript import to_text
+from insightv.train.data.pairs import select_pairs
 
 ROWS: dict[str, tuple[str, str]] = {
     "Baseline": ("", "direct"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from insightv.results import Graded, Result
+from insightv.evaluate.results import Graded, Result
 
 PAPER = {
     "Baseline": 59.2,

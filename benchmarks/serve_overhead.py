@@ -34,16 +34,16 @@ from typing import Any
 import aiohttp
 
 from insightv.agents.reasoning import ThoughtsReasoner, reasoning_messages
+from insightv.agents.replies.transcript import from_text
+from insightv.agents.replies.transcript_stream import StepReader
 from insightv.agents.summary import summary_messages
-from insightv.backends.chat_completions import OpenAIModel
-from insightv.backends.openai import openai
+from insightv.backends.openai.factory import openai
+from insightv.backends.openai.model import OpenAIModel
 from insightv.events import StepStarted
-from insightv.images import question_about
-from insightv.reasoner import Reasoner
+from insightv.inputs.images import question_about
+from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Picture, Question, ReasoningPath, Sampling
-from insightv.step_reader import StepReader
 from insightv.testing import sample_picture
-from insightv.transcript import from_text
 
 ROOT = Path(__file__).parents[1]
 THOUGHT, SAID = Sampling(temperature=0.2, max_tokens=4096), Sampling(temperature=0.2, max_tokens=1024)
@@ -249,7 +249,7 @@ def main() -> None:
     backend = f"http://127.0.0.1:{int(port)}/v1"
     limits = ("--set", "serve.concurrency=256")
     arguments = ("serve", "--model", "openai/fake", "--base-url", backend, "--port", "0", "--json", *limits)
-    server, line = started("-m", "insightv.cli", *arguments)
+    server, line = started("-m", "insightv.cli.main", *arguments)
     try:
         result = asyncio.run(measure(options, backend, json.loads(line)["url"], server.pid))
     finally:

@@ -61,9 +61,9 @@ def main() -> None:
     sqlite3.connect = lambda *args, **options: connect(*args, **options, factory=Timed)  # type: ignore[assignment]
     atexit.register(lambda: target.write_text(json.dumps({"transactions": TRANSACTIONS, "commits": COMMITS})))
     sys.argv = ["insightv", *sys.argv[2:]]
-    from insightv import cli
+    from insightv.cli.main import main
 
-    cli.main()
+    main.main()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from typing import Any
 
 from insightv import Pipeline
 from insightv.agents.generator import ProgressiveGenerator
-from insightv.backends.vllm import VllmModel, vllm
-from insightv.config import check_settings
+from insightv.backends.vllm.model import VllmModel, vllm
+from insightv.config.settings import check_settings
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema
 
@@ -76,9 +76,9 @@ def counters(model: VllmModel) -> dict[str, float]:
 
 def shareable(recorder: Recorder) -> dict[str, int]:
     """The prompt tokens asked, and how many of them could be shared, in all and in whole blocks."""
-    from insightv.backends.hf_load import load
-    from insightv.backends.hf_prompt import Prompter
-    from insightv.backends.hf_source import Source
+    from insightv.backends.hf.load import load
+    from insightv.backends.hf.prompt import Prompter
+    from insightv.backends.hf.source import Source
 
     prompter = Prompter(load(Source(TEACHER, device="cpu")))
     known: list[list[int]] = []

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from insightv.backends.vllm import VllmModel, vllm
+from insightv.backends.vllm.model import VllmModel, vllm
 from insightv.records import Message, Sampling
 from insightv.testing import sample_picture
 

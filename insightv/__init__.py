@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
     from insightv.pipeline import Pipeline
     from insightv.plugins import hookimpl
-    from insightv.reasoner import Reasoner
+    from insightv.reasoner.reasoner import Reasoner
     from insightv.records import (
         Answer,
         Band,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         Step,
         Usage,
     )
-    from insightv.run import load_run
+    from insightv.runs.reader import load_run
 
 __all__ = [
     "Answer",
@@ -113,7 +113,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return import_module("insightv.release").release()
+        return import_module("insightv.version").release()
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'insightv' has no attribute {name!r}")

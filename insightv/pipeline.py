@@ -10,22 +10,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from insightv.builder import RunBuilder
-from insightv.config import Settings, load_settings
-from insightv.doors import twin_of
-from insightv.errors import InputError, require
-from insightv.ledger import Ledger
-from insightv.lock import RunLock
-from insightv.policy_runs import PolicyRuns
-from insightv.questions import QuestionFile
-from insightv.run import CONFIG, DATABASE, LOG
-from insightv.runlog import run_log
-from insightv.session import Watch
-from insightv.settings_file import origin_of, write_settings
-from insightv.training import Tell, Training
-from insightv.training_plan import plan_of
+from insightv.concurrency import twin_of
+from insightv.config.file import origin_of, write_settings
+from insightv.config.roles import Workshop
+from insightv.config.settings import Settings, load_settings
+from insightv.errors import ConfigError, InputError, require
+from insightv.evaluate.judge_audit import JudgeAudit
+from insightv.evaluate.pilot import PilotReport, read_sampled, report_on, sample
+from insightv.inputs.questions import QuestionFile
+from insightv.runs.builder import Questions, RunBuilder, checked_watch
+from insightv.runs.lock import RunLock
+from insightv.runs.log import run_log
+from insightv.runs.reader import CONFIG, DATABASE, LOG, read_status
+from insightv.runs.session import Watch
+from insightv.runs.stage_ledger import Ledger
+from insightv.runs.store import pending
+from insightv.train.plan import plan_of
+from insightv.train.recipes import check_train
+from insightv.train.rollouts import PolicyRuns
+from insightv.train.row_sets import check_sets
+from insightv.train.run_datasets import write_datasets
+from insightv.train.stages import Tell, Training
 
 _BUILT = ("seed", "generator", "scorers", "bands", "images")
 """Sections that say how the paths of a run came about."""
@@ -43,12 +50,87 @@ class Pipeline(RunBuilder):
 
     _runs: PolicyRuns | None = None
 
+    def _checked(self, table: Mapping[str, Any]) -> Settings:
+        settings = super()._checked(table)
+        check_train(settings)
+        return settings
+
+    async def abuild(
+        self,
+        questions: Questions | None = None,
+        *,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        allow_change: bool = False,
+        retry_failed: bool = False,
+        datasets: bool = True,
+        watch: Watch | None = None,
+    ) -> dict[str, Any]:
+        """Generate, assess and select: make the run, or continue it where it stopped. Returns the run's status.
+
+        `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
+        twice a second, on the loop that builds; what it raises stops the build, which can be resumed.
+
+        Raises:
+            InputError, ConfigError, PluginError: nothing was started.
+            StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
+        """
+        watch = checked_watch(watch)
+        general = None
+        if datasets:
+            Workshop(self._registry, self.settings).check_agents()
+            # What is wrong with the sets is said before they are paid for.
+            general = await asyncio.to_thread(check_sets, self.settings)
+        async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
+            await self._built(session, watch)
+            if datasets:
+                watch(session.snapshot("datasets"))
+                write = partial(write_datasets, self.folder, self.settings, self._go_on, general=general)
+                await asyncio.to_thread(write)
+            watch(session.snapshot("done"))
+            return await session.database.do(read_status)
+
+    build = twin_of(abuild)
+
+    async def apilot(
+        self,
+        questions: Questions | None = None,
+        size: int = 50,
+        *,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        allow_change: bool = False,
+        watch: Watch | None = None,
+    ) -> PilotReport:
+        """Do a sample of `size` questions, spread over the file by the seed, and say what the whole will take.
+
+        The judges are asked some more about the sample, to see how far they can be trusted. `abuild` continues with
+        the rest and pays for nothing again; neither does the same pilot. No datasets are written.
+
+        Raises:
+            InputError, ConfigError, PluginError: nothing was started.
+            StopRun: stopped and resumable, as `abuild`.
+        """
+        if size < 1:
+            raise ConfigError(f"a pilot of {size} questions: take at least 1, and 2 for an interval")
+        watch = checked_watch(watch)
+        async with self._begun(questions, watch, bad_rows, allow=allow_change) as session:
+            seqs = await session.database.do(partial(sample, size=size, seed=self.settings.seed))
+            todo = await session.database.do(partial(pending, after=0, limit=len(seqs), among=seqs))
+            session.tally.total = session.tally.done + len(todo)
+            await self._built(session, watch, seqs)
+            audit = JudgeAudit(self.settings, session, seqs)
+            await self._work(session, watch, audit, "auditing")
+            watch(session.snapshot("done"))
+            sampled = await session.database.do(partial(read_sampled, seqs=seqs))
+            return report_on(self.settings, session, sampled, audit)
+
+    pilot = twin_of(apilot)
+
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
     ) -> dict[str, Any]:
-        """Train what `[train]` says on the run, or go on where that stopped.
+        """Train what `[train]` says on the run, or continue where that stopped.
 
-        Returns the recipe, its stages with their facts (see `insightv.ledger`), and the folders of the agents.
+        Returns the recipe, its stages with their facts (see `runs.stage_ledger`), and the folders of the agents.
 
         Raises:
             InputError, ConfigError, PluginError, MissingExtra: nothing was started, or there is nothing to train on.

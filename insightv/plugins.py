@@ -9,37 +9,30 @@ A plugin is a module with hook implementations, named by an entry point of the g
         register("brevity", Brevity)
 
 A factory is a callable, or the place of one as "package.module:attribute", which is imported on use. Built-in parts
-enter by the same door (`insightv.builtin`). Each plugin is loaded on its own: one that fails is listed, and matters
-only where one of its names is used. Plugins run with all rights of the process; install only what you trust.
+are registered the same way (`insightv.config.builtin`), and `insightv.config.plugin_loading` loads each plugin on its
+own. Plugins run with all rights of the process; install only what you trust.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pluggy
 
 from insightv.errors import MissingExtra, PluginError
-from insightv.release import release
-from insightv.strangers import told
+from insightv.plugin_guard import told
 
 GROUP = "insightv"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 log = logging.getLogger("insightv")
-SLOW_S = 10.0
-"""Seconds after which a plugin that is still being imported is named."""
 
 Kind = Literal["backend", "generator", "scorer", "agent", "trainer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -209,62 +202,3 @@ def _shown(value: object) -> str:
     return (
         repr(value) if value is None or isinstance(value, str | int | float) else f"an object of {type(value).__name__}"
     )
-
-
-def _chosen() -> set[str] | None:
-    """The plugins that INSIGHTV_PLUGINS lists, None where it is not set: all."""
-    chosen = os.environ.get("INSIGHTV_PLUGINS")
-    return None if chosen is None else {part.strip() for part in chosen.split(",")} - {""}
-
-
-def load_registry() -> Registry:
-    """A registry of the built-in parts and of the installed plugins that INSIGHTV_PLUGINS allows."""
-    from insightv import builtin
-
-    registry = Registry()
-    registry.add(builtin, Source("builtin", "insightv", release()))
-    chosen = _chosen()
-    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    for name in sorted((chosen or set()) - {point.name for point in points}):
-        reason = "it is in the list of INSIGHTV_PLUGINS, but no installed distribution has a plugin of this name"
-        registry.failures.append(Failure(Source(name, "unknown", "unknown"), reason))
-    for point in points:
-        if chosen is not None and point.name not in chosen:
-            registry.left_out.append(point.name)
-            continue
-        dist = point.dist
-        source = Source(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
-        with _named_when_slow(source):
-            _load(registry, point, source)
-    return registry
-
-
-def _load(registry: Registry, point: EntryPoint, source: Source) -> None:
-    try:
-        plugin: Any = point.load()
-    except KeyboardInterrupt:
-        raise
-    # As in Registry.add: a plugin's import may raise anything.
-    except BaseException as error:
-        registry.failures.append(Failure(source, told(error)))
-    else:
-        registry.add(plugin, source)
-
-
-@contextmanager
-def _named_when_slow(source: Source) -> Iterator[None]:
-    """Say which plugin is waited for where its import takes long; it may never end, and cannot be left."""
-    text = "%s has been loading for %g s; wait, or leave it out: INSIGHTV_PLUGINS is the list of the plugins to load"
-    timer = threading.Timer(SLOW_S, log.warning, [text, source, SLOW_S])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@cache
-def default_registry() -> Registry:
-    """The installed plugins, loaded once per process."""
-    return load_registry()

@@ -2,7 +2,7 @@
 
     question = Question(id="q1", question="Which bar is tallest?", images=("chart.png",), answer="B")
 
-A `Picture` is an image that has been opened, checked and re-encoded by `insightv.images`; a plain string in
+A `Picture` is an image that has been opened, checked and re-encoded by `insightv.inputs.images`; a plain string in
 `Question.images` is a source that has not been opened yet.
 """
 
@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -70,11 +70,13 @@ class Question(Record):
         """The opened images, in order.
 
         Raises:
-            ValueError: an image is still a source; `insightv.images.open_question` opens all of a question.
+            ValueError: an image is still a source; `insightv.inputs.images.open_question` opens all of a question.
         """
         opened = tuple(image for image in self.images if isinstance(image, Picture))
         if len(opened) != len(self.images):
-            raise ValueError(f"question {self.id!r}: its images are not opened yet; use insightv.images.open_question")
+            raise ValueError(
+                f"question {self.id!r}: its images are not opened yet; use insightv.inputs.images.open_question"
+            )
         return opened
 
     @property
@@ -295,3 +297,12 @@ class PreferencePair(Record):
     rejected: ReasoningPath
     margin: float
     meta: Mapping[str, Any] = Field(default_factory=dict)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed on 0..2**31-1 from the parts, the same on every machine and in every process."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
+
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from insightv.assessed import AssessedQuestion
+from insightv.assess.bands import AssessedQuestion
 from insightv.atomic_files import full_disk_told, new_file, new_folder
 from insightv.errors import ConfigError, StorageFull
-from insightv.train.card import Origin
-from insightv.train.export import build_set, export_paths, export_set
-from insightv.train.sets import ReasonSet
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set, export_paths, export_set
+from insightv.train.data.sets import ReasonSet
 from tests.train.world import mixed, prompt, run_of
 
 REASON = ReasonSet(prompt=prompt)
@@ -144,9 +144,9 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.path.insert(0, sys.argv[2])
 from insightv.errors import StorageFull
-from insightv.train.card import Origin
-from insightv.train.export import build_set, export_paths
-from insightv.train.sets import ReasonSet
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set, export_paths
+from insightv.train.data.sets import ReasonSet
 from tests.train.world import mixed, picture, prompt, run_of
 import datasets
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from insightv.errors import InsightvError, Interrupted, ModelError, RunChanged
-from insightv.image_sources import ImageError
+from insightv.inputs.image_error import ImageError
 from insightv.records import Usage
 
 

@@ -8,8 +8,11 @@ import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +35,9 @@ def loaded_by(code: str) -> set[str]:
     [
         "import insightv",
         "from insightv import ChatModel, Scorer, Score, Question, hookimpl",
-        "from insightv.plugins import load_registry; load_registry()",
+        "from insightv.config.plugin_loading import load_registry; load_registry()",
         "import insightv.testing",
-        "import insightv.config, insightv.errors, insightv.transcript",
+        "import insightv.config.settings, insightv.errors, insightv.agents.replies.transcript",
     ],
 )
 def test_light_imports_load_nothing_heavy(code: str) -> None:
@@ -48,7 +51,7 @@ def test_the_pipeline_and_the_reasoner_load_no_framework() -> None:
 
 
 def test_the_command_starts_without_a_framework() -> None:
-    assert not loaded_by("import insightv.cli") & (HEAVY - {"PIL"})
+    assert not loaded_by("import insightv.cli.main") & (HEAVY - {"PIL"})
 
 
 def test_importing_insightv_costs_next_to_nothing() -> None:
@@ -93,3 +96,43 @@ def test_what_benchmarks_import_is_there(script: Path) -> None:
         found = importlib.import_module(module)
         inside = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
         assert hasattr(found, name) or name in inside, f"{module} has no {name}"
+
+
+def circle_among(arrows: Mapping[str, set[str]]) -> list[str]:
+    """The nodes of a circle, in order; none where there is no circle."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, set[str]]:
+    """Which file imports which others, those that only a type checker reads left out."""
+    graph = grimp.build_graph("insightv", exclude_type_checking_imports=True)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+def test_files_form_no_circle(files: dict[str, set[str]]) -> None:
+    assert circle_among(files) == []
+
+
+def test_rooms_form_no_circle(files: dict[str, set[str]]) -> None:
+    rooms: dict[str, set[str]] = {}
+    for module, imported in files.items():
+        inside = {room_of(other) for other in imported} - {room_of(module)}
+        rooms.setdefault(room_of(module), set()).update(inside)
+    assert circle_among(rooms) == []
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def test_a_circle_would_be_found() -> None:
+    assert set(circle_among({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+
+
+def test_the_root_stays_small() -> None:
+    assert len(list((ROOT / "insightv").glob("*.py"))) <= 13  # __init__ among them

@@ -37,12 +37,12 @@ from insightv import (
 )
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.assess.answer import AnswerScorer
-from insightv.config import check_settings
-from insightv.questions import BadRows
+from insightv.config.roles import agent_table
+from insightv.config.settings import check_settings
+from insightv.inputs.questions import BadRows
 from insightv.records import Message, Picture, Sampling, Schema
-from insightv.session import Snapshot
+from insightv.runs.session import Snapshot
 from insightv.testing import ScriptedModel
-from insightv.wiring import agent_table
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import check_balance, insightv, path_rows, write_questions
 

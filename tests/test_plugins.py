@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from insightv import ConfigError, Pipeline, PluginError, RunChanged
-from insightv.config import check_settings
-from insightv.plugins import Registry, Source, hookimpl, load_registry
-from insightv.run_section import RunSection
+from insightv.config.plugin_loading import load_registry
+from insightv.config.sections import RunSection
+from insightv.config.settings import check_settings
+from insightv.plugins import Registry, Source, hookimpl
 from insightv.testing import ScriptedModel, check_backend, check_scorer
 from tests.installing import insightv, pip_install, write_distribution, write_questions
 
@@ -415,7 +416,7 @@ def unwell(tmp_path: Path, make: Callable[..., Unwell]) -> Pipeline:
             register("unwell", make)
 
     registry = Registry()
-    registry.add(importlib.import_module("insightv.builtin"), Source("builtin", "insightv", "0"))
+    registry.add(importlib.import_module("insightv.config.builtin"), Source("builtin", "insightv", "0"))
     registry.add(Plugin(), Source("mine", "notebook", "0"))
     settings = check_settings({"generator": {"model": "unwell", "paths": 1, "max_steps": 2, "tries": 1}})
     return Pipeline(run=tmp_path / "run", settings=settings, registry=registry)

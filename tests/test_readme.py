@@ -7,7 +7,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from insightv.config import check_settings
+from insightv.config.settings import check_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,10 +42,16 @@ def test_the_python_shown_uses_public_names() -> None:
     assert all(hasattr(insightv, name) for name in names)
 
 
-def test_every_module_stands_in_the_tree() -> None:
-    tree = README[README.index("## The tree") :]
-    hinted = ("cli_", "image_", "question_", "__", "py.typed")
-    for path in sorted((ROOT / "insightv").iterdir()):
-        name = path.name
-        if not name.startswith(hinted) and (path.suffix == ".py" or path.is_dir()):
-            assert (name if path.suffix else f"{name}/") in tree, name
+def test_every_room_and_every_file_on_the_map_is_there() -> None:
+    tree = README[README.index("## The map") : README.index("## Building")]
+    rooms = {path.parent.name for path in (ROOT / "insightv").glob("*/__init__.py")}
+    assert {name for name in rooms if f"  {name}/ " not in tree} == set()
+    room = ROOT / "insightv"
+    for line in re.findall(r"(?m)^ {4,10}(\S.*)$", tree):
+        name = line.split()[0]
+        if name.endswith("/") and "  " in line:
+            found = list((ROOT / "insightv").rglob(name.rstrip("/"))) or [ROOT / name.rstrip("/")]
+            room = found[0]
+            assert room.is_dir(), name
+        for file in re.findall(r"\b(\w+\.py)\b", line):
+            assert (room / file).is_file() or (ROOT / "insightv" / file).is_file(), f"{room.name}: {file}"

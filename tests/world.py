@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from insightv.run import load_run
+from insightv.runs.reader import load_run
 
 
 def write_questions(folder: Path, count: int, steps: int | None = None) -> Path:
@@ -39,7 +39,7 @@ def write_settings(folder: Path, base_url: str, *, path_scorer: bool = True, pat
 
 def command(*args: object) -> list[str]:
     """The command line as a child process runs it."""
-    return [sys.executable, "-m", "insightv.cli", *map(str, args)]
+    return [sys.executable, "-m", "insightv.cli.main", *map(str, args)]
 
 
 def insightv(*args: object, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def build_args(questions: Path, settings: Path, run: Path) -> list[object]:
 
 def path_rows(run: Path) -> list[dict[str, Any]]:
     """Every path of a run as exported, usage left out: whether a prefix was cached is chance."""
-    from insightv.selection import export
+    from insightv.train.run_datasets import export
 
     out = run.with_suffix(".jsonl")
     export(run, "paths", "jsonl", out)

@@ -20,11 +20,11 @@ import orjson
 
 from benchmarks.speed import conversations as talk
 from benchmarks.speed.work import PATHS
-from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA
+from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA
 from insightv.assess.answer import ANSWER_VERDICT
-from insightv.assess.grading import PATH_SCORES
-from insightv.gate import Gate
+from insightv.assess.path_prompt import PATH_SCORES
 from insightv.records import Schema
+from insightv.runs.limiter import Gate
 
 _HEADERS = {"Content-Type": "application/json"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.speed.work import IMAGE, is_right, question_of, truth_of
 from insightv.agents import generator
-from insightv.assess import answer, grading
+from insightv.assess import answer, path_prompt
 
 Message = dict[str, Any]
 _NONCE = "0123456789ab"
@@ -17,9 +17,9 @@ SYSTEM: Message = {"role": "system", "content": generator.SYSTEM_PROMPT}
 NEXT: Message = {"role": "user", "content": generator.NEXT_PROMPT}
 FINAL: Message = {"role": "user", "content": generator.FINAL_PROMPT}
 CHECK_SYSTEM: Message = {"role": "system", "content": answer.SYSTEM_PROMPT}
-GRADE_SYSTEM: Message = {"role": "system", "content": grading.SYSTEM_PROMPT}
+GRADE_SYSTEM: Message = {"role": "system", "content": path_prompt.SYSTEM_PROMPT}
 _CHECK = answer.USER_PROMPT.replace("{{nonce}}", _NONCE)
-_GRADE = grading.USER_PROMPT.replace("{{nonce}}", _NONCE)
+_GRADE = path_prompt.USER_PROMPT.replace("{{nonce}}", _NONCE)
 
 
 def said(text: str) -> Message:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from insightv.config import Settings, check_settings
+from insightv.config.settings import Settings, check_settings
 from insightv.pipeline import Pipeline
 
 

@@ -9,7 +9,7 @@ import sys
 
 from insightv import Reasoner
 from insightv.agents.summary import JudgingSummary
-from insightv.backends.openai import openai
+from insightv.backends.openai.factory import openai
 
 
 def main(run, model, base_url, image, question):

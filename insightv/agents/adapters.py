@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from functools import wraps
 from typing import Any, get_args
 
-from insightv.agents.asking import RejectedCode, all_of
 from insightv.agents.generator import ProgressiveGenerator
-from insightv.asking import closing
+from insightv.agents.path_codes import RejectedCode
+from insightv.agents.replies.ask import closing
+from insightv.agents.replies.transcript import TAGS, to_text
+from insightv.concurrency import all_of
 from insightv.errors import ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
-from insightv.records import AskOptions, Question, ReasoningPath
-from insightv.seeds import seed_of
-from insightv.transcript import TAGS, to_text
+from insightv.records import AskOptions, Question, ReasoningPath, seed_of
 
 _UNUSABLE = frozenset(("empty", "cut", "bad_characters"))
 

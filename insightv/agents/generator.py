@@ -2,7 +2,7 @@
 
 The loop is the paper's (section on data generation) with its actions `continue` and `summary`. Each call of a chain
 begins with the messages of the call before it; a kept reply goes back byte for byte. Failed tries never enter a chain,
-and where a chain cannot go on its path ends with a code (`insightv.agents.asking.RejectedCode`) and the steps it has.
+and where a chain cannot continue its path ends with a code (`path_codes.RejectedCode`) and the steps it has.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from insightv.agents.asking import all_of, path_code, question_message
-from insightv.agents.likeness import Said
-from insightv.agents.steps import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
-from insightv.asking import Asker, GaveUp, Kept, calls_of, check_count
+from insightv.agents.path_codes import path_code, question_message
+from insightv.agents.repetition import Said
+from insightv.agents.replies.ask import Asker, GaveUp, Kept, calls_of, check_count
+from insightv.agents.replies.json_reply import Reading, Unreadable, read_object
+from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
+from insightv.concurrency import all_of
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel, Generator
-from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage
-from insightv.replies import Reading, Unreadable, read_object
-from insightv.seeds import seed_of
+from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage, seed_of
 
 SYSTEM_PROMPT = """\
 You are an expert at reasoning about images. You work on the user's question step by step and write exactly one step \

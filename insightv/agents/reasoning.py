@@ -1,4 +1,4 @@
-"""The reasoning agent: the whole path in one reply, in the text format of `insightv.transcript`."""
+"""The reasoning agent: the whole path in one reply, in the text format of `insightv.agents.replies.transcript`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from insightv.agents.asking import path_code, question_message
-from insightv.asking import Asker, GaveUp, calls_of, read_whole
+from insightv.agents.path_codes import path_code, question_message
+from insightv.agents.replies.ask import Asker, GaveUp, calls_of, read_whole
+from insightv.agents.replies.json_reply import THOUGHTS_END, Unreadable, after_thoughts
+from insightv.agents.replies.transcript import TAGS, Tags, check_tags, from_text
 from insightv.errors import ModelError
 from insightv.interfaces import ReasoningAgent
-from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage
-from insightv.replies import THOUGHTS_END, Unreadable, after_thoughts
-from insightv.seeds import seed_of
-from insightv.transcript import TAGS, Tags, check_tags, from_text
+from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage, seed_of
 
 BLOCK = """\
 <thoughts>

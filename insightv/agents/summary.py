@@ -7,13 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from insightv.agents.reasoning import with_tags
-from insightv.asking import Asker, GaveUp, Kept, read_whole
+from insightv.agents.replies.ask import Asker, GaveUp, Kept, read_whole
+from insightv.agents.replies.json_reply import Unreadable, after_thoughts, check_text
+from insightv.agents.replies.transcript import TAGS, Tags, check_tags, to_text
 from insightv.errors import ModelError
 from insightv.interfaces import SummaryAgent
-from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage
-from insightv.replies import Unreadable, after_thoughts, check_text
-from insightv.seeds import seed_of
-from insightv.transcript import TAGS, Tags, check_tags, to_text
+from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage, seed_of
 
 SYSTEM_PROMPT = """\
 You answer questions about images. With the image you get a question and a line of reasoning about it, written by \

@@ -10,16 +10,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from insightv.asking import Asker
-from insightv.assess import rules
-from insightv.assess.asking import Reply, ask_judge
-from insightv.assess.mathematics import MathChecker
+from insightv.agents.replies.ask import Asker
+from insightv.agents.replies.json_reply import Unreadable
+from insightv.assess.judge import Reply, ask_judge
 from insightv.assess.quoting import fill, nonce_of, quote
+from insightv.assess.rules.decide import decide, formulas
+from insightv.assess.rules.mathematics import MathChecker
 from insightv.errors import ConfigError
 from insightv.interfaces import ChatModel, Scorer
-from insightv.records import Message, Question, ReasoningPath, Schema, Score
-from insightv.replies import Unreadable
-from insightv.seeds import seed_of
+from insightv.records import Message, Question, ReasoningPath, Schema, Score, seed_of
 
 ANSWER_VERDICT = Schema(
     name="answer_verdict",
@@ -149,7 +148,7 @@ class AnswerScorer(Scorer):
             return Score(scorer="answer", reason="the question has no ground truth")
         if not answer:
             return Score(scorer="answer", reason="the path has no answer")
-        ruling = rules.decide(
+        ruling = decide(
             question.question,
             truth,
             answer,
@@ -161,8 +160,8 @@ class AnswerScorer(Scorer):
 
     async def _otherwise(self, question: Question, answer: str) -> Score:
         truth = question.answer or ""
-        formulas = not question.choices and rules.formulas(question.question, truth, answer)
-        equal = await self._mathematics.equal(truth, answer) if formulas else None
+        readable = not question.choices and formulas(question.question, truth, answer)
+        equal = await self._mathematics.equal(truth, answer) if readable else None
         if equal is not None:
             return _ruled(equal, "math")
         if self._asker is None:

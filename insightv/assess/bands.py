@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from insightv.errors import ConfigError
-from insightv.records import Band, Score
+from insightv.records import Band, Question, ReasoningPath, Score
 
 ANSWER = "answer"
 """The name of the scorer that holds the answer against the ground truth; only its refusal makes a path wrong."""
@@ -48,3 +49,29 @@ def band_of(scores: Sequence[Score], high: float = 80, mid: float = 50) -> Band:
     if values[-1] >= high:
         return Band.high
     return Band.mid if values[-1] >= mid else Band.low
+
+
+@dataclass(frozen=True, slots=True)
+class AssessedPath:
+    """A path, its scores in the order of the scorers, and its band; the band of a path that is not ok is None."""
+
+    path: ReasoningPath
+    scores: tuple[Score, ...] = ()
+    band: Band | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The value on 1..100 that the path ranks by: that of the last scorer that gave one."""
+        return next((score.value for score in reversed(self.scores) if score.value is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class AssessedQuestion:
+    """A question and all its paths by index. Its images may be sources still; readers open them when they need them."""
+
+    question: Question
+    paths: tuple[AssessedPath, ...]
+
+
+Assessed = Callable[[], Iterable[AssessedQuestion]]
+"""Gives the questions of a run from the start each time it is called, the same ones in the same order."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insightv.asking import Asker, check_count
-from insightv.assess.asking import Reply, ask_judge
-from insightv.assess.grading import (
+from insightv.agents.replies.ask import Asker, check_count
+from insightv.assess.judge import Reply, ask_judge
+from insightv.assess.path_prompt import (
     ASPECTS,
     PATH_SCORES,
     SYSTEM_PROMPT,
@@ -21,8 +21,7 @@ from insightv.assess.grading import (
 )
 from insightv.errors import ConfigError
 from insightv.interfaces import ChatModel, Scorer
-from insightv.records import Question, ReasoningPath, Score
-from insightv.seeds import seed_of
+from insightv.records import Question, ReasoningPath, Score, seed_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from insightv.callkey import RecordedCall, call_key
+from insightv.backends.call_key import RecordedCall, call_key
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema

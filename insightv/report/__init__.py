@@ -19,7 +19,7 @@ from insightv.report.page import page
 from insightv.report.pictures import album
 from insightv.report.reading import read_run
 from insightv.report.sample import Sample, picture_digest
-from insightv.run import REPORT, load_run
+from insightv.runs.reader import REPORT, load_run
 
 MOST_PATHS = 10_000
 MOST_BYTES = 20_000_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from insightv.errors import InputError
+from insightv.evaluate.results import OUTCOMES, Result, compare, summary
 from insightv.report.charts import whisker
 from insightv.report.markup import Html, el, table, text
 from insightv.report.reading import Findings
 from insightv.report.sections import note, section
-from insightv.results import OUTCOMES, Result, compare, summary
 
 _MOST_FAMILIES = 50
 

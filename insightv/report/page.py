@@ -13,7 +13,6 @@ from pathlib import Path
 
 import orjson
 
-from insightv.release import release
 from insightv.report import sections
 from insightv.report.evaluations import evaluations
 from insightv.report.markup import Html, el, esc, text
@@ -21,6 +20,7 @@ from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
 from insightv.report.stages import training
+from insightv.version import release
 
 
 def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path) -> bytes:

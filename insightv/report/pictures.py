@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from insightv.image_sources import ImageError
-from insightv.image_store import ImageStore
+from insightv.inputs.image_error import ImageError
+from insightv.inputs.image_store import ImageStore
 from insightv.records import Picture
 
 _LARGEST, _SMALLEST = 160_000, 1_200

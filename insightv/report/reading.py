@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from insightv.errors import InputError
+from insightv.evaluate.results import RESULT, Result, read_result
 from insightv.report.sample import Sample
 from insightv.report.tally import Tally
-from insightv.results import RESULT, Result, read_result
-from insightv.run import DATASETS, EVALUATIONS, RunReader
+from insightv.runs.reader import DATASETS, EVALUATIONS, RunReader
 
 _LAST_FAULTS = 20
 
@@ -87,7 +87,7 @@ def _sets(folder: Path) -> dict[str, int | str]:
 
 def _rows(folder: Path) -> int | str:
     try:
-        from insightv.train.parquet import row_count
+        from insightv.train.data.parquet import row_count
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise

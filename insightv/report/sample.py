@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.records import Question
 from insightv.report.markup import clipped
 from insightv.report.tally import first_fault, outcome_of
-from insightv.train.plain import json_text, plain
+from insightv.train.data.strict_json import json_text, plain
 
 _TEXT = 20_000
 _DETAIL = 2_000

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from insightv.assess.bands import ANSWER
-from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.assess.bands import ANSWER, AssessedPath, AssessedQuestion
 from insightv.records import Band
 
 OUTCOMES = (*(band.value for band in Band), "rejected", "failed")

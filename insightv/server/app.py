@@ -21,16 +21,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from insightv.config.sections import ServeSection
 from insightv.errors import ModelError
 from insightv.events import AnswerDone, PathText, StepStarted
-from insightv.images import DEFAULT_LIMITS
-from insightv.reasoner import Reasoner
+from insightv.inputs.images import DEFAULT_LIMITS
+from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer, Question
-from insightv.serve_settings import ServeSection
-from insightv.server.asking import MODELS, Asked, no_model, read_request
 from insightv.server.errors import ApiError, api_error
 from insightv.server.guard import CLIENT_GONE, Guard
-from insightv.server.replies import DONE, Shapes, about, finish_of
+from insightv.server.request import MODELS, Asked, no_model, read_request
+from insightv.server.response import DONE, Shapes, about, finish_of
 from insightv.server.service import Service
 from insightv.server.streaming import ClientGone, EventStream, unless_gone
 

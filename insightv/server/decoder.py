@@ -13,8 +13,8 @@ import struct
 import sys
 from typing import IO, Any
 
-from insightv.image_sources import ImageError, ImageLimits
-from insightv.images import open_picture
+from insightv.inputs.image_error import ImageError, ImageLimits
+from insightv.inputs.images import open_picture
 
 LENGTHS = struct.Struct(">II")
 MEMORY_BYTES = 3 * 2**30

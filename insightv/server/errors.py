@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from insightv.errors import ModelError, StopRun
-from insightv.image_sources import ImageError
+from insightv.inputs.image_error import ImageError
 from insightv.redact import Redactor
 
 log = logging.getLogger("insightv.server")

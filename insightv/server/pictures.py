@@ -12,8 +12,9 @@ from subprocess import DEVNULL, PIPE, Popen
 from threading import Timer
 from typing import IO, Any
 
-from insightv.fetch import FetchRules, afetch
-from insightv.image_sources import ImageError, ImageLimits, checked_bytes, read_image, shorten
+from insightv.inputs.fetch import FetchRules, afetch
+from insightv.inputs.image_error import ImageError, ImageLimits, shorten
+from insightv.inputs.image_sources import checked_bytes, read_image
 from insightv.records import Picture
 from insightv.server.decoder import LENGTHS, frame
 

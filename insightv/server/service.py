@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from insightv.assess.agreement import conclusion
+from insightv.config.sections import ServeSection
 from insightv.errors import InsightvError, ModelError
-from insightv.image_sources import ImageLimits
+from insightv.inputs.image_error import ImageLimits
 from insightv.interfaces import ReasoningAgent, SummaryAgent
-from insightv.reasoner import Reasoner
+from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer, Question, ReasoningPath
 from insightv.redact import Redactor
-from insightv.serve_settings import ServeSection
-from insightv.server.asking import BOTH, REASON, SUMMARY, Asked
 from insightv.server.errors import ApiError, unavailable
 from insightv.server.metrics import Metrics
 from insightv.server.pictures import PictureDesk
-from insightv.server.replies import paths_of
-from insightv.server.stopping import Stop
-from insightv.walking import conclusion
+from insightv.server.request import BOTH, REASON, SUMMARY, Asked
+from insightv.server.response import paths_of
+from insightv.server.shutdown import Stop
 
 log = logging.getLogger("insightv.server")
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import ExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insightv.server.replies import KEEP_ALIVE
+from insightv.server.response import KEEP_ALIVE
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

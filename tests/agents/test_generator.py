@@ -6,8 +6,7 @@ import pytest
 
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.errors import ConfigError, KeyRefused, ModelError, StopRun
-from insightv.records import Completion, Message, Question, ReasoningPath, Usage
-from insightv.seeds import seed_of
+from insightv.records import Completion, Message, Question, ReasoningPath, Usage, seed_of
 from tests.agents.fakes import QUESTION, Call, FakeModel, Reply, Script, cut, final, refused, step, walks
 
 

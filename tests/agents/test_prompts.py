@@ -9,11 +9,11 @@ import pytest
 from insightv.agents.adapters import AgentGenerator, StepReasoner
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
-from insightv.agents.steps import read_final, read_step
+from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.transcript import from_text
+from insightv.agents.step_schema import read_final, read_step
 from insightv.agents.summary import JudgingSummary
 from insightv.records import ReasoningPath, Step
-from insightv.replies import Unreadable
-from insightv.transcript import from_text
 from tests.agents.fakes import QUESTION, FakeModel, walks
 
 MODEL = FakeModel(walks(2))

@@ -6,12 +6,11 @@ import pytest
 from insightv.agents.adapters import AgentGenerator, StepReasoner, stepwise
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
+from insightv.agents.replies.transcript import to_text
 from insightv.agents.summary import JudgingSummary
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.interfaces import ReasoningAgent
-from insightv.records import Completion, Question, ReasoningPath, Step, Usage
-from insightv.seeds import seed_of
-from insightv.transcript import to_text
+from insightv.records import Completion, Question, ReasoningPath, Step, Usage, seed_of
 from tests.agents.fakes import QUESTION, Call, FakeModel, Reply, cut, pieces_of, refused, walks
 
 TEXT = "<thoughts>\n### Look\nRed is 5.\n\n### Conclude\nRed is tallest.\n</thoughts>"

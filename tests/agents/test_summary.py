@@ -4,8 +4,7 @@ import pytest
 
 from insightv.agents.summary import JudgingSummary
 from insightv.errors import ModelError, QuotaExhausted
-from insightv.records import Answer, PathStatus, ReasoningPath, Step, Usage
-from insightv.seeds import seed_of
+from insightv.records import Answer, PathStatus, ReasoningPath, Step, Usage, seed_of
 from tests.agents.fakes import QUESTION, FakeModel, Reply, cut, pieces_of, refused
 
 STEPS = (

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from insightv.agents.alone import DirectCot, MultiTurn
+from insightv.agents.baselines import DirectCot, MultiTurn
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.errors import ModelError
 from insightv.events import AnswerDone, AnswerText, PathText
-from insightv.reasoner import Reasoner
+from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer, ReasoningPath
 from tests.agents.fakes import QUESTION, FakeModel, cut, pieces_of
 

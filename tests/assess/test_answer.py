@@ -179,7 +179,7 @@ def test_hundreds_of_checks_do_not_hold_up_the_event_loop() -> None:
 
 
 def test_a_formula_without_end_is_given_up_and_the_next_one_is_checked() -> None:
-    from insightv.assess.mathematics import MathChecker
+    from insightv.assess.rules.mathematics import MathChecker
 
     checker = MathChecker(limit_s=1.0)
     assert checker.equal_now("2\\sqrt{3}", "9^{9^{9^{9}}}") is None

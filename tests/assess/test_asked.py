@@ -8,7 +8,7 @@ import time
 import pytest
 
 from insightv.assess.answer import AnswerScorer
-from insightv.assess.rules import decide
+from insightv.assess.rules.decide import decide
 from insightv.records import Question, ReasoningPath
 
 T, F, N = True, False, None

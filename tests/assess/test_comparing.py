@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from insightv.assess.rules import decide
+from insightv.assess.rules.decide import decide
 
 T, F, N = True, False, None
 VALUE = "What is the value of the bar?"

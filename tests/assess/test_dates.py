@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from insightv.assess.dates import Date, read_date, same_date
+from insightv.assess.rules.dates import Date, read_date, same_date
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from insightv.assess import answer, grading
+from insightv.agents.replies.json_reply import read_object
+from insightv.assess import answer, path_prompt
 from insightv.assess.answer import answer as answer_scorer
 from insightv.assess.path import path as path_scorer
 from insightv.assess.quoting import objects_in
-from insightv.replies import read_object
 from tests.assess.fakes import FakeJudge
 
 
@@ -20,11 +20,11 @@ def _inner(value: dict[str, object]) -> list[object]:
 
 
 def test_every_example_of_the_path_prompt_is_read() -> None:
-    shown = examples(grading.SYSTEM_PROMPT)
+    shown = examples(path_prompt.SYSTEM_PROMPT)
     assert len(shown) == 1
-    grades = grading.read_scores(shown[0], [3, 3])
+    grades = path_prompt.read_scores(shown[0], [3, 3])
     assert [grade.first_error for grade in grades] == [None, 2]
-    assert grading.SYSTEM_PROMPT.count('{"scores"') == 1
+    assert path_prompt.SYSTEM_PROMPT.count('{"scores"') == 1
 
 
 def test_every_example_of_the_answer_prompt_is_read() -> None:
@@ -36,17 +36,20 @@ def test_every_example_of_the_answer_prompt_is_read() -> None:
 
 
 def test_no_example_hides_in_the_user_prompts() -> None:
-    assert list(objects_in(grading.USER_PROMPT)) == list(objects_in(answer.USER_PROMPT)) == []
+    assert list(objects_in(path_prompt.USER_PROMPT)) == list(objects_in(answer.USER_PROMPT)) == []
 
 
 def test_prompts_name_every_key_of_their_schema() -> None:
-    entry = grading.PATH_SCORES.definition["properties"]["scores"]["items"]["properties"]
-    assert all(name in grading.SYSTEM_PROMPT and name in grading.USER_PROMPT for name in entry)
+    entry = path_prompt.PATH_SCORES.definition["properties"]["scores"]["items"]["properties"]
+    assert all(name in path_prompt.SYSTEM_PROMPT and name in path_prompt.USER_PROMPT for name in entry)
     assert all(name in answer.USER_PROMPT for name in answer.ANSWER_VERDICT.definition["required"])
 
 
 def test_scorers_report_their_prompts() -> None:
     model = FakeJudge(lambda call, number: "")
-    assert path_scorer(model).prompts == {"path.system": grading.SYSTEM_PROMPT, "path.user": grading.USER_PROMPT}
+    assert path_scorer(model).prompts == {
+        "path.system": path_prompt.SYSTEM_PROMPT,
+        "path.user": path_prompt.USER_PROMPT,
+    }
     assert answer_scorer(model, system_prompt="Mine.").prompts["answer.system"] == "Mine."
     assert answer_scorer(None).prompts["answer.user"] == answer.USER_PROMPT

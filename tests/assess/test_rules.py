@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from insightv.assess.mathematics import MathChecker
-from insightv.assess.rules import decide
+from insightv.assess.rules.decide import decide
+from insightv.assess.rules.mathematics import MathChecker
 
 T, F, N = True, False, None
 COUNT, VALUE, YEAR, WHICH = "How many bars are red?", "What is the value of the bar?", "In which year was it?", "Which?"

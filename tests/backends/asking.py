@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from insightv.backends.chat_completions import OpenAIModel
-from insightv.backends.openai import openai
+from insightv.backends.openai.factory import openai
+from insightv.backends.openai.model import OpenAIModel
 from insightv.records import Completion, Message, Picture, Sampling, Schema
 from tests.servers.fake_openai import FakeServer
 

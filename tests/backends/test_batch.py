@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from insightv.backends.batch import BatchModel
-from insightv.backends.openai import openai
+from insightv.backends.jobs import MemoryLedger
+from insightv.backends.openai.batch import BatchModel
+from insightv.backends.openai.factory import openai
 from insightv.errors import ConfigError, EndpointParked, KeyRefused, ModelError, QuotaExhausted
-from insightv.jobs import MemoryLedger
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, question
 from tests.servers.fake_batches import FakeBatchServer, Jobs

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from insightv.backends.connection import Connection
-from insightv.backends.http import HttpTransport, UnreadableReply
+from insightv.backends.openai.connection import Connection
+from insightv.backends.openai.http import HttpTransport, UnreadableReply
 
 SIZES = (300_000, 2, 263_000, 5)
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"

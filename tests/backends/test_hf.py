@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from insightv.backends.hf import HFModel
-from insightv.backends.hf_prompt import blocks
+from insightv.backends.hf.model import HFModel
+from insightv.backends.hf.prompt import blocks
 from insightv.errors import ModelError
 from insightv.records import Completion, Message, Picture, Sampling
 from insightv.testing import check_backend

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from insightv.backends.hf import HFModel
-from insightv.backends.hf_engine import Engine
-from insightv.backends.hf_slab import Slab
+from insightv.backends.hf.engine import Engine
+from insightv.backends.hf.kv_slab import Slab
+from insightv.backends.hf.model import HFModel
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Sampling
 from tests.backends import tiny_vlm
@@ -188,7 +188,7 @@ def test_a_models_own_settings_of_generation_end_no_reply(tmp_path: Path) -> Non
 
 def test_a_reply_that_generate_gives_up_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = tiny_vlm.build(tmp_path / "sliding", window=48)
-    monkeypatch.setattr("insightv.backends.hf_generate._NOT_THE_MODELS", ())
+    monkeypatch.setattr("insightv.backends.hf.plain_generate._NOT_THE_MODELS", ())
     (where / "generation_config.json").write_text('{"max_time": 1e-6}')
     with pytest.raises(ModelError, match="generate ended before the reply did"):
         run(where, n=1, deadline_s=30)
@@ -392,7 +392,7 @@ def test_unknown_sampling_options_and_no_replies_are_refused(folder: Path) -> No
 
 def test_importing_the_backend_loads_nothing_heavy() -> None:
     code = (
-        "import sys, insightv.backends.hf, insightv.backends.tiny;"
+        "import sys, insightv.backends.hf.model, insightv.tiny.backend;"
         "print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,8 +7,8 @@ import random
 
 import torch
 
-from insightv.backends.hf_cache import KeptStates
-from insightv.backends.hf_sampling import Draws, draw
+from insightv.backends.hf.prefix_cache import KeptStates
+from insightv.backends.hf.sampling import Draws, draw
 from insightv.records import Sampling
 
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from insightv.backends.tiny import tiny
 from insightv.errors import ConfigError
 from insightv.records import Message, Sampling
+from insightv.tiny.backend import tiny
 from tests.backends import tiny_vlm
 
 SYSTEM = 'Reply in JSON: {"title": ..., "content": ..., "action": "continue" or "summary"}.'

@@ -9,10 +9,8 @@ from typing import Any, TypeVar
 import pytest
 from openai import AsyncOpenAI
 
-from insightv.backends import endpoint as endpoints
-from insightv.backends import tries
-from insightv.backends.chat_completions import OpenAIModel
-from insightv.backends.openai import openai
+from insightv.backends.openai import endpoint, openai, retry
+from insightv.backends.openai.model import OpenAIModel
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, ModelUnknown, QuotaExhausted
 from insightv.records import Completion, Sampling
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, question
@@ -25,8 +23,8 @@ Result = TypeVar("Result")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.1,))
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.1,))
 
 
 def through(server: FakeServer, work: Callable[[OpenAIModel], Awaitable[Result]], **options: Any) -> Result:
@@ -76,7 +74,7 @@ def test_a_reply_that_is_cut_for_ever_ends_with_its_start_kept() -> None:
     with FakeServer(Settings(faults={"cut": 1.0})) as server:
         with pytest.raises(ModelError) as caught:
             once(server)
-        assert len(server.log()) == tries.MALFORMED_TRIES
+        assert len(server.log()) == retry.MALFORMED_TRIES
     assert caught.value.code == "malformed"
     assert caught.value.kept.startswith('{"')
 

@@ -14,7 +14,7 @@ from tests.servers.fake_openai import FakeServer, Settings
 SCRIPT = """
 import asyncio, sys
 from insightv.backends import tries
-from insightv.backends.openai import openai
+from insightv.backends.openai.factory import openai
 from insightv.errors import ModelError
 from insightv.records import Message, Sampling
 from tests.memory import peak_kb

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from insightv.backends import endpoint as endpoints
-from insightv.backends import tries
-from insightv.backends.endpoint import Endpoint, EndpointPool, Patience
-from insightv.backends.openai import openai
+from insightv.backends.openai import endpoint, openai, retry
+from insightv.backends.openai.endpoint import Endpoint, EndpointPool, Patience
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Message, Sampling
 from tests.backends.asking import ANSWER, SAMPLING, ask, open_sockets, question, sockets_back_to, with_model
@@ -33,8 +31,8 @@ def test_a_reply_that_does_not_end_is_given_up_at_the_deadline(fault: str) -> No
 
 
 def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.2)
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.2,))
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.2)
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.2,))
     with FakeServer(Settings(faults={"500": 1.0})) as server:
         began = time.monotonic()
         with pytest.raises(ModelError) as caught:
@@ -47,7 +45,7 @@ def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytes
 
 
 def test_nobody_listening_ends_after_the_patience_and_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.2,))
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.2,))
     with FakeServer() as server:
         pass
     began = time.monotonic()
@@ -61,7 +59,7 @@ def test_an_outage_is_waited_out_with_few_probes_and_nothing_fails(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """60 calls; the server goes away in the middle for 4.5 s, longer than the deadline of a call."""
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.2, 0.4, 0.8))
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.2, 0.4, 0.8))
 
     async def everybody(model: Any) -> list[Any]:
         calls = (model.chat(question(), Sampling(seed=seed), schema=ANSWER) for seed in range(60))
@@ -119,8 +117,8 @@ async def checked(model: Any) -> str:
 
 @pytest.fixture
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.3,))
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.3,))
 
 
 @pytest.mark.usefixtures("_patient")
@@ -237,7 +235,7 @@ def test_chains_of_a_broken_server_go_on_at_another() -> None:
 
 
 def test_memory_of_homes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "HOMES", 100)
+    monkeypatch.setattr(endpoint, "HOMES", 100)
     one, two = Endpoint("http://one/v1"), Endpoint("http://two/v1")
     pool = EndpointPool([one, two])
 

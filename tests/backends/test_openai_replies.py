@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from insightv.backends import endpoint as endpoints
-from insightv.backends import tries
-from insightv.backends.http import HttpTransport, Reply
-from insightv.backends.verdicts import MOST_PARTS, Setback, of_reply, read_usage, settle
+from insightv.backends.openai import endpoint, retry
+from insightv.backends.openai.classify import MOST_PARTS, Setback, of_reply, read_usage, settle
+from insightv.backends.openai.http import HttpTransport, Reply
 from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Sampling, Usage
 from insightv.redact import Redactor
@@ -29,7 +28,7 @@ TRANSIENT = ["408", "409", "425", "429", "500", "502", "503", "504", "529", "res
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.02)
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
@@ -59,16 +58,16 @@ def test_malformed_for_ever_ends_with_the_start_kept(fault: str) -> None:
             ask(server, max_reply_bytes=1_000_000)
         requests = len(server.log())
     assert caught.value.code == "malformed"
-    assert caught.value.usage.requests == requests == tries.MALFORMED_TRIES
+    assert caught.value.usage.requests == requests == retry.MALFORMED_TRIES
     assert len(caught.value.kept.encode()) <= 2048
     assert bool(caught.value.kept) == (fault not in ("blank",)) or not caught.value.kept.strip()
     assert "JSONDecodeError" not in str(caught.value)
 
 
 def test_a_reset_before_any_reply_is_an_outage_however_often_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.02,))
-    with FakeServer(Settings(script=("reset",) * (tries.MALFORMED_TRIES + 4))) as server:
-        assert ask(server)[0].usage.requests == tries.MALFORMED_TRIES + 5
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.02,))
+    with FakeServer(Settings(script=("reset",) * (retry.MALFORMED_TRIES + 4))) as server:
+        assert ask(server)[0].usage.requests == retry.MALFORMED_TRIES + 5
 
 
 @pytest.mark.parametrize(
@@ -277,7 +276,7 @@ def test_many_parts_are_refused_unread_and_many_brackets_in_a_text_are_not() -> 
 def test_a_bad_choice_among_good_ones_is_left_out() -> None:
     from multidict import CIMultiDict
 
-    from insightv.backends.verdicts import Answered
+    from insightv.backends.openai.classify import Answered
 
     choices = [
         {"message": {"content": None}, "finish_reason": "stop"},

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from insightv.backends import endpoint as endpoints
-from insightv.backends.retry_after import retry_after_s
+from insightv.backends.openai import endpoint
+from insightv.backends.openai.retry_after import retry_after_s
 from insightv.errors import EndpointParked, ModelError
 from insightv.records import Sampling
 from tests.backends.asking import ANSWER, SAMPLING, ask, model_at, question, with_model
@@ -185,7 +185,7 @@ def test_a_parked_servers_chains_move_to_another() -> None:
     with FakeServer(Settings(script=("429=3600",))) as parked, FakeServer() as other:
 
         async def both() -> None:
-            from insightv.backends.openai import openai
+            from insightv.backends.openai.factory import openai
 
             model = openai("fake", base_url=[parked.base_url, other.base_url])
             await work(model)
@@ -204,7 +204,7 @@ def test_a_lone_limit_amid_replies_does_not_stop_the_others() -> None:
 
 
 def test_a_server_that_never_stops_refusing_ends_by_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "_BUSIEST_S", 0.1)
+    monkeypatch.setattr(endpoint, "_BUSIEST_S", 0.1)
     with FakeServer(Settings(faults={"429": 1.0})) as server:
         with pytest.raises(ModelError) as caught:
             ask(server, deadline_s=1.0)

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from insightv.backends import endpoint as endpoints
-from insightv.backends import tries
-from insightv.backends.openai import openai
+from insightv.backends.openai import endpoint, openai, retry
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError
 from insightv.redact import MASK, Redactor
 from tests.backends.asking import SAMPLING, ask, question, with_model
@@ -24,8 +22,8 @@ PAIR = base64.b64encode(b"anna:p@ss-canary").decode()
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", (0.05,))
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.05,))
 
 
 def seen(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from insightv.backends import tries
-from insightv.backends.chat_completions import OpenAIModel
-from insightv.backends.http import Incoming
-from insightv.backends.sse import StreamedReply
-from insightv.backends.verdicts import Answered, Setback
+from insightv.backends.openai import retry
+from insightv.backends.openai.classify import Answered, Setback
+from insightv.backends.openai.http import Incoming
+from insightv.backends.openai.model import OpenAIModel
+from insightv.backends.openai.sse import StreamedReply
 from insightv.errors import KeyRefused, ModelError
 from insightv.records import Completion
 from insightv.redact import Redactor
@@ -50,7 +50,7 @@ def test_pieces_then_the_whole_with_usage() -> None:
 
 
 def test_faults_before_the_first_piece_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.02)
     faults = ("500", "reset", "html", "429", "empty_choices", "cut_json")
     pieces, end, _, requests = stream(Settings(script=faults))
     assert "".join(pieces) == RIGHT

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from insightv.backends import wire
-from insightv.backends.chat_completions import OpenAIModel
+from insightv.backends.openai import request
+from insightv.backends.openai.model import OpenAIModel
 from insightv.errors import ModelError
 from insightv.records import RESERVED, Message, Sampling, Schema
 from tests.backends.asking import ANSWER, SAMPLING, STEP, ask, model_at, picture, question, with_model
@@ -21,7 +21,7 @@ HOSTILE = 'quote " backslash \\ newline \n tab \t nul \x00 é 数 🦊 \u2028 </
 
 
 def body(messages: list[Message], sampling: Sampling = SAMPLING, **options: Any) -> bytes:
-    return b"".join(wire.request_body("fake", messages, sampling, **options))
+    return b"".join(request.request_body("fake", messages, sampling, **options))
 
 
 def test_body_holds_what_was_said_and_nothing_else() -> None:
@@ -100,8 +100,8 @@ def test_a_picture_is_encoded_once_and_a_message_once(monkeypatch: pytest.Monkey
         body([first])
         body([second])
     assert encoded == [50_000]
-    pieces_of_first, pieces_of_second = wire.MESSAGES.of(first), wire.MESSAGES.of(second)
-    assert pieces_of_first is wire.MESSAGES.of(first)
+    pieces_of_first, pieces_of_second = request.MESSAGES.of(first), request.MESSAGES.of(second)
+    assert pieces_of_first is request.MESSAGES.of(first)
     shared = [piece for piece in pieces_of_first if len(piece) > 50_000]
     assert shared
     assert all(any(piece is other for other in pieces_of_second) for piece in shared), "the data URL is copied"
@@ -109,13 +109,13 @@ def test_a_picture_is_encoded_once_and_a_message_once(monkeypatch: pytest.Monkey
 
 def test_encoded_bytes_go_when_the_messages_go() -> None:
     gc.collect()
-    messages, pictures = len(wire.MESSAGES), len(wire.PICTURES)
+    messages, pictures = len(request.MESSAGES), len(request.PICTURES)
     chain = question()
     body(chain)
-    assert (len(wire.MESSAGES), len(wire.PICTURES)) == (messages + 2, pictures + 1)
+    assert (len(request.MESSAGES), len(request.PICTURES)) == (messages + 2, pictures + 1)
     del chain
     gc.collect()
-    assert (len(wire.MESSAGES), len(wire.PICTURES)) == (messages, pictures)
+    assert (len(request.MESSAGES), len(request.PICTURES)) == (messages, pictures)
 
 
 def test_extra_fields_go_as_they_are_and_may_replace_the_usual_ones() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from insightv.backends.call_key import RecordedCall, call_key
 from insightv.backends.replay import replay
-from insightv.callkey import RecordedCall, call_key
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Picture, Sampling, Schema, Usage
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from insightv.backends.connection import BrokenReply, TransportFailure
-from insightv.backends.reply_body import CutReply, UnreadableReply, plain_pieces
+from insightv.backends.openai.connection import BrokenReply, TransportFailure
+from insightv.backends.openai.reply_body import CutReply, UnreadableReply, plain_pieces
 
 TEXT = b'{"choices":[]}'
 PACKED = gzip.compress(TEXT)

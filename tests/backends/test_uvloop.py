@@ -8,8 +8,8 @@ import pytest
 import uvloop
 
 from insightv import Pipeline
-from insightv.backends.http import HttpTransport, NoConnection
-from insightv.config import load_settings
+from insightv.backends.openai.http import HttpTransport, NoConnection
+from insightv.config.settings import load_settings
 from tests.backends.asking import SAMPLING, model_at, question
 from tests.servers.fake_openai import FakeServer
 from tests.world import check_balance, write_questions, write_settings

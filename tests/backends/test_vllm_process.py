@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from insightv.backends.vllm import VllmModel, vllm
+from insightv.backends.vllm.model import VllmModel, vllm
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message
 from tests.backends.asking import ANSWER, SAMPLING, STEP, question
@@ -261,7 +261,7 @@ def test_whichever_process_is_killed_the_server_comes_back(base: Path, fake: Pat
 
 PARENT = """
 import asyncio, json, sys
-from insightv.backends.vllm import vllm
+from insightv.backends.vllm.model import vllm
 model = vllm(sys.argv[1], **json.loads(sys.argv[2]))
 asyncio.run(model.check())
 print("up", flush=True)

@@ -21,11 +21,11 @@ from insightv import Reasoner
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
-from insightv.backends.hf import HFModel
-from insightv.backends.vllm import VllmModel, vllm
-from insightv.backends.vllm_engine import Engine
-from insightv.doors import blocking
-from insightv.images import question_about
+from insightv.backends.hf.model import HFModel
+from insightv.backends.vllm.model import VllmModel, vllm
+from insightv.backends.vllm.supervisor import Engine
+from insightv.concurrency import blocking
+from insightv.inputs.images import question_about
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Question, ReasoningPath, Sampling, Schema
 from insightv.tiny.world import make_questions
@@ -217,7 +217,7 @@ def test_a_kill_of_the_engine_in_mid_chain_costs_no_path(served: dict[str, VllmM
 
 PARENT = """
 import asyncio, json, sys
-from insightv.backends.vllm import vllm
+from insightv.backends.vllm.model import vllm
 model = vllm(sys.argv[1], **json.loads(sys.argv[2]))
 asyncio.run(model.check())
 """

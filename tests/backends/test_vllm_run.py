@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from insightv import Pipeline
-from insightv.config import check_settings
+from insightv.config.settings import check_settings
 from insightv.errors import ConfigError
 from insightv.records import Question
 from tests.backends.vllm_models import model_folder

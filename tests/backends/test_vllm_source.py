@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from insightv.backends.vllm import vllm
-from insightv.backends.vllm_source import servable, source_of
+from insightv.backends.vllm.model import vllm
+from insightv.backends.vllm.source import servable, source_of
+from insightv.backends.vllm.weight_names import needs_renaming, tensor_names
 from insightv.errors import ConfigError, InputError
 from insightv.tiny import weights
-from insightv.vllm_names import needs_renaming, tensor_names
 from tests.backends.vllm_models import PROJECTOR, adapter_folder, model_folder
 
 

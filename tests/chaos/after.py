@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from insightv.run import load_run
-from insightv.selection import export
+from insightv.runs.reader import load_run
+from insightv.train.run_datasets import export
 from tests.memory import peak_kb
 from tests.world import check_balance, command
 

@@ -23,8 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from insightv import cli, pipeline, progress, wiring  # noqa: F401  # loaded once, for all children
-from insightv.backends import openai  # noqa: F401
+from insightv.cli.main import main as command_line
 
 
 def in_fork(args: Sequence[str], before: Callable[[], None], errors: str = os.devnull) -> int:
@@ -38,7 +37,7 @@ def in_fork(args: Sequence[str], before: Callable[[], None], errors: str = os.de
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(target, 2)
         sys.argv = ["insightv", *args]
-        cli.main()
+        command_line()
     except SystemExit as leaving:
         os._exit(leaving.code if isinstance(leaving.code, int) else 1)
     finally:
@@ -108,7 +107,7 @@ def main() -> None:
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **options: connect(*args, **options, factory=_Breaking)  # type: ignore[assignment]
     sys.argv = ["insightv", *rest[1:]]
-    cli.main()
+    command_line()
 
 
 if __name__ == "__main__":

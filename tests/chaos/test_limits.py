@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from insightv import Pipeline, StopRun
-from insightv.backends import endpoint as endpoints
-from insightv.backends import tries
-from insightv.backends.http import HttpTransport, TransportFailure
-from insightv.config import check_settings
+from insightv.backends.openai import endpoint, retry
+from insightv.backends.openai.http import HttpTransport, TransportFailure
+from insightv.config.settings import check_settings
 from insightv.errors import BudgetSpent, KeyRefused, ModelUnknown, QuotaExhausted
 from tests.chaos.after import ENVIRONMENT, check_output, check_run, measured, run
 from tests.servers.fake_openai import FakeServer, Settings
@@ -98,7 +97,7 @@ def test_a_third_of_2000_calls_disturbed_and_every_row_is_as_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten kinds of fault, 30 % in all: 100 % complete with <= 1.6 times the requests."""
-    monkeypatch.setattr(tries, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.05)
     kinds = ["500", "502", "503", "reset", "cut", "html", "bad_utf8", "empty_choices", "null_content", "error200"]
     with FakeServer(Settings(wrong=0.3)) as server:
         questions = write_questions(tmp_path, 210, steps=2)
@@ -121,7 +120,7 @@ def test_a_third_of_2000_calls_disturbed_and_every_row_is_as_undisturbed(
 
 def test_an_outage_in_mid_run_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 s in place of a minute: the gaps between probes are a tenth of the real ones, all else is as it is."""
-    monkeypatch.setattr(endpoints, "PROBE_GAPS_S", tuple(gap / 10 for gap in endpoints.PROBE_GAPS_S))
+    monkeypatch.setattr(endpoint, "PROBE_GAPS_S", tuple(gap / 10 for gap in endpoint.PROBE_GAPS_S))
     times: dict[str, float] = {}
 
     def outage() -> None:
@@ -211,7 +210,7 @@ def test_a_budget_holds_across_five_resumes_failed_tries_counted(
     limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Overshoot <= concurrency x the dearest call, at every stop; the sums are those of the server's log."""
-    monkeypatch.setattr(tries, "FIRST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.02)
     concurrency = 4
     price = {"prompt": 1.0, "completion": 10.0}
     with FakeServer(Settings(faults={"null_content": 0.1, "500": 0.1})) as server:

@@ -1,7 +1,7 @@
 """What models say in a whole build: chains that do not end well, judges that cannot be read, texts that give orders.
 
-Single replies are labelled one by one in tests/agents/test_steps.py, tests/assess/test_path.py and test_injection.py;
-here a server plays them over HTTP and the finished run and its exports are looked at.
+Single replies are labelled one by one in tests/agents/test_step_schema.py, tests/assess/test_path.py
+and test_injection.py; here a server plays them over HTTP and the finished run and its exports are looked at.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 
 from insightv import Pipeline, Question, load_run
 from insightv.assess.quoting import objects_in
-from insightv.config import check_settings
-from insightv.selection import export
+from insightv.config.settings import check_settings
+from insightv.train.run_datasets import export
 from tests.assess.fakes import entry, scores
 from tests.assess.test_injection import INJECTIONS
 from tests.assess.test_path import READABLE, UNREADABLE

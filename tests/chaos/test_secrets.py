@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from insightv import Pipeline, Question, ReasoningPath, Score, Scorer, hookimpl
-from insightv.config import check_settings
+from insightv.config.settings import check_settings
 from insightv.plugins import Registry, Source
 from tests.chaos.after import CANARY, ENVIRONMENT, check_run, run
 from tests.chaos.test_strangers import OddGenerator

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from insightv.lock import network_file_system
+from insightv.runs.lock import network_file_system
 from tests.chaos.after import ENVIRONMENT, check_output, check_run, run
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import build_args, command, path_rows, write_questions, write_settings
@@ -40,7 +40,7 @@ def can_mount() -> bool:
     )
 
 
-@pytest.mark.skipif(not can_mount(), reason="needs the right to mount; tests/test_build.py fills a disk without")
+@pytest.mark.skipif(not can_mount(), reason="needs the right to mount; tests/runs/test_build.py fills a disk without")
 def test_a_full_disk_stops_paying_and_made_larger_the_run_goes_on(tmp_path: Path) -> None:
     """A file system of 1 MiB (8 MiB in the fault model; the same paths of the code, an eighth of the time)."""
     with FakeServer(Settings(wrong=0.3)) as server:

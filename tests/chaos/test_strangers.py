@@ -28,9 +28,9 @@ from insightv import (
     StopRun,
     Usage,
 )
-from insightv.config import check_settings
+from insightv.config.settings import check_settings
 from insightv.records import Schema
-from insightv.selection import export
+from insightv.train.run_datasets import export
 from tests.chaos.after import CANARY, check_run
 
 pytestmark = pytest.mark.chaos

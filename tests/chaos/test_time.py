@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from insightv.run import load_run
+from insightv.runs.reader import load_run
 from tests.chaos.after import ENVIRONMENT, check_output, check_run, run
 from tests.chaos.test_limits import build
 from tests.servers.fake_openai import FakeServer, Settings

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from insightv.fetch import FetchRules, afetch, fetch, is_public, resolve
-from insightv.images import ImageError, open_picture
+from insightv.inputs.fetch import FetchRules, afetch, fetch, is_public, resolve
+from insightv.inputs.images import ImageError, open_picture
 
 from . import hostile
 

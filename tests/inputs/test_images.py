@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from insightv.errors import StorageFull
-from insightv.images import (
+from insightv.inputs.images import (
     ImageError,
     ImageLimits,
     ImageStore,
@@ -419,7 +419,7 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from insightv.errors import StorageFull
-from insightv.images import ImageStore, open_picture
+from insightv.inputs.images import ImageStore, open_picture
 picture = open_picture(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

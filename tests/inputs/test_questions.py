@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from insightv.errors import ConfigError, InputError
-from insightv.images import ImageLimits, check_image, open_question
-from insightv.questions import BadRows, question_digest, read_questions
+from insightv.inputs.images import ImageLimits, check_image, open_question
+from insightv.inputs.questions import BadRows, question_digest, read_questions
 from insightv.records import Question
 
 from . import defects, hostile
@@ -356,7 +356,7 @@ def test_a_quote_that_is_never_closed_costs_its_own_row(folder: Path) -> None:
 
 
 def test_quotes_that_are_wrong_throughout_are_given_up_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("insightv.question_csv._MAX_READ_AGAIN", 2**20)
+    monkeypatch.setattr("insightv.inputs.csv_file._MAX_READ_AGAIN", 2**20)
     path = folder / "wrong.csv"
     path.write_bytes(rows_of_csv(*(f'{number}","{"x" * 400}","' for number in range(1_000))))
     with pytest.raises(BadRows, match="quotes are opened and not closed in too many rows"):
@@ -396,7 +396,7 @@ def test_parquet_with_bytes_and_paths(folder: Path) -> None:
 def test_parquet_values_that_python_cannot_hold_cost_their_row(
     most: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insightv.question_tables._BATCH_BYTES", most)
+    monkeypatch.setattr("insightv.inputs.tables._BATCH_BYTES", most)
     text = pa.array([b"good", b"\xff", b"good"]).view(pa.string())
     late = pa.array([0, 0, 10**9], pa.int32()).view(pa.date32())
     table = pa.table({"id": ["a", "b", "c"], "question": text, "day": late})
@@ -544,7 +544,7 @@ def test_one_file_is_decoded_once_for_many_rows(folder: Path, monkeypatch: pytes
         checked.append(source)
         return check_image(source, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr("insightv.question_images.check_image", counted)
+    monkeypatch.setattr("insightv.inputs.image_checks.check_image", counted)
     names = ["a.png", "./a.png", "inside.png", "inner/b.png"]
     lines = [defects.row(id=str(number), images=[names[number % 4]]) for number in range(400)]
     read_questions(write(folder, *lines))
@@ -554,7 +554,7 @@ def test_one_file_is_decoded_once_for_many_rows(folder: Path, monkeypatch: pytes
 MEASURE = """
 import sys
 from pathlib import Path
-from insightv.questions import BadRows, read_questions
+from insightv.inputs.questions import BadRows, read_questions
 try:
     found = read_questions(sys.argv[1], bad_rows="skip")
     print(len(found), sum(1 for _ in found), len(found.bad), [row.code for row in found.bad][:3])
@@ -657,6 +657,6 @@ def test_many_large_bad_rows_do_not_fill_memory(folder: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = ["PIL", "aiohttp", "pyarrow", "datasets"]
-    program = f"import sys, insightv.questions; print([name for name in {heavy} if name in sys.modules])"
+    program = f"import sys, insightv.inputs.questions; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from insightv import ConfigError, InputError, load_run
-from insightv.ledger import Ledger
 from insightv.report import write_report
 from insightv.report.charts import bins_of
+from insightv.runs.stage_ledger import Ledger
 from tests.report.world import HOSTILE, blob, build, noisy, questions
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import build_args, command, insightv, wait_for, write_questions, write_settings

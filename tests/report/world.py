@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from insightv import Generator, Pipeline, Question, ReasoningPath, Score, Scorer, Step
-from insightv.config import check_settings
+from insightv.config.settings import check_settings
 from insightv.records import Usage
 
 WORDS = "the axis of this bar reaches a value between two labels so we read the grid and compare both columns again"

@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import uvicorn
 
-from insightv.reasoner import Reasoner
-from insightv.serve_settings import ServeSection
+from insightv.config.sections import ServeSection
+from insightv.reasoner.reasoner import Reasoner
 from insightv.server.app import make_app
-from insightv.server.serving import _config, listen
+from insightv.server.listen import _config, listen
 from insightv.testing import sample_picture
 from tests.world import wait_for
 

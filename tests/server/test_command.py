@@ -148,8 +148,8 @@ import asyncio
 from insightv import ChatModel, Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
-from insightv.serve_settings import ServeSection
-from insightv.server.serving import serve
+from insightv.config.sections import ServeSection
+from insightv.server.listen import serve
 
 class Slow(ChatModel):
     async def chat(self, messages, sampling, *, n=1, schema=None):

@@ -22,7 +22,7 @@ from starlette.types import Message
 from insightv import ChatModel, Completion, Reasoner, Sampling
 from insightv import Message as Said
 from insightv.records import Schema
-from insightv.server import serving, streaming
+from insightv.server import listen, streaming
 from insightv.server.app import make_app
 from insightv.testing import ScriptedModel
 from tests.server.serving import Served, chat
@@ -195,9 +195,9 @@ def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_connection_that_takes_nothing_is_closed(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STUCK_S", 0.5, raising=False)
-    monkeypatch.setattr(serving, "IDLE_S", 1)
-    monkeypatch.setattr(serving, "HEADER_S", 1)
+    monkeypatch.setattr(listen, "STUCK_S", 0.5, raising=False)
+    monkeypatch.setattr(listen, "IDLE_S", 1)
+    monkeypatch.setattr(listen, "HEADER_S", 1)
     with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", served.port))
@@ -209,8 +209,8 @@ def test_a_connection_that_takes_nothing_is_closed(fake: FakeServer, monkeypatch
 
 
 def test_a_connection_that_drips_after_a_request_is_closed(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "IDLE_S", 0.5)
-    monkeypatch.setattr(serving, "HEADER_S", 2.0)
+    monkeypatch.setattr(listen, "IDLE_S", 0.5)
+    monkeypatch.setattr(listen, "HEADER_S", 2.0)
     with (
         Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served,
         socket.create_connection(("127.0.0.1", served.port)) as client,

@@ -16,13 +16,12 @@ import pytest
 from insightv import Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
-from insightv.backends import endpoint, tries
-from insightv.backends.openai import openai
+from insightv.backends.openai import endpoint, openai, retry
+from insightv.config.sections import ServeSection
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
-from insightv.serve_settings import ServeSection
 from insightv.server import pictures, service
-from insightv.server.serving import key_for
+from insightv.server.listen import key_for
 from insightv.testing import ScriptedModel, sample_picture
 from tests.inputs.hostile import png
 from tests.server.serving import Served, chat
@@ -348,7 +347,7 @@ def test_nobody_waits_for_an_engine_that_is_gone(stream: bool) -> None:
 
 def test_health_fails_where_the_engine_only_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.3,))
-    monkeypatch.setattr(tries, "LONGEST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.05)
     monkeypatch.setattr(service, "HEALTH_KEPT_S", 0.1)
     with (
         FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as engine,

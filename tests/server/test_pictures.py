@@ -11,7 +11,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from insightv.image_sources import ImageError, ImageLimits
+from insightv.inputs.image_error import ImageError, ImageLimits
 from insightv.server import pictures
 from insightv.server.pictures import PictureDesk
 from insightv.testing import sample_picture

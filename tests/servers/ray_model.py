@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from insightv import Pipeline
-from insightv.config import check_settings
+from insightv.config.plugin_loading import load_registry
+from insightv.config.settings import check_settings
 from insightv.interfaces import ChatModel
-from insightv.plugins import Register, Registry, Source, hookimpl, load_registry
+from insightv.plugins import Register, Registry, Source, hookimpl
 from insightv.records import Completion, Message, Question, Sampling, Schema, Usage
 
 TURNS = ("Somewhere on this machine runs a program, known as", "Nobody else has it:", "So it must be")

@@ -78,9 +78,9 @@ def test_every_call_of_a_chain_extends_the_one_before(processor: Any) -> None:
 
 
 def test_a_model_alone_is_shown_its_question_and_its_own_path(processor: Any) -> None:
-    from insightv.agents.alone import answer_turn, direct_cot_messages, multi_turn_messages
+    from insightv.agents.baselines import answer_turn, direct_cot_messages, multi_turn_messages
     from insightv.records import Message, Question
-    from insightv.train.rows import trl_messages
+    from insightv.train.data.rows import trl_messages
 
     def rendered(messages: Sequence[Message]) -> str:
         return render(processor, trl_messages(messages))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from insightv.images import ImageStore
+from insightv.inputs.images import ImageStore
 from insightv.records import PreferencePair
-from insightv.train.card import Origin
-from insightv.train.export import build_set
-from insightv.train.pairs import PairRule, select_pairs
-from insightv.train.sets import ReasonSet
-from insightv.train.shown import to_json
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set
+from insightv.train.data.pairs import PairRule, select_pairs
+from insightv.train.data.prompt_json import to_json
+from insightv.train.data.sets import ReasonSet
 from tests.backends.tiny_vlm import build
 
 from .world import mixed, prompt, run_of

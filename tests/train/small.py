@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from insightv.train.settings import Stage, TrainSettings, settings_of
+from insightv.train.finetune.settings import Stage, TrainSettings, settings_of
 
 
 def quick(stage: Stage = "reason", **changes: Any) -> TrainSettings:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from insightv.assessed import AssessedQuestion
+from insightv.assess.bands import AssessedQuestion
 from insightv.records import Band
-from insightv.train.card import Layout, Origin, card, cell
-from insightv.train.export import build_set, export_set
-from insightv.train.funnel import Funnel
-from insightv.train.sets import ReasonSet, SummarySet
+from insightv.train.data.card import Layout, Origin, card, cell
+from insightv.train.data.export import build_set, export_set
+from insightv.train.data.funnel import Funnel
+from insightv.train.data.sets import ReasonSet, SummarySet
 
 from .world import mixed, path, picture, prompt, question, render, run_of
 

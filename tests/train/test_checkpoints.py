@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insightv.errors import InputError
-from insightv.train.checkpoints import (
+from insightv.backends.checkpoints import (
     MARKER,
     identity_of,
     is_complete,
@@ -19,6 +18,7 @@ from insightv.train.checkpoints import (
     read_marker,
     steps_of,
 )
+from insightv.errors import InputError
 
 
 def folder_of(parent: Path, step: int, *, marked: bool = True) -> Path:

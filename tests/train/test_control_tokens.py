@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from insightv.assessed import AssessedQuestion
+from insightv.assess.bands import AssessedQuestion
 from insightv.records import Band
-from insightv.train.card import Origin
-from insightv.train.control_tokens import control_tokens, without_control_tokens
-from insightv.train.export import build_set
-from insightv.train.models import load_processor
-from insightv.train.preflight import Limits, check_rows
-from insightv.train.sets import ReasonSet
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set
+from insightv.train.data.sets import ReasonSet
+from insightv.train.finetune.control_tokens import control_tokens, without_control_tokens
+from insightv.train.finetune.models import load_processor
+from insightv.train.finetune.preflight import Limits, check_rows
 
 from .world import path, picture, prompt, question, run_of
 

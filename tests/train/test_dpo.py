@@ -11,9 +11,8 @@ import pytest
 
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.records import PreferencePair
-from insightv.train import fit
-from insightv.train.preference import DPOPreferenceTrainer
-from insightv.train.sft import train_agent
+from insightv.train.finetune import fit
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, train_agent
 
 from .small import apart, moved, part, quick
 
@@ -81,11 +80,12 @@ def test_a_round_goes_on_with_the_adapter_of_the_policy_against_a_frozen_copy(
 def test_the_reference_stays_as_the_policy_was(
     base: Path, policy: Path, pairs: list[PreferencePair], tmp_path: Path
 ) -> None:
-    from insightv.train.fit import read_rows
-    from insightv.train.models import load_processor
-    from insightv.train.preference import dpo_trainer, write_pairs
-    from insightv.train.settings import Job
-    from insightv.train.steps import Recorder
+    from insightv.train.finetune.dpo import dpo_trainer
+    from insightv.train.finetune.dpo_role import write_pairs
+    from insightv.train.finetune.fit import read_rows
+    from insightv.train.finetune.models import load_processor
+    from insightv.train.finetune.recorder import Recorder
+    from insightv.train.finetune.settings import Job
 
     write_pairs(pairs, tmp_path / "pairs")
     for start, method in ((policy, "lora"), (base, "full")):

@@ -12,12 +12,12 @@ import pytest
 from datasets import Dataset, load_dataset
 from PIL.Image import Image
 
-from insightv.assessed import AssessedQuestion
+from insightv.assess.bands import AssessedQuestion
 from insightv.errors import ConfigError
 from insightv.records import Band, Message, Question, ReasoningPath, Score
-from insightv.train.card import Origin
-from insightv.train.export import build_set, export_paths, export_set
-from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set, export_paths, export_set
+from insightv.train.data.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 
 from .world import mixed, path, picture, prompt, question, render, run_of
 
@@ -105,7 +105,7 @@ def test_pictures_are_stored_once_for_all_paths_of_a_question(tmp_path: Path) ->
 
 
 def test_groups_of_rows_stay_small_and_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from insightv.train import parquet
+    from insightv.train.data import parquet
 
     monkeypatch.setattr(parquet, "GROUP_BYTES", 200_000)
     monkeypatch.setattr(parquet, "FILE_BYTES", 500_000)
@@ -283,7 +283,7 @@ def test_unknown_forms_are_refused_with_the_known_ones(tmp_path: Path) -> None:
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
     code = (
-        "import sys, insightv.train.export; "
+        "import sys, insightv.train.data.export; "
         "print([m for m in ('torch', 'datasets', 'pyarrow', 'trl', 'PIL', 'yaml', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from insightv.errors import InputError
-from insightv.image_store import ImageStore
+from insightv.inputs.image_store import ImageStore
 from insightv.records import PreferencePair
-from insightv.train.external import read_external
-from insightv.train.preference_set import rows_of_pairs
-from insightv.train.shown import to_json
+from insightv.train.data.external import read_external
+from insightv.train.data.pair_rows import rows_of_pairs
+from insightv.train.data.prompt_json import to_json
 
 from .world import picture, prompt
 

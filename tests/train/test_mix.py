@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insightv.records import Band
-from insightv.train.mix import DRAWN, Candidates, draw, limit, quotas, shares_of
+from insightv.train.data.mix import DRAWN, Candidates, draw, limit, quotas, shares_of
 
 BANDS = st.sampled_from(DRAWN)
 QUESTIONS = st.lists(st.lists(st.tuples(BANDS, st.none() | st.floats(1, 100)), max_size=8), max_size=30)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from insightv.train.model_card import model_card
-from insightv.train.settings import Job
+from insightv.train.finetune.model_card import model_card
+from insightv.train.finetune.settings import Job
 
 from .small import quick
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from insightv.errors import InputError
-from insightv.train.models import load_model, load_processor, uses_bf16
+from insightv.train.finetune.models import load_model, load_processor, uses_bf16
 
 from .small import quick
 

@@ -13,16 +13,17 @@ import pytest
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
+from insightv.backends.checkpoints import Checkpoint, read_marker
 from insightv.records import PreferencePair
-from insightv.train.checkpoints import Checkpoint, read_marker
-from insightv.train.fit import read_rows
-from insightv.train.models import freeze, load_model, load_processor, lora_config, vision_tower
-from insightv.train.pair_batch import pack
-from insightv.train.pair_forward import tree_mask
-from insightv.train.pair_trainer import PairTrainer, plain
-from insightv.train.preference import DPOPreferenceTrainer, dpo_trainer, write_pairs
-from insightv.train.settings import Job, TrainSettings, settings_of
-from insightv.train.steps import Recorder
+from insightv.train.finetune.dpo import dpo_trainer
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, write_pairs
+from insightv.train.finetune.fit import read_rows
+from insightv.train.finetune.models import freeze, load_model, load_processor, lora_config, vision_tower
+from insightv.train.finetune.pair_batch import pack
+from insightv.train.finetune.pair_forward import tree_mask
+from insightv.train.finetune.pair_trainer import PairTrainer, plain
+from insightv.train.finetune.recorder import Recorder
+from insightv.train.finetune.settings import Job, TrainSettings, settings_of
 from tests.backends import tiny_vlm
 
 from . import tiny_qwen

@@ -7,14 +7,14 @@ from itertools import product
 
 import pytest
 
-from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.errors import ConfigError, InputError
-from insightv.images import ImageStore
+from insightv.inputs.images import ImageStore
 from insightv.records import Band, Message, PreferencePair
-from insightv.train.lengths import Lengths, statistics, to_drop
-from insightv.train.pairs import PairRule, pairs_of, select_pairs
-from insightv.train.preference_set import rows_of_pairs
-from insightv.train.shown import from_json, to_json
+from insightv.train.data.length_balance import Lengths, statistics, to_drop
+from insightv.train.data.pair_rows import rows_of_pairs
+from insightv.train.data.pairs import PairRule, pairs_of, select_pairs
+from insightv.train.data.prompt_json import from_json, to_json
 
 from .world import mixed, path, picture, prompt, question, run_of
 
@@ -219,8 +219,8 @@ def test_lengths_fall_into_strata_by_their_share() -> None:
 
 def test_the_set_reads_the_run_again_and_says_where_it_changed() -> None:
     from insightv.errors import InsightvError
-    from insightv.train.funnel import Funnel
-    from insightv.train.preference_set import PreferenceSet
+    from insightv.train.data.funnel import Funnel
+    from insightv.train.data.pair_rows import PreferenceSet
 
     reads = iter([5, 2])
 

@@ -12,16 +12,16 @@ import pytest
 from datasets import Dataset, load_dataset
 from transformers import AutoConfig
 
-from insightv.assessed import AssessedQuestion
+from insightv.assess.bands import AssessedQuestion
 from insightv.errors import InputError
 from insightv.records import Band, PreferencePair
-from insightv.train.card import Origin
-from insightv.train.export import build_set
-from insightv.train.models import load_processor
-from insightv.train.preflight import Limits, Memory, Preflight, RowCounter, check_rows, refuse
-from insightv.train.rows import training_features
-from insightv.train.sets import ReasonSet
-from insightv.train.sft import train_agent
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set
+from insightv.train.data.rows import training_features
+from insightv.train.data.sets import ReasonSet
+from insightv.train.finetune.dpo_role import train_agent
+from insightv.train.finetune.models import load_processor
+from insightv.train.finetune.preflight import Limits, Memory, Preflight, RowCounter, check_rows, refuse
 
 from .small import quick
 from .world import path, picture, prompt, question, run_of
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_trainers_own_batches(base: Path, rows: Path, tm
 def test_pairs_are_as_long_as_their_longer_half(base: Path, pairs: list[PreferencePair], tmp_path: Path) -> None:
     from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-    from insightv.train.preference import write_pairs
+    from insightv.train.finetune.dpo_role import write_pairs
 
     write_pairs(pairs, tmp_path / "pairs")
     data, processor = load(tmp_path / "pairs", tmp_path / "cache"), load_processor(base)
@@ -149,7 +149,7 @@ def test_a_template_that_refuses_a_row_is_told_as_that(base: Path) -> None:
 
 
 def test_a_template_that_never_ends_a_reply_is_warned_of(base: Path, rows: Path, tmp_path: Path) -> None:
-    from insightv.train.models import end_tokens
+    from insightv.train.finetune.models import end_tokens
 
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
     template = copy / "chat_template.jinja"
@@ -197,10 +197,10 @@ def test_rows_beyond_what_the_model_holds_are_refused_without_being_asked(base: 
 
 
 def test_rows_longer_than_the_default_of_trl_keep_their_end(base: Path, tmp_path: Path) -> None:
-    from insightv.train.fit import read_rows
-    from insightv.train.settings import Job
-    from insightv.train.sft import sft_trainer
-    from insightv.train.steps import Recorder
+    from insightv.train.finetune.fit import read_rows
+    from insightv.train.finetune.recorder import Recorder
+    from insightv.train.finetune.settings import Job
+    from insightv.train.finetune.sft import sft_trainer
 
     wide = tmp_path / "wide"
     config = AutoConfig.from_pretrained(str(base))

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from insightv.records import PreferencePair
-from insightv.train.fit import train
-from insightv.train.models import load_model, load_processor
-from insightv.train.preference import write_pairs
-from insightv.train.rounding import kept_share, told
-from insightv.train.settings import Job, settings_of
+from insightv.train.finetune.dpo_role import write_pairs
+from insightv.train.finetune.fit import train
+from insightv.train.finetune.models import load_model, load_processor
+from insightv.train.finetune.rounding import kept_share, told
+from insightv.train.finetune.settings import Job, settings_of
 
 from .small import quick
 

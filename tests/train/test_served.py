@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from insightv.backends.checkpoints import is_complete
+from insightv.backends.vllm.weight_names import needs_renaming, served_name
 from insightv.errors import InputError
-from insightv.train.checkpoints import is_complete
-from insightv.train.served import for_vllm
-from insightv.vllm_names import needs_renaming, served_name
+from insightv.train.finetune.served import for_vllm
 
 from .small import moved
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from insightv.assessed import AssessedPath, AssessedQuestion
+from insightv.agents.replies.transcript import from_text
+from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.errors import ConfigError, InsightvError
 from insightv.records import Band, Picture, Question, ReasoningPath, Step
-from insightv.train.funnel import Funnel
-from insightv.train.general import GeneralData
-from insightv.train.mix import quotas, shares_of
-from insightv.train.rows import Licence, TrainingRow
-from insightv.train.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
-from insightv.transcript import from_text
+from insightv.train.data.funnel import Funnel
+from insightv.train.data.general import GeneralData
+from insightv.train.data.mix import quotas, shares_of
+from insightv.train.data.rows import Licence, TrainingRow
+from insightv.train.data.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 
 from .world import mixed, path, picture, prompt, question, render, run_of
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from insightv.errors import ConfigError
-from insightv.train.settings import Job, PreferenceSettings, Stage, settings_of
-from insightv.train.trl_options import check_trl
+from insightv.train.finetune.settings import Job, PreferenceSettings, Stage, settings_of
+from insightv.train.finetune.trl_options import check_trl
 
 from .small import quick
 
@@ -151,8 +151,8 @@ def test_what_does_not_change_the_result_is_no_part_of_its_identity() -> None:
 def test_memory_is_estimated_from_the_model_without_loading_it(base: Path) -> None:
     from transformers import AutoConfig
 
-    from insightv.train.memory import job_memory
-    from insightv.train.models import load_model, trained_weights
+    from insightv.train.finetune.memory import job_memory
+    from insightv.train.finetune.models import load_model, trained_weights
 
     config: Any = AutoConfig.from_pretrained(str(base))
     assert job_memory(config, quick()) is None
@@ -175,8 +175,8 @@ def test_what_processes_share_out_counts_once(base: Path, tmp_path: Path, monkey
     import torch
     from transformers import AutoConfig
 
-    from insightv.train.memory import job_memory
-    from insightv.train.models import load_model, trained_weights
+    from insightv.train.finetune.memory import job_memory
+    from insightv.train.finetune.models import load_model, trained_weights
 
     config: Any = AutoConfig.from_pretrained(str(base))
     model = load_model(base, quick())

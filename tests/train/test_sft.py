@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
+from insightv.backends.checkpoints import is_complete, read_marker
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
-from insightv.train import fit
-from insightv.train.checkpoints import is_complete, read_marker
-from insightv.train.fit import steps_in_all
-from insightv.train.settings import Job, checked
-from insightv.train.sft import train_agent
+from insightv.train.finetune import fit
+from insightv.train.finetune.dpo_role import train_agent
+from insightv.train.finetune.fit import steps_in_all
+from insightv.train.finetune.settings import Job, checked
 
 from .small import apart, moved, part, quick
 
@@ -152,7 +152,7 @@ def test_images_reach_the_loss_and_the_prompt_does_not(base: Path, reason: Path,
     from PIL import Image
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    from insightv.train.models import load_model, load_processor
+    from insightv.train.finetune.models import load_model, load_processor
 
     data = load_dataset(str(reason), split="train", cache_dir=str(tmp_path / "cache"))
     processor, model = load_processor(base), load_model(base, quick()).eval()
@@ -230,10 +230,10 @@ def test_options_that_break_images_are_refused(name: str) -> None:
 
 
 def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path) -> None:
-    from insightv.assessed import AssessedQuestion
-    from insightv.train.card import Origin
-    from insightv.train.export import build_set
-    from insightv.train.sets import ReasonSet
+    from insightv.assess.bands import AssessedQuestion
+    from insightv.train.data.card import Origin
+    from insightv.train.data.export import build_set
+    from insightv.train.data.sets import ReasonSet
 
     from .world import mixed, picture, prompt, run_of
 

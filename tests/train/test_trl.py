@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from insightv.assessed import AssessedQuestion
-from insightv.train.alone import DirectSet, MultiTurnSet
-from insightv.train.card import Origin
-from insightv.train.export import build_set
-from insightv.train.sets import ReasonSet, RowSet, SummarySet
+from insightv.assess.bands import AssessedQuestion
+from insightv.train.data.baseline_sets import DirectSet, MultiTurnSet
+from insightv.train.data.card import Origin
+from insightv.train.data.export import build_set
+from insightv.train.data.sets import ReasonSet, RowSet, SummarySet
+from tests.train.test_baseline_sets import ask
 
-from .test_alone import ask
 from .world import mixed, picture, prompt, render, run_of
 
 TEMPLATE = (

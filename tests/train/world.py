@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from insightv.assessed import Assessed, AssessedPath, AssessedQuestion
+from insightv.assess.bands import Assessed, AssessedPath, AssessedQuestion
 from insightv.records import Band, Message, Picture, Question, ReasoningPath, Score, Step, Usage
 
 INSTRUCTION = "Reason step by step."

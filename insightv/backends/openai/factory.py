@@ -1,0 +1,115 @@
+"""The `openai` backend: any server of the chat completions format, over the lean seam or a client of the user's own.
+
+    model = openai("qwen2.5-vl-72b", base_url=["http://gpu1:8000/v1", "http://gpu2:8000/v1"])
+    [completion] = await model.chat([Message(role="user", content="Say hello.")], Sampling())
+
+Calls go out one by one (`chat_completions`), or gathered into jobs of the Batch API (`batch`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+
+from insightv.backends.openai.address import Address, addresses_of, key_from
+from insightv.backends.openai.http import HttpTransport, Transport
+from insightv.backends.openai.model import DEFAULT_KEY, MAX_REPLY_BYTES, OpenAIModel
+from insightv.backends.openai.request import Structured
+from insightv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from insightv.backends.openai.batch import BatchModel
+
+
+@overload
+def openai(model: str, *, mode: Literal["chat"] = "chat", **options: Any) -> OpenAIModel: ...
+@overload
+def openai(model: str, *, mode: Literal["batch"], **options: Any) -> BatchModel: ...
+def openai(  # type: ignore[misc]  # the options are those named here
+    model: str,
+    *,
+    base_url: str | list[str] | None = None,
+    api_key_env: str | None = None,
+    structured: Structured = "schema",
+    deadline_s: float = 600.0,
+    connections: int = 1024,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
+    client: AsyncOpenAI | None = None,
+    mode: Literal["chat", "batch"] = "chat",
+    gather_s: float = 2.0,
+    poll_s: float = 30.0,
+) -> OpenAIModel | BatchModel:
+    """A model of a chat completions server.
+
+    `base_url`: one or several servers of the same model; by default OPENAI_BASE_URL, or the public API. The key is
+    read from the environment variable `api_key_env`, which must then be set; without it from OPENAI_API_KEY, where that
+    is set, for a server of one's own may need none. `structured`: how a schema is asked for ("json" and "prompt" are
+    for servers without json_schema; the prompts say the format in words too).
+    `deadline_s` bounds one call with its tries and waits. `connections` is the most requests at one moment; it should
+    not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url; it
+    must keep to one event loop.
+    `mode` "batch" sends calls as jobs of the Batch API: one when no call has come for `gather_s`, polled each `poll_s`.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    amounts = {"deadline_s": deadline_s, "connections": connections, "max_reply_bytes": max_reply_bytes}
+    amounts |= {"gather_s": gather_s, "poll_s": poll_s}
+    _check(model, structured, amounts)
+    if mode not in ("chat", "batch"):
+        raise ConfigError(f'mode is {mode!r}; it is "chat" or "batch"')
+    if client is not None and base_url is not None:
+        raise ConfigError("both a client and a base_url are given; the client has its own base_url, leave one out")
+    addresses = _addresses(base_url, api_key_env, client)
+    if mode == "batch":
+        from insightv.backends.openai.batch import BatchModel
+
+        return BatchModel(
+            model,
+            addresses=addresses,
+            client=client,
+            structured=structured,
+            deadline_s=deadline_s,
+            gather_s=gather_s,
+            poll_s=poll_s,
+        )
+    transport: Transport = HttpTransport(max_reply_bytes=max_reply_bytes)
+    if client is not None:
+        from insightv.backends.openai.sdk_transport import SdkTransport
+
+        transport = SdkTransport(client, max_reply_bytes=max_reply_bytes)
+    return OpenAIModel(
+        model,
+        addresses=addresses,
+        transport=transport,
+        structured=structured,
+        deadline_s=deadline_s,
+        connections=connections,
+        api_key_env=api_key_env or DEFAULT_KEY,
+    )
+
+
+def _addresses(base_url: str | list[str] | None, api_key_env: str | None, client: AsyncOpenAI | None) -> list[Address]:
+    if client is None:
+        variable = api_key_env or DEFAULT_KEY
+        key = key_from(variable)
+        if key is None and api_key_env is not None:
+            raise ConfigError(
+                f"the environment variable {api_key_env}, which api_key_env names, is not set; set it, or leave "
+                "api_key_env out for a server without a key"
+            )
+        return addresses_of(base_url, key, variable)
+    from insightv.backends.openai.sdk_transport import address_of
+
+    return [address_of(client)]
+
+
+def _check(model: str, structured: str, amounts: dict[str, float]) -> None:
+    if not model:
+        raise ConfigError("the model's name is empty; write it like 'openai/qwen2.5-vl-72b'")
+    if structured not in get_args(Structured):
+        raise ConfigError(f"structured is {structured!r}; it is one of {', '.join(get_args(Structured))}")
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+            raise ConfigError(f"{name} is {amount!r}; it must be a positive number")

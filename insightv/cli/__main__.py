@@ -1,0 +1,5 @@
+"""`python -m insightv.cli`."""
+
+from insightv.cli.main import main
+
+main()

@@ -1,0 +1,180 @@
+"""The tables `[run]`, `[train]` and `[serve]` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A section whose keys are all known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(Section):
+    """US dollars for a million tokens; cached prompt tokens cost `cached`, or `prompt` where it is not given."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class CrewSection(Section):
+    """Workers of any engine: each is a process that holds all models of the run.
+
+    Workers whose models are not ready within `start_s` seconds are not waited for. After `restarts` losses in a row
+    without a reply the run stops.
+    """
+
+    start_s: float = Field(default=1800, gt=0, allow_inf_nan=False)
+    restarts: int = Field(default=4, ge=0, le=1000)
+
+
+class ProcessSection(CrewSection):
+    """`[run.process]`: the `workers` of `engine = "process"`, on this machine."""
+
+    workers: int = Field(default=1, ge=1, le=1000)
+
+
+class RaySection(CrewSection):
+    """`[run.ray]`: the workers of `engine = "ray"`.
+
+    `address` is host:port of the cluster (None: RAY_ADDRESS, or the cluster of this machine). `actors` is the number of
+    workers; None is one per GPU share where `gpus` is not 0, else one per node. Each takes `cpus`, `gpus` and
+    `resources` (Ray's custom ones, by name) of one node. Workers that have no place are not waited for.
+    """
+
+    address: str | None = None
+    actors: int | None = Field(default=None, ge=1, le=10_000)
+    cpus: Amount = 1
+    gpus: Amount = 0
+    resources: dict[str, Amount] = Field(default_factory=dict)
+
+
+class RunSection(Section):
+    """`[run]`: how a run is carried out; nothing here changes results.
+
+    `engine` says where models are held: in this process, by processes of their own on this machine, or by workers of a
+    Ray cluster. `deadline_s` bounds one model call with its tries and waits, and one call of a plugin's scorer. Budgets
+    count failed tries too and hold across resumes. `prices` is by model name (provider/model).
+    """
+
+    engine: Literal["local", "process", "ray"] = "local"
+    concurrency: int = Field(default=64, ge=1, le=10_000)
+    deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+    grace_s: float = Field(default=20, ge=0, le=3600, allow_inf_nan=False)
+    max_requests: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    prices: dict[str, Price] = Field(default_factory=dict)
+    process: ProcessSection = ProcessSection()
+    ray: RaySection = RaySection()
+
+
+_MB = 2**20
+
+
+class ServeSection(BaseModel):
+    """`[serve]`: where `insightv serve` listens, and what one request may take.
+
+    `api_key_env` names the variable with the key that clients send; on an address that is not loopback there must be
+    one. `hosts` are further names under which clients reach the server, `image_hosts` those that images may be fetched
+    from (none). `concurrency` is the number of questions at work; more are told to come back later. `deadline_s` bounds
+    a question, `body_s` the arrival of its request, `send_s` the taking of each piece of its reply. Questions that take
+    longer than `drain_s` when the server is told to stop end with an error. A request may ask for less than
+    `max_paths`, `max_steps` (None: as the agents are set) and `max_tokens` (of both agents together), not for more.
+    `max_text` is in characters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    api_key_env: str = "INSIGHTV_API_KEY"
+    hosts: tuple[str, ...] = ()
+    image_hosts: tuple[str, ...] = ()
+    concurrency: int = Field(default=64, ge=1, le=10_000)
+    deadline_s: float = Field(default=300, gt=0, allow_inf_nan=False)
+    body_s: float = Field(default=30, gt=0, allow_inf_nan=False)
+    send_s: float = Field(default=30, gt=0, allow_inf_nan=False)
+    drain_s: float = Field(default=30, ge=0, le=3600, allow_inf_nan=False)
+    max_body_bytes: int = Field(default=32 * _MB, ge=1024)
+    max_images: int = Field(default=8, ge=0, le=1000)
+    max_image_bytes: int = Field(default=16 * _MB, ge=1024)
+    max_image_pixels: int = Field(default=40_000_000, ge=784)
+    max_text: int = Field(default=32_000, ge=1)
+    max_paths: int = Field(default=4, ge=1, le=100)
+    max_steps: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=16_384, ge=2)
+
+
+Recipe = Literal["multi-agent", "dpo", "iterative-dpo", "external", "direct", "multi-turn", "summary-only"]
+
+
+class RoundPaths(Section):
+    """`[train.generation]`: the fresh paths that a policy writes, in a round and for the summary agent.
+
+    `questions` of the run's, drawn anew each time (None: all), `paths` for each, drawn at `temperature`.
+    """
+
+    questions: int | None = Field(default=None, ge=1)
+    paths: int = Field(default=8, ge=2, le=1000)
+    temperature: float = Field(default=0.8, ge=0, le=2, allow_inf_nan=False)
+
+
+class RoundPairs(Section):
+    """`[train.pairs]`: which two paths of a question make a pair (see `insightv.train.data.pairs.PairRule`).
+
+    `length_slack` = 0.5 lets lengths differ as they will.
+    """
+
+    margin: float = Field(default=20, gt=0, le=100, allow_inf_nan=False)
+    per_question: int = Field(default=2, ge=1)
+    length_slack: float = Field(default=0.02, ge=0, le=0.5, allow_inf_nan=False)
+
+
+class TrainSection(BaseModel):
+    """`[train]`.
+
+    `base` is the model that every agent is trained from: a model directory, an id of the hub, or an embedded model
+    ("tiny/base", "tiny/teacher"); `revision` is the commit, tag or branch of one of the hub (None: its newest commit).
+    `recipe` says what is trained; `rounds` the number of rounds of "iterative-dpo". `heldout` is a questions file that
+    nothing is trained on: every stage is measured on it, and a round that makes the reasoning agent worse on it (exact
+    paired test, p below `rollback_p`; 0: never) is rolled back. `external` is the file of preference data of
+    "external". `summary_paths` fresh paths per question of the last reasoning agent are added to the summary set.
+    `child` = false trains in this process. `trainer` is a registered PreferenceTrainer. Policies are asked through the
+    backend `engine` with `engine_options`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    base: str | None = None
+    revision: str | None = None
+    preset: str = "default"
+    recipe: Recipe = "iterative-dpo"
+    rounds: int | None = Field(default=None, ge=1, le=100)
+    heldout: str | None = None
+    rollback_p: float = Field(default=0.05, ge=0, le=1, allow_inf_nan=False)
+    external: str | None = None
+    summary_paths: int = Field(default=4, ge=0, le=1000)
+    child: bool = True
+    trainer: str = "dpo"
+    engine: str = "hf"
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    generation: RoundPaths = RoundPaths()
+    pairs: RoundPairs = RoundPairs()
+    reasoning: dict[str, Any] = Field(default_factory=dict)
+    summary: dict[str, Any] = Field(default_factory=dict)
+    preference: dict[str, Any] = Field(default_factory=dict)
+    direct: dict[str, Any] = Field(default_factory=dict)
+    multi_turn: dict[str, Any] = Field(default_factory=dict, alias="multi-turn")
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The settings of training for every agent."""
+        return dict(self.model_extra or {})

@@ -1,0 +1,291 @@
+"""insightv.toml -> checked settings. Knows which sections and keys there are; knows no model and no plugin.
+
+Tables of roles (`[generator]`, `[[scorers]]`, `[reasoning_agent]`, `[summary_agent]`) hold a few keys of our own and
+otherwise the options of the role's factory, which are checked against its signature when it is built.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from insightv.config.sections import RunSection, Section, ServeSection, TrainSection
+from insightv.config.values import refuse_secrets, refuse_unwritable
+from insightv.errors import ConfigError
+from insightv.inputs.rows import FIELDS
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+from insightv.inputs.image_error import ImageLimits
+
+BACKEND_KEYS = ("base_url", "api_key_env", "structured", "mode", "backend")
+"""Keys of a role's table that are for the backend of its model."""
+
+OBJECT = "object:"
+"""Begins the `use` of a role that was given as an object; the name of its class follows."""
+
+
+class RoleTable(BaseModel):
+    """A role by name: `use` the part, `model` as provider/model, and options.
+
+    `mode` says how calls go out: each on its own, or together as jobs of a Batch API. `backend` holds options of the
+    model's backend beyond base_url, api_key_env, structured and mode.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    use: str = ""
+    model: str | None = None
+    base_url: str | tuple[str, ...] | None = None
+    api_key_env: str | None = None
+    structured: Literal["schema", "json", "prompt"] | None = None
+    mode: Literal["chat", "batch"] | None = None
+    backend: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the role's factory; without a model, those that a backend would be given are its own too."""
+        return dict(self.model_extra or {}) | ({} if self.model is not None else self._of_backend)
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """The options of the model's backend."""
+        return {name: value for name, value in self._of_backend.items() if name != "backend"} | self.backend
+
+    @property
+    def _of_backend(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in BACKEND_KEYS}
+        return {name: value for name, value in own.items() if value not in (None, {})}
+
+
+class GeneratorTable(RoleTable):
+    """`[generator]`: the writer of paths; `paths` per question (the paper's N, not published: 8)."""
+
+    use: str = "progressive"
+    paths: int = Field(default=8, ge=1, le=1000)
+
+
+class ScorerTable(RoleTable):
+    """One `[[scorers]]` table; scorers run in order."""
+
+    use: str
+
+
+class ReasoningTable(RoleTable):
+    """`[reasoning_agent]`; without a model it uses the generator's."""
+
+    use: str = "thoughts"
+
+
+class SummaryTable(RoleTable):
+    """`[summary_agent]`; without a model it uses the generator's."""
+
+    use: str = "summary"
+
+
+class Bands(Section):
+    """`[bands]`: thresholds of the path score, 1..100 (the paper does not publish its own)."""
+
+    high: float = Field(default=80, ge=1, le=100, allow_inf_nan=False)
+    mid: float = Field(default=50, ge=1, le=100, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bands:
+        if self.mid > self.high:
+            raise ValueError(f"mid = {self.mid:g} is above high = {self.high:g}; lower mid or raise high")
+        return self
+
+
+class ImageSection(Section):
+    """`[images]`: `max_pixels` is the size that pictures are scaled down to (the paper's 1280*28*28).
+
+    `hosts` are the hosts that http(s) images may come from; none by default.
+    """
+
+    max_pixels: int = Field(default=1280 * 28 * 28, ge=784, le=100_000_000)
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[str, ...] | Literal[False]:
+        """The hosts, or False where no host is allowed."""
+        return self.hosts or False
+
+
+def _known_fields(columns: dict[str, str]) -> dict[str, str]:
+    for name in columns:
+        if name not in FIELDS:
+            near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}){hint}")
+    return columns
+
+
+Columns = Annotated[dict[str, str], AfterValidator(_known_fields)]
+"""Our field names -> a dataset's own."""
+
+
+class QuestionSection(Section):
+    """`[questions]`: `columns` maps our field names to a dataset's own."""
+
+    columns: Columns = Field(default_factory=dict)
+
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MixBand = Literal["high", "mid", "low", "wrong"]
+
+
+def _default_mix() -> dict[MixBand, float]:
+    return {"high": 0.4, "mid": 0.2, "low": 0.2, "wrong": 0.2}
+
+
+class DatasetSection(Section):
+    """`[datasets]`: what of an assessed run becomes training data (paper section 3).
+
+    `best_per_question` high paths of a question go to the reason set. `summary_mix` gives the shares of the bands in
+    the summary set, `summary_total` its size (None: all that the mix allows), `summary_per_question` the most paths of
+    one question. `general` is a questions file mixed in, `general_share` its share of the whole, `general_columns` what
+    `[questions.columns]` is for the questions themselves.
+    """
+
+    best_per_question: int = Field(default=1, ge=1)
+    summary_mix: dict[MixBand, Share] = Field(default_factory=_default_mix)
+    summary_total: int | None = Field(default=None, ge=1)
+    summary_per_question: int = Field(default=4, ge=1)
+    general: str | None = None
+    general_columns: Columns = Field(default_factory=dict)
+    general_share: float = Field(default=0.5, ge=0, lt=1, allow_inf_nan=False)
+    licence: str = ""
+    source: str = ""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    generator: GeneratorTable = GeneratorTable()
+    scorers: tuple[ScorerTable, ...] = (ScorerTable(use="answer"),)
+    reasoning_agent: ReasoningTable = ReasoningTable()
+    summary_agent: SummaryTable = SummaryTable()
+    bands: Bands = Bands()
+    run: RunSection = RunSection()
+    images: ImageSection = ImageSection()
+    questions: QuestionSection = QuestionSection()
+    datasets: DatasetSection = DatasetSection()
+    serve: ServeSection = ServeSection()
+    train: TrainSection = TrainSection()
+
+
+def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:
+    """Settings from a TOML file (or the defaults), with `section.key=value` changes on top.
+
+    Raises:
+        ConfigError: not readable, not TOML, an unknown key (with the nearest name), a value of the wrong type or out
+            of range, or a secret written into the file.
+    """
+    source = str(path) if path is not None else "the settings"
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {source!r}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # brackets, thousands deep
+            raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    for change in changes:
+        _apply(table, change)
+    return check_settings(table, source)
+
+
+def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Settings:
+    """Settings from a mapping; raises ConfigError as `load_settings`."""
+    refuse_secrets(table)
+    try:
+        settings = Settings.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "\n  ".join(_explain(fault) for fault in error.errors())) from error
+    refuse_unwritable(table)
+    return settings
+
+
+def _explain(fault: ErrorDetails) -> str:
+    loc, value = fault["loc"], str(fault["input"])[:80]
+    where = ".".join(str(part) for part in loc) or "settings"
+    if fault["type"] != "extra_forbidden":
+        expected = re.findall("'([^']*)'", fault["msg"]) if fault["type"] == "literal_error" else []
+        near = get_close_matches(value, expected, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        if fault["type"] == "tuple_type":
+            cure = f"begin each table with [[{where}]]" if isinstance(fault["input"], Mapping) else "put it into [ ]"
+            return f"{where} = {value!r}: a list is needed; {cure}"
+        return f"{where} = {value!r}: {fault['msg'].removeprefix('Value error, ')}{hint}"
+    known = _keys_at(loc[:-1])
+    near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f"unknown key {where!r}" + (
+        f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
+    )
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Settings
+    for part in loc:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        args = [arg for arg in getattr(field.annotation, "__args__", ()) if hasattr(arg, "model_fields")]
+        model = args[-1] if args else field.annotation
+    return list(getattr(model, "model_fields", {}))
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, raw = change.partition("=")
+    names = _names(key.strip())
+    if not equals or not all(names):
+        raise ConfigError(f"--set {change!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        value = raw
+    default = Settings.model_fields[names[0]].default if names[0] in Settings.model_fields else None
+    if len(names) > 1 and isinstance(default, tuple):  # a list: its places are those of the default, if none is given
+        table.setdefault(names[0], [one.model_dump(exclude_unset=True) for one in default])
+    here: Any = table
+    for name in names[:-1]:
+        here = here[_index(here, name, change)] if isinstance(here, list) else here.setdefault(name, {})
+        if not isinstance(here, (dict, list)):
+            raise ConfigError(f"--set {change!r}: {name!r} is a value, not a section")
+    if isinstance(here, list):
+        here[_index(here, names[-1], change)] = value
+    else:
+        here[names[-1]] = value
+
+
+def _names(key: str) -> list[str]:
+    """The parts of a key with dots, written as in TOML: run.prices."openai/qwen2.5".prompt."""
+    try:
+        inner: Any = tomllib.loads(f"{key} = 0")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return key.split(".")
+    names = []
+    while isinstance(inner, dict):
+        if len(inner) != 1:  # several lines, with tables of their own
+            return [key]
+        [(name, inner)] = inner.items()
+        names.append(name)
+    return names
+
+
+def _index(items: list[Any], name: str, change: str) -> int:
+    if not name.isdecimal() or int(name) >= len(items):
+        raise ConfigError(f"--set {change!r}: {name!r} is not one of the positions 0..{len(items) - 1} of a list")
+    return int(name)
+
+
+def image_limits(section: ImageSection) -> ImageLimits:
+    """The limits of the settings."""
+    return ImageLimits(max_pixels=section.max_pixels)

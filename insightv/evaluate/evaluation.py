@@ -1,0 +1,296 @@
+"""Asking a system every question of a held-out file once, and grading what it answers.
+
+    evaluation = Evaluation("runs/charts", "heldout.jsonl", system="reasoner")
+    print(evaluation.run().as_json()["questions"]["accuracy"])
+
+An evaluation is a run of its own, in `RUN/evaluations/NAME`: every call is recorded before it counts, and a second call
+goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from insightv.assess.agreement import agrees
+from insightv.assess.bands import AssessedPath, AssessedQuestion
+from insightv.atomic_files import new_file
+from insightv.backends.model_folder import weights_digest
+from insightv.concurrency import twin_of
+from insightv.config.identity import table_identity
+from insightv.config.plugin_loading import default_registry
+from insightv.config.settings import ScorerTable, Settings, check_settings, load_settings
+from insightv.errors import ConfigError, InputError, RunChanged
+from insightv.evaluate.results import RESULT, Graded, Outcome, Result, Verdict
+from insightv.evaluate.systems import (
+    ANSWER,
+    FOLLOWED,
+    OVERRULED,
+    REASONING,
+    SECONDS,
+    SYSTEMS,
+    assembly,
+    known_system,
+    system_tables,
+)
+from insightv.plugins import Registry
+from insightv.reasoner.checkpoint_agents import is_trained, refuse_other_models, trained_folders
+from insightv.records import Question, Usage
+from insightv.runs.builder import Questions, RunBuilder
+from insightv.runs.reader import CONFIG, EVALUATIONS, load_run
+from insightv.runs.session import Watch
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def run_settings(run: str | Path, config: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:
+    """The settings to evaluate with: those of `config`, else those that the run was made with, with `changes` on top.
+
+    Raises:
+        InputError: no `config` is given, and there is no run in the folder.
+        ConfigError: the settings are wrong.
+    """
+    kept = Path(run) / CONFIG
+    if config is None and not kept.is_file():
+        raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); name its folder, or give --config")
+    return load_settings(config or kept, changes)
+
+
+def has_trained(run: str | Path, system: str) -> bool:
+    """Whether the run has a checkpoint of one of the system's agents."""
+    return is_trained(run, known_system(system).agents)
+
+
+def refuse_unasked(run: str | Path, system: str, settings: Settings) -> None:
+    """Refuse settings that name another model for an agent of the system than the run does, which has a checkpoint.
+
+    Raises:
+        ConfigError: they do; the checkpoint would be asked in its place.
+    """
+    kept = Path(run) / CONFIG
+    agents = [agent for agent in known_system(system).agents if is_trained(run, [agent])]
+    refuse_other_models(settings, load_settings(kept) if kept.is_file() else None, agents)
+
+
+class Evaluation:
+    """A system, the questions it is asked, and the folder where it is kept.
+
+    Args:
+        run: the run whose agents are asked; the evaluation is kept in its folder.
+        data: questions with answers, as a build takes them.
+        system: one of `SYSTEMS`.
+        model: asked in place of the models that the settings name, at `base_url`.
+        base_url: see `model`.
+        settings: in place of the run's own; their `answer` scorer grades.
+        trained: whether the run's checkpoints are asked in place of the models that the settings name. By default they
+            are where the run has them, unless `model` or `settings` say otherwise.
+        name: the folder's name. By default it is made of the system and a digest of all that changes results, so that
+            the same evaluation goes on where it stopped and another one gets a folder of its own.
+        family: the key of a question's `meta` by which results are grouped.
+        registry: where parts are looked up.
+
+    Raises:
+        ConfigError, PluginError: the system cannot be made.
+        InputError: there is no run in the folder.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        data: Questions,
+        *,
+        system: str = "reasoner",
+        model: str | None = None,
+        base_url: str | None = None,
+        settings: Settings | None = None,
+        trained: bool | None = None,
+        name: str | None = None,
+        family: str = "family",
+        registry: Registry | None = None,
+    ) -> None:
+        if trained is None:
+            trained = model is None and settings is None and has_trained(run, system)
+        checkpoints = trained_folders(run, known_system(system).agents) if trained else {}
+        if trained and not checkpoints:
+            raise InputError(f"the run {str(run)!r} has no checkpoint for {system!r}; train one with: insightv train")
+        settings = settings or run_settings(run)
+        self._registry = registry or default_registry()
+        self._data, self._family, self.system = data, family, system
+        self._tables = system_tables(system, settings, model, base_url, checkpoints)
+        self._grader = next((table for table in settings.scorers if table.use == "answer"), ScorerTable(use="answer"))
+        identity = self._identity()
+        self.settings = _evaluation_settings(settings, self._grader, SYSTEMS[system].paths, identity)
+        self.name = f"{system}-{self._digest(identity)}" if name is None else name
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"--name {self.name!r}: use letters, digits, '.', '_' and '-', at most 100, a letter first"
+            )
+        self.folder = Path(run) / EVALUATIONS / self.name
+        self._builder = RunBuilder(
+            run=self.folder,
+            generator=assembly(system, self._tables),
+            settings=self.settings,
+            registry=self._registry,
+        )
+
+    async def arun(
+        self,
+        *,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        retry_failed: bool = False,
+        watch: Watch | None = None,
+    ) -> Result:
+        """Ask and grade what is not done yet, and write `result.json`.
+
+        Raises:
+            InputError, ConfigError, PluginError: nothing was started.
+            StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
+        """
+        try:
+            await self._builder.abuild(self._data, bad_rows=bad_rows, retry_failed=retry_failed, watch=watch)
+        except RunChanged as error:
+            raise self._changed(error) from None
+        finally:
+            _drop_if_empty(self.folder.parent)
+        result = self.result()
+        with new_file(self.folder / RESULT) as file:
+            file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
+        return result
+
+    run = twin_of(arun)
+
+    def interrupt(self, signal_number: int = 2) -> None:
+        """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""
+        self._builder.interrupt(signal_number)
+
+    def status(self) -> dict[str, Any]:
+        """The counts and sums of the evaluation's own run, grading included."""
+        return self._builder.status()
+
+    def result(self) -> Result:
+        """What the finished questions came to."""
+        return Result(
+            system=self.system,
+            name=self.name,
+            data=str(self._data) if isinstance(self._data, str | Path) else "given in Python",
+            seed=self.settings.seed,
+            models={role: table.model for role, table in self._tables.items()},
+            grading=table_identity(self._grader),
+            bad_rows=self.status()["questions"]["bad_rows"],
+            rows=tuple(self._rows()),
+        )
+
+    def _rows(self) -> Iterator[Graded]:
+        with load_run(self.folder) as run:
+            digests = run.digests()
+            for assessed in run.assessed(pictures=False):
+                yield graded(assessed, digests[assessed.question.id], self._family)
+
+    def _identity(self) -> dict[str, Any]:
+        """What of the system changes results, beside its prompts and the questions."""
+        agents: dict[str, Any] = {}
+        for role, table in self._tables.items():
+            agents[role] = table_identity(table)
+            source = self._registry.find("agent", table.use).source
+            if source.distribution != "insightv":
+                agents[role]["plugin"] = f"{source.distribution} {source.version}"
+            if table.model and (digest := weights_digest(table.model)):
+                agents[role]["weights"] = digest
+        return {"system": self.system, "agents": agents}
+
+    def _digest(self, identity: Mapping[str, Any]) -> str:
+        data = self._data
+        source = ""
+        if isinstance(data, str | Path):
+            path = Path(data)
+            source = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(data)
+        form = [identity, table_identity(self._grader), self.settings.seed, self.settings.images.max_pixels, source]
+        return hashlib.sha256(json.dumps(form, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+    def _changed(self, error: RunChanged) -> RunChanged:
+        shown = "".join(f"\n  {difference}" for difference in error.differences[:50])
+        more = f"\n  ... and {len(error.differences) - 50} more" if len(error.differences) > 50 else ""
+        return RunChanged(
+            f"the evaluation {self.name!r} was made with something else:{shown}{more}\ngive this one another --name",
+            error.differences,
+        )
+
+
+def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, identity: Mapping[str, Any]) -> Settings:
+    table = settings.model_dump(exclude_unset=True)
+    table["generator"] = {"paths": paths, **identity}
+    table["scorers"] = [grader.model_dump(exclude_unset=True)]
+    return check_settings(table)
+
+
+def _drop_if_empty(folder: Path) -> None:
+    """Remove the folder of evaluations where a refused one has left it empty."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+def graded(assessed: AssessedQuestion, digest: str, family: str) -> Graded:
+    """A finished question of an evaluation as a row."""
+    question, answered = assessed.question, assessed.paths[ANSWER]
+    reasoned = assessed.paths[REASONING] if len(assessed.paths) > REASONING else None
+    score = answered.scores[0] if answered.scores else None
+    group = question.meta.get(family)
+    return Graded(
+        id=question.id,
+        digest=digest,
+        family=None if group is None else str(group),
+        outcome=_outcome(answered),
+        truth=question.answer or "",
+        answer=answered.path.answer,
+        code=answered.path.code,
+        graded_by=str(score.details.get("by", "")) if score else "",
+        reason=score.reason if score else answered.path.detail,
+        reasoning=None if reasoned is None else _verdict(reasoned),
+        conclusion=reasoned.path.answer if reasoned else None,
+        followed=None if reasoned is None else _followed(question, answered, reasoned),
+        usage=sum((path.path.usage for path in assessed.paths), Usage()),
+        seconds=_seconds(answered),
+    )
+
+
+def _outcome(answered: AssessedPath) -> Outcome:
+    if answered.path.status != "ok":
+        return answered.path.status
+    verdict = _verdict(answered)
+    return "ungraded" if verdict == "unknown" else verdict
+
+
+def _verdict(path: AssessedPath) -> Verdict:
+    accepted = path.scores[0].accepted if path.scores else None
+    return "unknown" if accepted is None else "right" if accepted else "wrong"
+
+
+def _followed(question: Question, answered: AssessedPath, reasoned: AssessedPath) -> bool | None:
+    """Whether the answer says what the reasoning came to.
+
+    An agent's own word counts first. Else two that are graded right say the same; then the rules that compare answers
+    count, for the very same value; then the grades again: of a right and a wrong one at most one is the truth.
+    """
+    flags = answered.path.flags
+    if FOLLOWED in flags or OVERRULED in flags:
+        return FOLLOWED in flags
+    grades = _verdict(answered), _verdict(reasoned)
+    if grades == ("right", "right"):
+        return True
+    answer = answered.path.answer
+    if answer and (same := agrees(question, answer, reasoned.path)) is not None:
+        return same
+    return False if set(grades) == {"right", "wrong"} else None
+
+
+def _seconds(answered: AssessedPath) -> float | None:
+    found = next((flag for flag in answered.path.flags if flag.startswith(SECONDS)), None)
+    return None if found is None else float(found.removeprefix(SECONDS))

@@ -1,0 +1,177 @@
+"""Questions in JSONL: one object a line.
+
+Knows JSON, and what a file is that is one JSON document. Reads lines, and names faults of bytes, by
+`insightv.inputs.sources`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from insightv.inputs.sources import (
+    KEPT_TEXT,
+    MAX_LINE,
+    Fault,
+    Line,
+    RawRow,
+    RowSource,
+    SourceFault,
+    cut_text,
+    decoded,
+    read_lines,
+)
+
+
+class JsonLines(RowSource):
+    """One JSON object a line; `.gz` is unpacked on the way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.name, path.parent)
+        self.path = path
+
+    def rows(self) -> Iterator[RawRow]:
+        """See `RowSource`."""
+        first = True
+        for line in read_lines(self, self.path):
+            text = _json_text(line)
+            del line  # of a long line no more is held than its text and its values
+            if text.fault is None and text.whole.isspace() and text.whole.isascii():
+                continue
+            row = _json_row(text)
+            del text
+            if first and _begins_like_a_document(row.text) and _is_document(read_lines(self, self.path)):
+                raise SourceFault(row.line, "json_document", "one JSON document; write one object a line (JSONL)")
+            first = False
+            yield row
+            del row
+
+
+def _begins_like_a_document(text: str) -> bool:
+    return text.strip() == "{" or text.lstrip().startswith("[")
+
+
+_LOOKED_AT = 64
+
+
+def _is_document(lines: Iterator[Line]) -> bool:
+    """Whether lines are one JSON document, not rows of which the first is broken; told by the first lines.
+
+    Where one of them is an object of its own, they are a document only if all up to the line after it begins one.
+    """
+    head: list[str] = []
+    found = False
+    for text in map(_json_text, itertools.islice(lines, _LOOKED_AT)):
+        if not text.whole.strip():
+            continue
+        ends = found or sum(map(len, head)) > MAX_LINE
+        found = found or (bool(head) and _json_row(text).values is not None)
+        head.append(text.whole)
+        if ends:
+            break
+    return not found or _begins_a_document("".join(head).strip())
+
+
+def _begins_a_document(text: str) -> bool:
+    """Whether a text is a JSON document of several lines, or the beginning of one."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) - 1 or error.msg.startswith("Unterminated")
+    except (RecursionError, ValueError):
+        return False
+    return "\n" in text[:end]
+
+
+@dataclass(slots=True)
+class _JsonText:
+    """A line of JSON; `start` is how it begins in the file, `exact` that `whole` has the same characters."""
+
+    number: int
+    start: str
+    whole: str
+    exact: bool
+    ended: bool
+    fault: Fault | None
+
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+
+
+def _json_text(line: Line) -> _JsonText:
+    """The text of a line. In a long one what is beyond ASCII is escaped, as JSON can.
+
+    As it is, one such character would make each character of the line take two or four bytes.
+    """
+    if line.data is not None and len(line.data) > 2**20 and not line.data.isascii():
+        start = cut_text(line.data[: 4 * KEPT_TEXT].decode("utf-8", "replace"))
+        try:
+            whole = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0].decode())[1:-1].encode(), line.data)
+        except UnicodeDecodeError:
+            return _JsonText(line.number, start, "", False, line.ended, decoded(line)[1])
+        if b"\0" not in whole:
+            return _JsonText(line.number, start, whole.decode("ascii"), False, line.ended, None)
+    text, fault = decoded(line)
+    return _JsonText(line.number, cut_text(text), text, True, line.ended, fault)
+
+
+def _json_row(text: _JsonText) -> RawRow:
+    fault = text.fault
+    values: object = None
+    if fault is None:
+        try:
+            values = _DECODER.decode(text.whole)
+        except RecursionError:
+            fault = Fault("", "too_deep", "brackets are nested too deeply")
+        except json.JSONDecodeError as error:
+            place = f" at character {error.pos + 1}" if text.exact else ""
+            fault = Fault("", "bad_json", f"not JSON{place}: {error.msg.removesuffix(' at')}")
+        except _Refused as error:
+            fault = error.fault
+        except ValueError:
+            fault = Fault("", "bad_json", "a number of too many digits")
+        if fault is None and not isinstance(values, dict):
+            fault = Fault("", "not_an_object", f"a row is a JSON object, not {_json_name(values)}")
+    if fault is not None and fault.code in ("bad_json", "invalid_utf8") and not text.ended:
+        fault = Fault("", "cut_line", f"the last line is cut off: no newline at its end, and {fault.reason}")
+    row = values if isinstance(values, dict) and fault is None else None
+    return RawRow(text.number, text.start.rstrip("\r\n"), row, fault)
+
+
+class _Refused(Exception):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Refused(Fault(cut_text(twice, 100), "duplicate_key", f"the key {cut_text(twice, 100)!r} is there twice"))
+    return found
+
+
+def _constant(name: str) -> float:
+    raise _Refused(Fault("", "not_finite", f"{name} is not a number of JSON"))
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Refused(Fault("", "not_finite", f"{cut_text(text, 40)} is too large for a number"))
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+
+
+def _json_name(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,199 @@
+"""The pass over all rows that finds every bad one: images in threads, ids against each other.
+
+Knows rows, drafts and hashes. Does not keep questions: those are read again when they are wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from insightv.inputs.image_checks import ImageChecks
+from insightv.inputs.images import ImageError
+from insightv.inputs.rows import Draft, RowRules, check_row, digest_of, folded, known_id, shown_id
+from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
+from insightv.records import Picture
+
+_KEPT_WARNINGS = 1000
+_KEPT_BYTES = 32 * 2**20
+_WINDOW_ROWS, _WINDOW_BYTES = 64, 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One fault of one row. `text` is the start of the original line, at most 2,000 characters.
+
+    `line` counts from 1 (rows, where there are no lines); `id` is None where the row has none that can be shown.
+    """
+
+    file: str
+    line: int
+    id: str | None
+    field: str
+    code: str
+    reason: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.file}:{self.line}", self.id or "no id", *([self.field] if self.field else [])]
+        return f"{': '.join(parts)}: {self.reason} [{self.code}]"
+
+
+@dataclass(slots=True)
+class _Good:
+    """Of a row that may be good: its id, if it has one, and what its content comes to; not the content itself."""
+
+    id: str | None
+    core: bytes
+    mark: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A row whose images are being checked. `weight` is what it holds in memory until then, in bytes."""
+
+    line: int
+    text: str
+    known_id: str | None
+    good: _Good | None
+    faults: list[Fault]
+    images: list[Future[str | ImageError] | str]
+    weight: int
+
+    @property
+    def shown_id(self) -> str | None:
+        """The id for messages, if there is one."""
+        return shown_id(self.good.id) if self.good is not None and self.good.id is not None else self.known_id
+
+
+class Reading:
+    """One pass over a source, and what it found.
+
+    `marks` has an entry for each row of the source: 0, or the start of a hash of what was read. `digests` has 32 bytes
+    for each good row, `ids` its id where ids are made from the content.
+    """
+
+    def __init__(self, source: RowSource, rules: RowRules, checks: ImageChecks) -> None:
+        self.bad: list[BadRow] = []
+        self.warnings: list[str] = []
+        self.marks = array("Q")
+        self.digests = bytearray()
+        self.ids: list[str] = []
+        self._source, self._rules, self._checks = source, rules, checks
+        self._seen: dict[bytes, int] = {}  # hash of a folded id -> number of the good row
+        self._lines = array("Q")  # of each good row
+        self._exact = array("Q")  # of each good row: start of a hash of its id as written
+        self._text_bytes = 0
+
+    def run(self, progress: Callable[[int], None] | None) -> bool:
+        """Read everything; False if the source as a whole turned out to be faulty."""
+        window: deque[_Pending] = deque()
+        weight = count = 0
+        try:
+            for pending in map(self._begun, self._source.rows()):
+                count += 1
+                window.append(pending)
+                weight += pending.weight
+                while len(window) > _WINDOW_ROWS or weight > _WINDOW_BYTES:
+                    weight -= window[0].weight
+                    self._settle(window.popleft())
+                if progress is not None:
+                    progress(count)
+        except SourceFault as fault:
+            self._finish(window)
+            self._bad(fault.line, "", None, [Fault("", fault.code, str(fault))])
+            return False
+        self._finish(window)
+        if count == 0:
+            self._bad(1, "", None, [Fault("", "empty_file", "there are no questions in it")])
+        return count > 0
+
+    def _begun(self, row: RawRow) -> _Pending:
+        """A row with the checks of its images begun. Its values are let go: a row may be as long as a line may."""
+        draft, faults = check_row(row, self._rules)
+        images = draft.images if draft is not None else ()
+        good = None
+        if draft is not None and not faults:
+            core = draft.core()
+            good = _Good(draft.id, core, mark_of(draft, core))
+        return _Pending(
+            line=row.line,
+            text=row.text,
+            known_id=known_id(row, self._rules) if good is None else None,
+            good=good,
+            faults=faults,
+            images=[self._checks.start(image) if image else "" for image in images],
+            weight=len(row.text) + sum(len(image) for image in images if isinstance(image, str | bytes)),
+        )
+
+    def _finish(self, window: deque[_Pending]) -> None:
+        while window:
+            self._settle(window.popleft())
+
+    def _settle(self, pending: _Pending) -> None:
+        """Decide about one row, in the order of the source."""
+        hashes: list[str] = []
+        faults = pending.faults
+        for index, image in enumerate(pending.images):
+            found = image if isinstance(image, str) else image.result()
+            if isinstance(found, ImageError):
+                faults.append(Fault(f"images[{index}]", found.code, str(found)))
+            else:
+                hashes.append(found)
+        if pending.good is None or faults:
+            self.marks.append(0)
+            self._bad(pending.line, pending.text, pending.shown_id, faults)
+        else:
+            self._add(pending, pending.good, hashes)
+
+    def _add(self, pending: _Pending, good: _Good, hashes: list[str]) -> None:
+        id = good.id or f"c-{digest_of(good.core, None, hashes).hex()[:24]}"
+        digest = digest_of(good.core, id, hashes)
+        key = hashlib.blake2b(folded(id).encode(), digest_size=16).digest()
+        exact = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big")
+        first = self._seen.get(key)
+        if first is not None:
+            self.marks.append(0)
+            self._again(pending, id, digest, first, exact)
+            return
+        self._seen[key] = len(self.digests) // 32
+        self._lines.append(pending.line)
+        self._exact.append(exact)
+        self.marks.append(good.mark)
+        self.digests += digest
+        if self._rules.ids_from_content:
+            self.ids.append(id)
+
+    def _again(self, row: _Pending, id: str, digest: bytes, first: int, exact: int) -> None:
+        """A second row with the id of a first one: the same again, or an error that names both."""
+        line = self._lines[first]
+        if self._exact[first] != exact:
+            reason = f"the id differs from that of line {line} only in case or in Unicode form; choose another"
+            self._bad(row.line, row.text, row.shown_id, [Fault("id", "id_collision", reason)])
+        elif self.digests[32 * first : 32 * first + 32] != digest:
+            reason = f"line {line} has the same id and another content; choose another id, or drop one of them"
+            self._bad(row.line, row.text, row.shown_id, [Fault("id", "duplicate_id", reason)])
+        elif len(self.warnings) < _KEPT_WARNINGS:
+            self.warnings.append(f"{self._source.name}:{row.line}: {id}: the same as line {line}; left out")
+        elif len(self.warnings) == _KEPT_WARNINGS:
+            self.warnings.append(f"{self._source.name}: and more such rows")
+
+    def _bad(self, line: int, text: str, id: str | None, faults: list[Fault]) -> None:
+        text = text if self._text_bytes < _KEPT_BYTES else ""
+        self._text_bytes += len(text)
+        self.bad += [BadRow(self._source.name, line, id, f.field, f.code, f.reason, text) for f in faults]
+
+
+def mark_of(draft: Draft, core: bytes) -> int:
+    """The start of a hash of what was read; never 0."""
+    images = [
+        image.sha256
+        if isinstance(image, Picture)
+        else hashlib.sha256(image if isinstance(image, bytes) else image.encode("utf-8", "surrogatepass")).hexdigest()
+        for image in draft.images
+    ]
+    return int.from_bytes(digest_of(core, draft.id, images)[:8], "big") | 1

@@ -1,0 +1,310 @@
+"""`RunBuilder`: the roles wired to one run, and its building. Order, resume, durability; knows no prompt and no model.
+
+`Pipeline` is a RunBuilder that also trains; an evaluation and a round of training build runs of their own with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+from insightv.atomic_files import CreatedFiles
+from insightv.config.file import origin_of, write_settings
+from insightv.config.identity import role_identity
+from insightv.config.plugin_loading import default_registry
+from insightv.config.roles import Assembly, Workshop, given_table
+from insightv.config.settings import Settings, check_settings, load_settings
+from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
+from insightv.inputs.image_store import ImageStore
+from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
+from insightv.plugins import Registry
+from insightv.records import Question
+from insightv.runs import ingest
+from insightv.runs.host_limits import allow_open_files, check_space
+from insightv.runs.limiter import StopSwitch
+from insightv.runs.lock import RunLock
+from insightv.runs.log import run_log
+from insightv.runs.loop_watchdog import holders_named
+from insightv.runs.question_loop import Build
+from insightv.runs.reader import CONFIG, DATABASE, IMAGES, LOG, load_run, read_status
+from insightv.runs.session import Session, Snapshot, Tally, Watch
+
+log = logging.getLogger("insightv")
+_WARNINGS = 20
+Questions = str | Path | Iterable[Question | dict[str, Any]]
+
+
+class Work(Protocol):
+    """What asks models about the questions of a run; it can be stopped between two calls."""
+
+    async def run(self) -> None:
+        """Do it all."""
+
+    async def wind_up(self) -> None:
+        """End what is in flight."""
+
+
+class RunBuilder:
+    """The roles and the folder of a run, as in `Pipeline`.
+
+    Raises:
+        ConfigError: settings are wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str | Path,
+        generator: Generator | Assembly[Generator] | str | Mapping[str, Any] | None = None,
+        scorers: Sequence[Scorer | str | Mapping[str, Any]] | None = None,
+        reasoning_agent: ReasoningAgent | str | Mapping[str, Any] | None = None,
+        summary_agent: SummaryAgent | str | Mapping[str, Any] | None = None,
+        trainer: PreferenceTrainer | str | Mapping[str, Any] | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        self.folder = Path(run).absolute()
+        self._registry = registry or default_registry()
+        self._objects: dict[str, object] = {}
+        given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
+        table = given.model_dump(exclude_unset=True)
+        agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
+        for name, role in {"generator": generator, **agents}.items():
+            if role is not None:
+                table[name] = table.get(name, {}) | given_table(name, role, self._objects, self._registry)
+        if isinstance(scorers, Scorer | str | Mapping):
+            raise ConfigError("scorers is one scorer; give a list of them, in the order in which they judge")
+        if scorers is not None:
+            places = [(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
+            table["scorers"] = [given_table(*one, self._objects, self._registry) for one in places]
+        if trainer is not None:
+            chosen = given_table("trainer", trainer, self._objects, self._registry)
+            own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
+            table["train"] = table.get("train", {}) | own
+        self.settings = self._checked(table)
+        Workshop(self._registry, self.settings).check_options()
+        self._origin = ""
+        self._switch: StopSwitch | None = None
+        self._interrupted: Interrupted | None = None
+
+    def _checked(self, table: Mapping[str, Any]) -> Settings:
+        return check_settings(table)
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | Path | None = None,
+        *,
+        run: str | Path,
+        changes: Iterable[str] = (),
+        registry: Registry | None = None,
+    ) -> Self:
+        """One from a TOML file; without one, from the `config.toml` that the run was made with.
+
+        `changes` are `section.key=value` texts on top of the file. Raises ConfigError.
+        """
+        kept = Path(run) / CONFIG
+        source = path if path is not None else kept if kept.is_file() else None
+        made = cls(run=run, settings=load_settings(source, changes), registry=registry)
+        made._origin = origin_of(path, kept)
+        return made
+
+    async def abuild(
+        self,
+        questions: Questions | None = None,
+        *,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        allow_change: bool = False,
+        retry_failed: bool = False,
+        watch: Watch | None = None,
+    ) -> dict[str, Any]:
+        """Generate and assess: make the run, or continue it where it stopped. Returns the run's status.
+
+        `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
+        twice a second, on the loop that builds; what it raises stops the build, which can be resumed.
+
+        Raises:
+            InputError, ConfigError, PluginError: nothing was started.
+            StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
+        """
+        watch = checked_watch(watch)
+        async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
+            await self._built(session, watch)
+            watch(session.snapshot("done"))
+            return await session.database.do(read_status)
+
+    @asynccontextmanager
+    async def _begun(
+        self,
+        questions: Questions | None,
+        watch: Watch,
+        bad_rows: Literal["stop", "skip"],
+        *,
+        allow: bool,
+        retry: bool = False,
+    ) -> AsyncIterator[Session]:
+        """The run, held and open, with its questions taken in and its settings compared and written."""
+        self._interrupted = None
+        if bad_rows not in ("stop", "skip"):
+            raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
+        if questions is None and not (self.folder / DATABASE).is_file():
+            raise InputError(f"{self.folder} has no questions yet; give a questions file")
+        created = CreatedFiles()
+        async with self._session(created) as session:
+            intake = None
+            if questions is not None:
+                watch(Snapshot("checking", Tally()))
+                store = ImageStore(self.folder / IMAGES, created.add)
+                read = partial(ingest.read_intake, questions, self.settings, bad_rows, store, self._go_on)
+                intake = await asyncio.to_thread(read)
+                _warn(intake.source.warnings)
+            await session.switch.heard_by(session.check())
+            if session.switch.error is not None:
+                raise session.switch.error
+            await asyncio.to_thread(session.open, self.folder)
+            identity = self._identity(session)
+            prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
+            session.begin(await session.database.do(prepare))
+            left = session.tally.total - session.tally.done
+            check_space(self.folder, left * self.settings.generator.paths)
+            write_settings(self.settings, self.folder / CONFIG, self._origin)
+            yield session
+
+    async def _built(self, session: Session, watch: Watch, among: Sequence[int] | None = None) -> None:
+        """Every question has its outcome, or every one of those in `among`."""
+        log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
+        names = [table.use for table in self.settings.scorers]
+        await self._work(session, watch, Build(self.settings, session, names, among))
+        unfinished = session.tally.total - session.tally.done
+        if unfinished:
+            raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
+        log.info("build done")
+
+    def interrupt(self, signal_number: int = 2) -> None:
+        """Stop a build: no further call is begun, calls in flight are recorded. Any thread may ask."""
+        self._interrupted = Interrupted(signal_number)
+        if self._switch is not None:
+            self._switch.stop(self._interrupted)
+
+    def _go_on(self, _: int = 0) -> None:
+        """Raise Interrupted where `interrupt` was called; long work outside the loop asks this."""
+        if self._interrupted is not None:
+            raise self._interrupted
+
+    def status(self) -> dict[str, Any]:
+        """`astatus`, blocking."""
+        with load_run(self.folder) as run:
+            return run.status()
+
+    async def astatus(self) -> dict[str, Any]:
+        """The run's counts and sums."""
+        return await asyncio.to_thread(self.status)
+
+    @asynccontextmanager
+    async def _session(self, created: CreatedFiles) -> AsyncIterator[Session]:
+        """The run's folder, held, with the roles built; everything is let go of at the end.
+
+        Where no run was begun, what is `created` on the way is removed again, and nothing else.
+        """
+        try:
+            if not self.folder.is_dir():
+                self.folder.mkdir(mode=0o700, parents=True)
+                created.add(self.folder)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"{self.folder} cannot be a run's folder: a file is in its place; name another") from error
+        except OSError as error:
+            raise StorageFull.of(self.folder, error) from error
+        lock = RunLock(self.folder, created)
+        lock.acquire()
+        try:
+            allow_open_files(2 * self.settings.run.concurrency + 256)
+            session = Session(self.settings, self._registry, self._objects, self.folder)
+            self._switch = session.switch
+            try:
+                with run_log(self.folder / LOG, created):
+                    yield session
+            finally:
+                self._switch = None
+                await session.aclose()
+        finally:
+            if not (self.folder / DATABASE).exists():
+                created.remove_all()  # while the lock is held: nobody else has begun in the folder
+            lock.release()
+
+    def _identity(self, session: Session) -> dict[str, Any]:
+        settings = self.settings
+        scorers = zip(session.scorers, settings.scorers, strict=True)
+        return {
+            "seed": settings.seed,
+            "generator": role_identity(session.generator, settings.generator),
+            "scorers": {str(i): role_identity(part, table) for i, (part, table) in enumerate(scorers)},
+            "bands": settings.bands.model_dump(),
+            "images": {"max_pixels": settings.images.max_pixels},
+        }
+
+    async def _work(self, session: Session, watch: Watch, work: Work, phase: str = "building") -> None:
+        ticker = asyncio.create_task(session.tick(watch, phase))
+        session.database.patient = True
+        try:
+            async with holders_named():
+                await work.run()
+        except asyncio.CancelledError:
+            session.switch.stop(Interrupted())
+            await work.wind_up()
+            raise
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+            session.database.patient = False
+            try:
+                await session.keep_sums()
+            except StorageFull:  # of some seconds only: what the run was stopped by counts
+                if session.switch.error is None:
+                    raise
+        if session.switch.error is not None:
+            log.info("build stopped: %s: %s", type(session.switch.error).__name__, session.switch.error)
+            raise session.switch.error
+
+
+def _unwatched(snapshot: Snapshot) -> None:
+    """Nobody watches."""
+
+
+def checked_watch(watch: Watch | None) -> Watch:
+    """The function that is shown how a build stands; one that does nothing where none is given.
+
+    Raises:
+        ConfigError: it is an async function.
+    """
+    if inspect.iscoroutinefunction(watch):
+        raise ConfigError("watch is an async function; give a plain one, which may start tasks")
+    return watch or _unwatched
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Say what was done about rows that can be used but are not as they should be."""
+    for warning in warnings[:_WARNINGS]:
+        log.warning(warning)
+    if len(warnings) > _WARNINGS:
+        log.warning("... and %d more of the kind", len(warnings) - _WARNINGS)
+
+
+def _prepare(
+    connection: sqlite3.Connection, identity: dict[str, Any], intake: ingest.Intake | None, allow: bool, retry: bool
+) -> dict[str, Any]:
+    ingest.take_in(connection, identity, intake.entrants if intake else None, allow=allow)
+    if intake is not None:
+        ingest.keep_bad_rows(connection, intake.bad_rows)
+    if retry:
+        ingest.retry_failed(connection)
+    status = read_status(connection)
+    if status["questions"]["total"] == 0:  # said before the commit: nothing of the run is begun
+        raise InputError("the run has no questions yet; give a questions file")
+    return status

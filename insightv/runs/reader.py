@@ -1,0 +1,249 @@
+"""A run's folder: who holds it, what it was made with, and what it holds, for reading.
+
+with RunReader("runs/charts") as run:
+    print(run.status()["bands"])
+    for assessed in run.assessed():
+        ...
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from insightv.assess.bands import AssessedPath, AssessedQuestion
+from insightv.errors import InputError
+from insightv.inputs.image_store import STORED, ImageStore
+from insightv.records import Band, Question, ReasoningPath, Score
+from insightv.runs.database import connect
+from insightv.runs.stage_ledger import read_ledger
+from insightv.runs.store import QUESTION_COLUMNS, SETBACK, check_schema, intact, read_totals, stored_question
+
+DATABASE = "run.db"
+CONFIG = "config.toml"
+IMAGES = "images"
+DATASETS = "datasets"
+EVALUATIONS = "evaluations"
+ROUNDS = "rounds"
+REPORT = "report.html"
+LOG = "log.jsonl"
+
+
+class RunReader:
+    """Reads a run, also while another process writes it: every query is a short transaction of its own.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / DATABASE
+        if not path.is_file():
+            raise InputError(f"there is no run in {str(folder)!r} (no {DATABASE}); make one with: insightv build")
+        self._connection = connect(path, read_only=True)
+        check_schema(self._connection, path)
+        self.images = ImageStore(self.folder / IMAGES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Counts and sums (see `read_status`)."""
+        return read_status(self._connection)
+
+    def digests(self) -> dict[str, str]:
+        """The digest of each question's content, images included, by question id."""
+        return dict(self._connection.execute("SELECT id, digest FROM questions WHERE present = 1").fetchall())
+
+    def questions(self) -> Iterator[Question]:
+        """Every question, pictures named by digest; of those not asked yet by where they come from."""
+        for (record,) in self._connection.execute("SELECT record FROM questions WHERE present = 1 ORDER BY seq"):
+            with intact("a question"):
+                question = Question.model_validate_json(record)
+            yield question
+
+    def bad_rows(self) -> list[dict[str, Any]]:
+        """The rows of the questions file that were left out."""
+        with intact("a row that was left out"):
+            return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]
+
+    def faults(self, limit: int = 1000) -> list[tuple[str, str, str]]:
+        """The last calls that were not answered: question id, code, message."""
+        return self._connection.execute(
+            "SELECT q.id, f.code, f.message FROM faults f JOIN questions q ON q.seq = f.question "
+            "ORDER BY f.rowid DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+
+    def written(self) -> float | None:
+        """When the last call was recorded, in seconds since the epoch; None where there is none."""
+        found: float | None = self._connection.execute("SELECT max(at) FROM calls").fetchone()[0]
+        return found
+
+    def training(self) -> list[dict[str, Any]]:
+        """The stages of the run's training as they stand (see `insightv.runs.stage_ledger`)."""
+        return [entry.as_json() for entry in read_ledger(self.folder / DATABASE)]
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The settings that results were made under, in order."""
+        rows = self._connection.execute("SELECT settings FROM epochs ORDER BY epoch").fetchall()
+        with intact("the settings of the run"):
+            return [json.loads(text) for (text,) in rows]
+
+    def assessed(self, *, pictures: bool = True) -> Iterator[AssessedQuestion]:
+        """Every finished question with its paths, scores and bands, in the order of the questions file.
+
+        `pictures` opens the images from the run's store; without, they stay named by digest.
+        """
+        after = 0
+        while True:
+            rows = self._connection.execute(
+                f"SELECT {QUESTION_COLUMNS} FROM questions "
+                "WHERE present = 1 AND state = 'done' AND seq > ? ORDER BY seq LIMIT 100",
+                (after,),
+            ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                stored = stored_question(row)
+                question = open_stored(stored.question, self.images) if pictures else stored.question
+                yield AssessedQuestion(question=question, paths=self._paths(stored.seq, stored.epoch))
+                after = stored.seq
+
+    def _paths(self, seq: int, epoch: int) -> tuple[AssessedPath, ...]:
+        where = "WHERE question = ? AND epoch = ? ORDER BY path"
+        scores: dict[int, list[Score]] = {}
+        rows = self._connection.execute(f"SELECT path, record FROM scores {where}, position", (seq, epoch)).fetchall()
+        paths = self._connection.execute(f"SELECT band, record FROM paths {where}", (seq, epoch)).fetchall()
+        with intact(f"a path or score of question number {seq}"):
+            for path, record in rows:
+                scores.setdefault(path, []).append(Score.model_validate_json(record))
+            return tuple(
+                AssessedPath(
+                    path=(path := ReasoningPath.model_validate_json(record)),
+                    scores=tuple(scores.get(path.index, ())),
+                    band=Band(band) if band else None,
+                )
+                for band, record in paths
+            )
+
+    def calls(self) -> Iterator[dict[str, Any]]:
+        """Every recorded call in the form that `replay/FILE` reads."""
+        last = (-1, b"")
+        while True:
+            rows = self._connection.execute(
+                "SELECT question, key, model, kind, seed, replies FROM calls WHERE (question, key) > (?, ?) "
+                "ORDER BY question, key LIMIT 500",
+                last,
+            ).fetchall()
+            if not rows:
+                return
+            for question, key, model, kind, seed, replies in rows:
+                with intact(f"the call {key.hex()[:16]}"):
+                    completions = orjson.loads(replies)
+                yield {"key": key.hex(), "model": model, "kind": kind, "seed": seed, "completions": completions}
+                last = (question, key)
+
+
+def open_stored(question: Question, images: ImageStore) -> Question:
+    """A question with the pictures that are named by digest opened from the run's store."""
+    opened = tuple(
+        images.get(image.removeprefix(STORED)) if isinstance(image, str) and image.startswith(STORED) else image
+        for image in question.images
+    )
+    return question.model_copy(update={"images": opened})
+
+
+def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
+    """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
+    one = _counter(connection)
+    total = one("SELECT count(*) FROM questions WHERE present = 1")
+    done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
+    paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
+    codes: dict[str, int] = {}
+    bands: dict[str, int] = dict.fromkeys((band.value for band in Band), 0)
+    rows = connection.execute(
+        "SELECT p.status, p.code, p.band, count(*) FROM paths p JOIN questions q ON q.seq = p.question "
+        "AND q.epoch = p.epoch WHERE q.present = 1 AND q.state = 'done' GROUP BY 1, 2, 3"
+    )
+    for status, code, band, number in rows:
+        paths[status] += number
+        if code:
+            codes[code] = codes.get(code, 0) + number
+        if band:
+            bands[band] += number
+    sums = read_totals(connection)
+    unjudged = dict(connection.execute(_UNJUDGED).fetchall())
+    return {
+        "questions": {"total": total, "done": done, "bad_rows": one("SELECT count(*) FROM bad_rows")},
+        "paths": {"total": sum(paths.values()), **paths, "by_code": dict(sorted(codes.items()))},
+        "bands": bands,
+        "requests": int(sums["requests"]),
+        "tokens": {name: int(sums[f"{name}_tokens"]) for name in ("prompt", "cached", "completion")},
+        "usd": round(sums["usd"], 6),
+        "elapsed_s": round(sums["elapsed_s"], 3),
+        "unjudged": sum(unjudged.values()),
+        "unjudged_by_code": unjudged,
+        "setbacks": {name.removeprefix(SETBACK): int(sums[name]) for name in sorted(sums) if name.startswith(SETBACK)},
+        "faults": dict(connection.execute("SELECT code, count(*) FROM faults GROUP BY code ORDER BY code").fetchall()),
+    }
+
+
+_UNJUDGED = """
+SELECT json_extract(record, '$.scorer') || ': ' || json_extract(record, '$.details.failed') AS code, count(*) FROM (
+SELECT CAST(s.record AS TEXT) AS record FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch
+WHERE s.failed = 1 AND q.present = 1) GROUP BY code ORDER BY code"""
+"""Scores that failed, by scorer and code."""
+
+
+def _counter(connection: sqlite3.Connection) -> Callable[[str], int]:
+    def one(sql: str) -> int:
+        row = connection.execute(sql).fetchone()
+        return int(row[0]) if row else 0
+
+    return one
+
+
+def load_run(folder: str | Path) -> RunReader:
+    """Open a run for reading; close it, or use it as a context manager."""
+    return RunReader(folder)
+
+
+def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Each place where two nested mappings differ, as `place: old -> new`."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += settings_differences(before, after, f"{where}{key}.")
+        elif before != after:
+            found.append(f"{where}{key}: {' -> '.join(_short(before, after))}")
+    return found
+
+
+def _short(*values: object) -> list[str]:
+    """The values as JSON; of long ones about 100 characters from where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False, default=str) for value in values]
+    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), 0)
+    begin = 0 if same < 80 else same - 20
+    cut = [("..." if begin else "") + text[begin:] for text in texts]
+    return [text if len(text) <= 100 else text[:97] + "..." for text in cut]
+
+
+CHECKPOINTS = "checkpoints"

@@ -1,0 +1,134 @@
+"""The ledger of a run's training: one row for each stage, in `run.db`, committed before it counts.
+
+A stage is "reasoning", "round 1", "summary", ...; its identity is all that decides its result, its facts are what came
+of it. Knows no model and no order of stages.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from insightv.errors import InputError
+from insightv.runs.database import connect, storage_trouble
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS stages (
+  name TEXT PRIMARY KEY, identity TEXT NOT NULL, done INTEGER NOT NULL, facts TEXT NOT NULL, began REAL NOT NULL,
+  ended REAL) WITHOUT ROWID
+"""
+_ASIDE = "CREATE TABLE IF NOT EXISTS laid_aside (one INTEGER PRIMARY KEY CHECK (one = 1), names TEXT NOT NULL)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stage as it stands: `began` and `ended` are seconds since the epoch.
+
+    `laid_aside`: what came of it has no part in the agents as they are now; the same training again takes it up.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    done: bool
+    facts: dict[str, Any]
+    began: float
+    ended: float | None
+    laid_aside: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The stage for programs: its name, whether it is done, its seconds (pauses included), and its facts."""
+        seconds = None if self.ended is None else round(self.ended - self.began, 1)
+        aside = {"laid_aside": True} if self.laid_aside else {}
+        return {"stage": self.name, "done": self.done, "seconds": seconds, **aside, **self.facts}
+
+
+class Ledger:
+    """The ledger of a run that this process holds; close it, or use it as a context manager.
+
+    Raises:
+        InputError: there is no run in the folder.
+        StorageFull: it cannot be written.
+    """
+
+    def __init__(self, database: Path) -> None:
+        if not database.is_file():
+            raise InputError(f"there is no run in {str(database.parent)!r}; make one with: insightv build")
+        self._path = database
+        self._connection = connect(database)
+        self._write(_TABLE)
+        self._write(_ASIDE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def find(self, name: str) -> Entry | None:
+        """The stage of that name; None where it was never begun."""
+        return next((entry for entry in _read(self._connection) if entry.name == name), None)
+
+    def begin(self, name: str, identity: Mapping[str, Any]) -> None:
+        """Record that a stage is begun, in place of an earlier one of its name; one begun alike keeps its beginning."""
+        kept = self.find(name)
+        if kept is not None and not kept.done and kept.identity == identity:
+            return
+        row = (name, json.dumps(identity, sort_keys=True), time.time())
+        self._write("INSERT OR REPLACE INTO stages VALUES (?, ?, 0, '{}', ?, NULL)", row)
+
+    def finish(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Record what came of a stage, and that it is done."""
+        row = (json.dumps(facts), time.time(), name)
+        self._write("UPDATE stages SET done = 1, facts = ?, ended = ? WHERE name = ?", row)
+
+    def forget(self, name: str) -> None:
+        """Remove a stage, so that it is done anew."""
+        self._write("DELETE FROM stages WHERE name = ?", (name,))
+
+    def lay_aside(self, names: Iterable[str]) -> None:
+        """Record which stages have no part in what is trained now; all others have."""
+        self._write("INSERT OR REPLACE INTO laid_aside VALUES (1, ?)", (json.dumps(sorted(names)),))
+
+    def names(self) -> list[str]:
+        """The stages that were begun, in that order."""
+        return [entry.name for entry in _read(self._connection)]
+
+    def _write(self, sql: str, row: tuple[object, ...] = ()) -> None:
+        try:
+            self._connection.execute(sql, row)  # a transaction of its own, synced before it returns
+        except sqlite3.Error as error:
+            if (trouble := storage_trouble(error, self._path)) is not None:
+                raise trouble from error
+            raise
+
+
+def read_ledger(database: Path) -> list[Entry]:
+    """The stages of a run's training in the order they were begun; also while another process writes them."""
+    connection = connect(database, read_only=True)
+    try:
+        return _read(connection) if _has(connection, "stages") else []
+    finally:
+        connection.close()
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+    return bool(found)
+
+
+def _read(connection: sqlite3.Connection) -> list[Entry]:
+    rows = connection.execute("SELECT name, identity, done, facts, began, ended FROM stages ORDER BY began").fetchall()
+    found = connection.execute("SELECT names FROM laid_aside").fetchone() if _has(connection, "laid_aside") else None
+    aside = json.loads(found[0]) if found else []
+    return [
+        Entry(name, json.loads(identity), bool(done), json.loads(facts), began, ended, name in aside)
+        for name, identity, done, facts, began, ended in rows
+    ]

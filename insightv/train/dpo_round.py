@@ -1,0 +1,236 @@
+"""One round of preference training: pairs of the policy's own fresh paths, DPO on them, and what it did to accuracy.
+
+Where pairs come from, how a policy is asked and which policy goes on are here; how weights move, `train` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import orjson
+
+from insightv.backends.checkpoints import identity_of, mark_foreign
+from insightv.config.roles import Workshop
+from insightv.config.settings import OBJECT, image_limits
+from insightv.errors import ConfigError, InsightvError, PluginError
+from insightv.evaluate.results import Result, compare, summary
+from insightv.inputs.image_store import ImageStore
+from insightv.interfaces import PreferenceTrainer
+from insightv.plugin_guard import told
+from insightv.records import Json, PreferencePair, Question
+from insightv.runs.reader import IMAGES, RunReader, open_stored
+from insightv.train.data.external import read_external
+from insightv.train.data.length_balance import Lengths, statistics
+from insightv.train.data.pairs import PairRule, select_pairs
+from insightv.train.data.prompt_json import to_json
+from insightv.train.data.rows import Licence
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
+from insightv.train.recipes import course_of
+from insightv.train.rollouts import PolicyRuns
+from insightv.train.row_sets import shown_by
+from insightv.train.run_datasets import Selection
+
+
+@dataclass(frozen=True)
+class Round:
+    """Round `number` (from 1), in its folder; `external` is a file of pairs in place of the policy's own."""
+
+    number: int
+    folder: Path
+    runs: PolicyRuns
+    trainer: PreferenceTrainer
+    external: Path | None = None
+
+    async def run(self, policy: Path) -> dict[str, Any]:
+        """Train `policy` for a round; returns the ledger's entry, in which `result` is the policy that goes on.
+
+        Raises:
+            RunChanged: the folder holds a round of something else.
+            StopRun: stopped and resumable.
+        """
+        facts: dict[str, Any] = {"round": self.number, "policy": self._placed(policy)}
+        facts["policy_identity"] = identity_of(policy)
+        facts["source"] = str(self.external) if self.external else "the policy's own paths"
+        if self.external is None:
+            chosen = self.runs.settings.train.generation
+            status = await self.runs.paths(str(policy), self.folder / "paths", f"round {self.number}", chosen.paths)
+            facts |= {"questions": status["questions"]["done"], "paths": status["paths"], "bands": status["bands"]}
+        pairs, found = await asyncio.to_thread(self._pairs)
+        facts |= found
+        if not pairs:
+            return facts | {"result": self._placed(policy), "trained": False, "rolled_back": False}
+        trained = await asyncio.to_thread(self._trained, policy, pairs)
+        facts |= {"trained": True, "drift": drift_of(trained)}
+        before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
+        after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
+        facts |= evidence(before, after)
+        worse = hurts(facts.get("compared"), self.runs.settings.train.rollback_p)
+        return facts | {"rolled_back": worse, "result": self._placed(policy if worse else trained)}
+
+    def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
+        """What the trainer made, marked as whole.
+
+        Raises:
+            PluginError: it is a plugin's, and raised something of its own, or returned no folder of weights.
+        """
+        kind = type(self.trainer)
+        name = f"the trainer {kind.__module__}.{kind.__qualname__}"
+        try:
+            trained = self.trainer.train(policy, pairs, self.folder / "policy")
+        except InsightvError:
+            raise
+        # A trainer may be a stranger's; whatever it raises is told as its fault.
+        except (Exception, SystemExit) as error:
+            if kind.__module__.startswith("insightv."):
+                raise
+            raise PluginError(f"{name} failed: {told(error)}") from error
+        if not isinstance(trained, Path) or not trained.is_dir():
+            raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
+        if not any(trained.glob("*.safetensors")):
+            raise PluginError(f"{name} returned {str(trained)!r}, which holds no weights (*.safetensors)")
+        if not kind.__module__.startswith("insightv."):
+            mark_foreign(trained)
+        return trained
+
+    def _placed(self, policy: Path) -> str:
+        return placed(policy, self.runs.folder)
+
+    def _pairs(self) -> tuple[list[PreferencePair], dict[str, Any]]:
+        settings, main = self.runs.settings, self.runs.folder
+        store = ImageStore(main / IMAGES)
+        with RunReader(main) as run:
+            selection = Selection(run, settings, self.runs.go_on)
+            if self.external is not None:
+                images = settings.images
+                pairs = read_external(
+                    self.external,
+                    lambda question: to_json(selection.prompt(question), store),
+                    tags=selection.tags,
+                    allow_http=images.allowed,
+                    limits=image_limits(images),
+                    go_on=self.runs.go_on,
+                )
+                lengths = [
+                    Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs
+                ]
+                return pairs, {"pairs": len(pairs), "age": None, "lengths": statistics(lengths)}
+        with RunReader(self.folder / "paths") as fresh:
+            selection = Selection(fresh, settings, self.runs.go_on)
+
+            def shown(question: Question) -> list[Json]:
+                return to_json(selection.prompt(open_stored(question, fresh.images)), store)
+
+            rule, data = settings.train.pairs, settings.datasets
+            selected = select_pairs(
+                selection.assessed,
+                PairRule(rule.margin, rule.per_question, rule.length_slack, settings.seed, tags=selection.tags),
+                shown,
+                Licence(source=data.source, licence=data.licence),
+            )
+            written = fresh.written()
+        return selected.pairs, {
+            "pairs": len(selected.pairs),
+            "age": {"rounds": 0, "seconds": round(time.time() - written, 1) if written else None},
+            "margins": margins(selected.pairs),
+            "lengths": selected.lengths,
+            "left_out": dict(selected.left_out),
+        }
+
+
+def trainer_of(runs: PolicyRuns) -> PreferenceTrainer:
+    """The trainer of a run's rounds: the object that was given, or the one that the settings name.
+
+    Raises:
+        ConfigError, PluginError: there is none, or it writes paths in other tags than the reasoning agent.
+    """
+    given, settings = runs.objects.get("trainer"), runs.settings
+    trainer = given if isinstance(given, PreferenceTrainer) else _named_trainer(runs)
+    if isinstance(trainer, DPOPreferenceTrainer):
+        trainer.go_on = runs.go_on
+        tags = shown_by(settings.reasoning_agent)["tags"]
+        if course_of(settings).pairs == "own" and trainer.tags != tags:
+            raise ConfigError(
+                f"the trainer writes paths in {' '.join(trainer.tags)}, and the reasoning agent writes them in "
+                f"{' '.join(tags)}; give DPOPreferenceTrainer(tags={list(tags)})"
+            )
+    return trainer
+
+
+def _named_trainer(runs: PolicyRuns) -> PreferenceTrainer:
+    settings, train = runs.settings, runs.settings.train
+    if train.trainer.startswith(OBJECT):
+        given = train.trainer.removeprefix(OBJECT)
+        raise ConfigError(f"the trainer was an object of {given}; give such an object to Pipeline again")
+    options: dict[str, Any] = dict(train.preference)
+    if train.trainer == "dpo":
+        options = {"seed": settings.seed, **train.common, **options, "preset": train.preset, "child": train.child}
+        options["tags"] = shown_by(settings.reasoning_agent)["tags"]
+    return Workshop(runs.registry, settings).trainer(train.trainer, options)
+
+
+def placed(path: Path, run: Path) -> str:
+    """A path as the ledger keeps it: within the run's folder relative to it, so that the folder may be moved."""
+    whole, root = path.absolute(), run.absolute()
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
+
+
+def margins(pairs: Sequence[PreferencePair]) -> dict[str, float] | None:
+    """Points of score between the two paths of a pair: least, mean and most."""
+    found = [pair.margin for pair in pairs]
+    if not found:
+        return None
+    return {"least": round(min(found), 2), "mean": round(fmean(found), 2), "most": round(max(found), 2)}
+
+
+def drift_of(policy: Path) -> dict[str, Any] | None:
+    """How far a policy moved from its reference, as its training's log says; None where a trainer keeps no such log.
+
+    `log_ratio_*` are mean log-ratios of policy to reference in nats, `margin` and `accuracy` those of TRL's rewards;
+    `change_kept` is the share of the change that the type of the written weights keeps.
+    """
+    report = policy / "report.json"
+    told: dict[str, Any] = orjson.loads(report.read_bytes()) if report.is_file() else {}
+    found = told.get("preference")
+    if not isinstance(found, dict):
+        return None
+    names = ("margin", "accuracy", "log_ratio_chosen", "log_ratio_rejected")
+    facts = {"steps": told.get("steps"), "change_kept": told.get("change_kept")}
+    return facts | {name: found[name] for name in names if name in found}
+
+
+def accuracy_of(result: Result | None) -> dict[str, Any] | None:
+    """A held-out result in short: accuracy on 0..1 with its 95 % interval, and where the whole of it is."""
+    if result is None:
+        return None
+    found = summary(result.rows)["questions"]
+    names = ("total", "right", "graded", "ungraded", "failed", "accuracy", "interval")
+    return {**{name: found[name] for name in names}, "evaluation": result.name}
+
+
+def evidence(before: Result | None, after: Result | None) -> dict[str, Any]:
+    """Held-out accuracy before and after a stage, and the paired comparison on the same questions."""
+    facts: dict[str, Any] = {"before": accuracy_of(before), "after": accuracy_of(after)}
+    if before is not None and after is not None:
+        found = compare(before, after)
+        facts["compared"] = {
+            name: found[name] for name in ("pairs", "only_first", "only_second", "difference", "interval", "p", "right")
+        }
+    return facts
+
+
+def hurts(compared: Mapping[str, Any] | None, p: float) -> bool:
+    """Whether the second is worse than the first beyond noise: fewer right, and McNemar's exact p below `p`.
+
+    An answer that the grader cannot tell is not right here: a policy whose answers nobody can read any more has none
+    that are graded wrong.
+    """
+    found = compared["right"] if compared else None
+    if not found or found["p"] is None:
+        return False
+    return bool(found["only_second"] < found["only_first"] and found["p"] < p)

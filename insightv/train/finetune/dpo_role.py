@@ -1,0 +1,90 @@
+"""The built-in preference trainer: pairs go to a file, and DPO runs on it, in a process of its own or in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insightv.agents.replies.transcript import TAGS, Tags, check_tags
+from insightv.atomic_files import CARD, new_folder
+from insightv.errors import InputError
+from insightv.interfaces import PreferenceTrainer
+from insightv.records import PreferencePair
+from insightv.train.data.card import card
+from insightv.train.data.layouts import write_trl
+from insightv.train.data.pair_rows import funnel_of_pairs, is_external, origin_of_pairs, rows_of_pairs
+from insightv.train.data.rows import TrainingRow
+from insightv.train.finetune.process import run_here, run_job
+from insightv.train.finetune.settings import Job, settings_of
+
+if TYPE_CHECKING:
+    pass
+from typing import TYPE_CHECKING, Literal
+
+from insightv.train.finetune.fit import train
+from insightv.train.finetune.settings import TrainSettings
+
+if TYPE_CHECKING:
+    pass
+
+
+def _unasked() -> None:
+    """Nobody stops the training."""
+
+
+class DPOPreferenceTrainer(PreferenceTrainer):
+    """DPO with TRL, in a process of its own; `child = False` trains in this one.
+
+    `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
+    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.prompt_json`).
+    `go_on` is called often while the child trains; what it raises ends it.
+    """
+
+    def __init__(
+        self, *, preset: str = "default", tags: Sequence[str] = TAGS, child: bool = True, **settings: Any
+    ) -> None:
+        self.settings = settings_of("preference", preset, **settings)
+        self.tags: Tags = check_tags(tags)
+        self.child = child
+        self.go_on: Callable[[], None] = _unasked
+
+    def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
+        """Train the directory `policy` on `pairs` into `out`; returns `out`. Resumes what was begun there."""
+        if not pairs:
+            raise InputError("there are no pairs to train on: no question has a right path and a clearly worse one")
+        out = Path(out)
+        data = out.with_name(f"{out.name}.pairs")
+        write_pairs(pairs, data, self.tags)
+        job = Job(stage="preference", policy=str(policy), data=data, out=out, settings=self.settings)
+        return run_job(job, self.go_on) if self.child else run_here(job)
+
+
+def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
+    """Write pairs into a folder in TRL's form, with a card. The same pairs give the same bytes."""
+    funnel = funnel_of_pairs(pairs)
+    chosen, origin = origin_of_pairs(pairs)
+    name = "external" if is_external(pairs) else "preference"
+
+    def rows() -> Iterator[TrainingRow]:
+        for row in rows_of_pairs(pairs, tags):
+            funnel.wrote(row)
+            yield row
+
+    with new_folder(folder) as fresh:
+        layout = write_trl("preference", rows(), fresh)
+        text = card(name, funnel, chosen | {"tags": list(tags)}, origin, layout)
+        (fresh / CARD).write_text(text, encoding="utf-8")
+
+
+def train_agent(
+    base: str | Path,
+    data: Path,
+    out: Path,
+    *,
+    stage: Literal["reason", "summary"] = "reason",
+    settings: TrainSettings | None = None,
+) -> Path:
+    """Train the model `base` on the rows of `data` into the directory `out`; returns `out`. Raises as `fit.train`."""
+    made = settings or settings_of(stage)
+    return train(Job(stage=stage, policy=str(base), data=Path(data), out=Path(out), settings=made))

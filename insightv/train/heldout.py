@@ -1,0 +1,73 @@
+"""The held-out questions of a training: read, and held against everything that is trained on.
+
+What counts is what is asked about which pictures. Ids, meta and answers may differ, and it is still the same question.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from insightv.config.settings import Settings, image_limits
+from insightv.errors import InputError
+from insightv.inputs.images import open_question
+from insightv.inputs.questions import QuestionFile, read_questions
+from insightv.records import Question
+from insightv.runs.reader import RunReader
+
+Content = tuple[str, tuple[str, ...]]
+"""A question's text and the digests of its pictures as they are sent."""
+
+
+def read_heldout(
+    settings: Settings, folder: Path, general: QuestionFile | None = None, external: QuestionFile | None = None
+) -> QuestionFile | None:
+    """The questions of `train.heldout`, none of which is in the run, in the `general` data or the `external` pairs.
+
+    Raises:
+        InputError: one is, or the file cannot be used.
+    """
+    if settings.train.heldout is None:
+        return None
+    hosts, limits = settings.images.allowed, image_limits(settings.images)
+    file = read_questions(
+        settings.train.heldout,
+        columns=settings.questions.columns,
+        require_answer=True,
+        allow_http=hosts,
+        limits=limits,
+    )
+    asked = {_text(question) for question in file}
+
+    def contents(questions: QuestionFile, texts: set[str]) -> Iterator[tuple[str, Content]]:
+        for question in questions:
+            if (text := _text(question)) in texts:
+                opened = open_question(question, root=questions.root, allow_http=hosts, limits=limits)
+                yield question.id, (text, tuple(picture.sha256 for picture in opened.pictures))
+
+    trained = dict.fromkeys(_of_run(folder, asked), "the run that is trained on")
+    if general is not None:
+        where = f"datasets.general = {settings.datasets.general!r}"
+        trained |= {content: where for _, content in contents(general, asked)}
+    if external is not None:
+        trained |= {content: f"the pairs of {external.name}" for _, content in contents(external, asked)}
+    both = [(id, content) for id, content in contents(file, {text for text, _ in trained}) if content in trained]
+    if both:
+        id, content = both[0]
+        raise InputError(
+            f"{settings.train.heldout}: {len(both)} of {len(file)} held-out questions are trained on too (the first is "
+            f"{id!r}, in {trained[content]}); hold out other questions"
+        )
+    return file
+
+
+def _of_run(folder: Path, asked: set[str]) -> Iterator[Content]:
+    with RunReader(folder) as run:
+        for question in run.questions():
+            if (text := _text(question)) in asked:
+                yield text, tuple(str(image).removeprefix("sha256:") for image in question.images)
+
+
+def _text(question: Question) -> str:
+    return " ".join(unicodedata.normalize("NFKC", question.question).casefold().split())

@@ -1,0 +1,280 @@
+"""A run's training: the recipe's stages in order, each done once, resumed where it stopped, and measured when done.
+
+    RUN/rounds/0/policy            the reasoning agent after supervised training
+    RUN/rounds/K/{paths,policy}    round K: fresh paths of the policy before (a run of its own), and the policy after
+    RUN/rounds/last/{paths,set}    fresh paths of the last policy, and the set that the summary agent is trained on
+    RUN/checkpoints/               the agents as they are used: reasoning, summary, direct, multi-turn
+
+The ledger says what is done. A stage is what it was trained from, on and with: where that differs from what the ledger
+says, the training stops and names the differences, or, where changes are allowed, does the stage anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from insightv.atomic_files import remove
+from insightv.backends.checkpoints import identity_of, last_complete
+from insightv.errors import InputError, RunChanged
+from insightv.runs.reader import CHECKPOINTS, DATASETS, ROUNDS, RunReader, settings_differences
+from insightv.runs.stage_ledger import Entry, Ledger
+from insightv.train.dpo_round import Round, evidence, placed, trainer_of
+from insightv.train.finetune.fit import STEPS
+from insightv.train.finetune.process import run_here, run_job
+from insightv.train.finetune.settings import Job, Stage
+from insightv.train.plan import TrainingPlan
+from insightv.train.publish import own_place, publish, tell_shown
+from insightv.train.recipes import agent_settings
+from insightv.train.rollouts import PolicyRuns
+from insightv.train.run_datasets import why_empty, write_datasets, write_summary_set
+
+log = logging.getLogger("insightv")
+ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
+"""The system that asks a model trained alone."""
+TITLES = {
+    "direct": "One model that reasons and answers in one reply",
+    "multi-turn": "One model that reasons in one turn and answers in the next",
+}
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""Is told what happens: an event ("begin", "done", "kept") and the stage with its facts."""
+
+
+class Training:
+    """One training of a run that this process holds."""
+
+    def __init__(self, plan: TrainingPlan, runs: PolicyRuns, ledger: Ledger, tell: Tell) -> None:
+        self._plan = plan
+        self._runs = runs
+        self._ledger = ledger
+        self._tell = tell
+        self._folder = runs.folder
+        self._train = plan.settings.train
+
+    async def run(self) -> dict[str, Any]:
+        """Do what is not done yet; returns the recipe, every stage of it, and where the agents are.
+
+        Raises:
+            RunChanged: a stage was done with something else; each difference is named.
+            InputError: there is nothing to train on.
+            StopRun: stopped and resumable.
+        """
+        stages = self._plan.stages()
+        if self._plan.course.rounds:
+            trainer_of(self._runs)  # one that cannot be made is said before anything is trained
+        if "summary" in stages:  # a model alone stands beside the agents, and changes nothing of them
+            self._ledger.lay_aside({*self._ledger.names()} - {*stages, *ALONE})
+        done: dict[str, dict[str, Any]] = {}
+        reasoning: Path | None = None
+        for name, identity in stages.items():
+            if name == "reasoning":
+                done[name] = await self._reasoning(identity)
+            elif name == "summary":
+                done[name] = await self._summary(identity, reasoning)
+            elif name.startswith("round ") and reasoning is not None:
+                done[name] = await self._round(name, identity, reasoning)
+            else:
+                done[name] = await self._alone(name, identity)
+            if name == "reasoning" or name.startswith("round "):
+                reasoning = self._folder / done[name]["result"]
+        if "summary" in stages:
+            tell_shown(self._folder, self._plan.settings)
+        trained = [name for name in ("reasoning", "summary", self._plan.course.alone) if name in stages]
+        agents = {name: str(self._checkpoint(name)) for name in trained}
+        shown = [{"stage": name, **facts} for name, facts in done.items()]
+        return {"recipe": self._train.recipe, "stages": shown, "checkpoints": agents, "failed": _failed(done.values())}
+
+    async def _reasoning(self, identity: dict[str, Any]) -> dict[str, Any]:
+        job = self._job("reasoning", self._folder / DATASETS / "reason", self._folder / ROUNDS / "0" / "policy")
+
+        async def work() -> dict[str, Any]:
+            facts = await self._supervised(job, await self._written("reason"))
+            before = await self._runs.accuracy("reasoning-only", reasoning=self._plan.base)
+            after = await self._runs.accuracy("reasoning-only", reasoning=str(job.out))
+            return facts | evidence(before, after)
+
+        return await self._stage("reasoning", identity, work)
+
+    async def _round(self, name: str, identity: dict[str, Any], policy: Path) -> dict[str, Any]:
+        number = int(name.removeprefix("round "))
+        folder = self._folder / ROUNDS / str(number)
+        one = Round(number, folder, self._runs, trainer_of(self._runs), self._plan.external)
+
+        async def work() -> dict[str, Any]:
+            facts: dict[str, Any] = await self._allowed(lambda: one.run(policy), folder / "policy.training")
+            return facts
+
+        return await self._stage(name, identity | {"policy": identity_of(policy)}, work)
+
+    async def _summary(self, identity: dict[str, Any], reasoning: Path | None) -> dict[str, Any]:
+        last = self._folder / ROUNDS / "last"
+        fresh = last / "paths" if reasoning is not None and self._train.summary_paths else None
+        job = self._job("summary", last / "set", self._checkpoint("summary"))
+
+        async def work() -> dict[str, Any]:
+            facts: dict[str, Any] = {}
+            if fresh is not None and reasoning is not None:
+                status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
+                facts = {name: status[name] for name in ("paths", "bands")}
+            settings, go_on = self._plan.settings, self._runs.go_on
+            made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, go_on)
+            facts |= await self._supervised(job, made.rows)
+            base, summary = self._plan.base, str(job.out)
+            if reasoning is None:
+                before = await self._runs.accuracy("summary-only", summary=base)
+                return facts | evidence(before, await self._runs.accuracy("summary-only", summary=summary))
+            before = await self._runs.accuracy("reasoner", reasoning=base, summary=base)
+            after = await self._runs.accuracy("reasoner", reasoning=str(reasoning), summary=summary)
+            return facts | evidence(before, after)
+
+        identity |= {"reasoner": identity_of(reasoning) if reasoning is not None else None}
+        self._refuse({"summary": identity})  # while the agents still stand
+        await asyncio.to_thread(publish, self._folder, self._ledger, reasoning)
+        return await self._stage("summary", identity, work)
+
+    async def _alone(self, name: str, identity: dict[str, Any]) -> dict[str, Any]:
+        job = self._job(name, self._folder / DATASETS / name, self._checkpoint(name))
+        system = ALONE[name]
+
+        async def work() -> dict[str, Any]:
+            facts = await self._supervised(job, await self._written(name))
+            before = await self._runs.accuracy(system, alone=self._plan.base)
+            return facts | evidence(before, await self._runs.accuracy(system, alone=str(job.out)))
+
+        return await self._stage(name, identity, work)
+
+    async def _written(self, name: str) -> int:
+        """The number of rows of a set of the run, written anew: the same run gives the same bytes."""
+        write = partial(write_datasets, self._folder, self._plan.settings, self._runs.go_on, (name,))
+        return (await asyncio.to_thread(write))[name].rows
+
+    async def _stage(
+        self, name: str, identity: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """The facts of a stage: of one that is done as they are in the ledger, else of its work."""
+        self._refuse({name: identity})
+        entry = self._ledger.find(name)
+        if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
+            self._tell("kept", {"stage": name, **entry.facts})
+            return entry.facts
+        self._runs.go_on()
+        self._ledger.begin(name, identity)
+        self._tell("begin", {"stage": name})
+        log.info("training: %s began", name)
+        facts = await work()
+        facts["result_identity"] = await asyncio.to_thread(identity_of, self._folder / facts["result"])
+        self._ledger.finish(name, facts)
+        log.info(
+            "training: %s done: %s", name, json.dumps({k: facts.get(k) for k in ("after", "rolled_back", "pairs")})
+        )
+        self._tell("done", {"stage": name, **facts})
+        return facts
+
+    def _begun(self, entry: Entry) -> bool:
+        """Whether anything was trained in a stage; what failed before that has no result that could be mixed."""
+        if entry.name == "reasoning" or entry.name.startswith("round "):
+            out = self._folder / ROUNDS / (entry.name.removeprefix("round ") if " " in entry.name else "0") / "policy"
+        else:
+            out = self._checkpoint(entry.name)
+        return entry.done or last_complete(out.with_name(f"{out.name}.training") / STEPS) is not None
+
+    def _whole(self, entry: Entry) -> bool:
+        """Whether what came of a stage is there as it was."""
+        try:
+            found = identity_of(self._folder / entry.facts["result"])
+        except InputError:
+            found = ""
+        if found != entry.facts["result_identity"]:
+            log.warning("training: what came of %s is gone or damaged; it is done anew", entry.name)
+            return False
+        return True
+
+    def refuse_changes(self) -> None:
+        """Before anything is started: hold every stage that the ledger has against what it would be now.
+
+        Raises:
+            RunChanged: one differs; each difference is named.
+            ConfigError: a folder that a stage would replace holds what insightv did not write.
+        """
+        agents = ("reasoning", "summary") if self._plan.course.summary else (self._plan.course.alone,)
+        for agent in agents:
+            own_place(self._folder, agent)
+        self._refuse(self._plan.stages())
+
+    def _refuse(self, stages: Mapping[str, Mapping[str, Any]]) -> None:
+        found: list[str] = []
+        for name, identity in stages.items():
+            entry = self._ledger.find(name)
+            if entry is not None and self._begun(entry):
+                found += _differences(entry, identity)
+        if found and not self._runs.allow_change:
+            raise _changed(found)
+
+    async def _supervised(self, job: Job, rows: int) -> dict[str, Any]:
+        if not rows:
+            with RunReader(self._folder) as run:
+                why = why_empty(run.status(), [table.use for table in self._plan.settings.scorers])
+            raise InputError(f"the set in {str(job.data)!r} has no rows: {why}")
+
+        def work() -> Path:
+            return run_job(job, self._runs.go_on) if self._train.child else run_here(job)
+
+        await self._allowed(lambda: asyncio.to_thread(work), job.work)
+        report = orjson.loads((job.out / "report.json").read_bytes())
+        for warning in report.get("warnings", ()):
+            log.warning("training: %s", warning)
+        losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
+        facts = {name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")}
+        facts["change_kept"] = report.get("change_kept")
+        return facts | {"loss": losses[-1] if losses else report["loss"], "result": placed(job.out, self._folder)}
+
+    async def _allowed(self, work: Callable[[], Awaitable[Any]], half: Path) -> Any:
+        """The work; where it goes on from something else, and changes are allowed, without what was half done."""
+        try:
+            return await work()
+        except RunChanged:
+            if not self._runs.allow_change:
+                raise
+        remove(half)
+        return await work()
+
+    def _job(self, agent: str, data: Path, out: Path) -> Job:
+        stage: Stage = "summary" if agent == "summary" else "reason"
+        settings = agent_settings(self._plan.settings, agent)
+        title = TITLES.get(agent, "")
+        return Job(stage=stage, policy=self._plan.base, data=data, out=out, settings=settings, title=title)
+
+    def _checkpoint(self, agent: str) -> Path:
+        return self._folder / CHECKPOINTS / agent
+
+
+def _differences(entry: Entry, identity: Mapping[str, Any]) -> list[str]:
+    """What a stage was done with and would not be now; `identity` may lack what only the stage itself finds out."""
+    then = {name: value for name, value in entry.identity.items() if name in identity or name in _DECLARED}
+    return [f"{entry.name}: {difference}" for difference in settings_differences(then, identity)]
+
+
+_DECLARED = ("external", "pairs", "generation", "scorers", "bands")
+"""What a stage's identity has in some recipes only."""
+
+
+def _changed(differences: list[str]) -> RunChanged:
+    shown = "".join(f"\n  {difference}" for difference in differences[:50])
+    return RunChanged(
+        f"the run was trained with something else:{shown}\ngive --allow-change to train these stages (and those that "
+        "follow from them) anew, or use another --run",
+        tuple(differences),
+    )
+
+
+def _failed(stages: Iterable[Mapping[str, Any]]) -> int:
+    """Paths whose model was not reached, and held-out questions likewise."""
+    parts = [facts.get(name) or {} for facts in stages for name in ("paths", "before", "after")]
+    return sum(part.get("failed", 0) for part in parts)
