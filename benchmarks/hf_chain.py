@@ -123,7 +123,7 @@ class Work:
         first = replies[0].usage.prompt_tokens
         self.tokens["unavoidable"] += first
 
-        async def go_on(chain: Chain, reply: str, index: int) -> None:
+        async def raise_if_stopped(chain: Chain, reply: str, index: int) -> None:
             last = first
             for step in range(1, self.steps):
                 chain = onward(chain, reply)
@@ -131,7 +131,7 @@ class Work:
                 self.tokens["unavoidable"] += completion.usage.prompt_tokens - last - (self.length - 1)
                 last, reply = completion.usage.prompt_tokens, completion.text
 
-        await asyncio.gather(*(go_on(start, reply.text, i) for i, reply in enumerate(replies)))
+        await asyncio.gather(*(raise_if_stopped(start, reply.text, i) for i, reply in enumerate(replies)))
         self.tokens["hf"] += self.model.counts.computed - before
 
     def plain(self, seed: int) -> None:

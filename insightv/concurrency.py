@@ -123,7 +123,7 @@ def blocking_stream(pieces: AsyncGenerator[T, None]) -> Generator[T, None, None]
                 """A piece that nobody wants any more."""
 
 
-def twin_of(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
+def blocking_twin(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
     """The blocking twin of an async method, to stand in the same class; works inside a notebook too."""
 
     @wraps(method)

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from insightv.concurrency import twin_of
+from insightv.concurrency import blocking_twin
 from insightv.config.file import origin_of, write_settings
-from insightv.config.roles import Workshop
+from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, load_settings
 from insightv.errors import ConfigError, InputError, require
 from insightv.evaluate.judge_audit import JudgeAudit
@@ -29,7 +29,7 @@ from insightv.runs.stage_ledger import Ledger
 from insightv.runs.store import pending
 from insightv.train.plan import plan_of
 from insightv.train.recipes import check_train
-from insightv.train.rollouts import PolicyRuns
+from insightv.train.rollouts import Rollouts
 from insightv.train.row_sets import check_sets
 from insightv.train.run_datasets import write_datasets
 from insightv.train.stages import Tell, Training
@@ -48,7 +48,7 @@ class Pipeline(RunBuilder):
         ConfigError: settings are wrong.
     """
 
-    _runs: PolicyRuns | None = None
+    _runs: Rollouts | None = None
 
     def _checked(self, table: Mapping[str, Any]) -> Settings:
         settings = super()._checked(table)
@@ -77,19 +77,19 @@ class Pipeline(RunBuilder):
         watch = checked_watch(watch)
         general = None
         if datasets:
-            Workshop(self._registry, self.settings).check_agents()
+            RoleFactory(self._registry, self.settings).check_agents()
             # What is wrong with the sets is said before they are paid for.
             general = await asyncio.to_thread(check_sets, self.settings)
         async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             await self._built(session, watch)
             if datasets:
                 watch(session.snapshot("datasets"))
-                write = partial(write_datasets, self.folder, self.settings, self._go_on, general=general)
+                write = partial(write_datasets, self.folder, self.settings, self._raise_if_stopped, general=general)
                 await asyncio.to_thread(write)
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 
-    build = twin_of(abuild)
+    build = blocking_twin(abuild)
 
     async def apilot(
         self,
@@ -123,7 +123,7 @@ class Pipeline(RunBuilder):
             sampled = await session.database.do(partial(read_sampled, seqs=seqs))
             return report_on(self.settings, session, sampled, audit)
 
-    pilot = twin_of(apilot)
+    pilot = blocking_twin(apilot)
 
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
@@ -144,7 +144,7 @@ class Pipeline(RunBuilder):
         lock = RunLock(self.folder)
         lock.acquire()
         try:
-            runs = PolicyRuns(self.folder, self.settings, self._registry, self._objects, watch, allow_change)
+            runs = Rollouts(self.folder, self.settings, self._registry, self._objects, watch, allow_change)
             self._runs = runs
             plan = await asyncio.to_thread(partial(plan_of, self.settings, self.folder, self._registry))
             if plan.heldout is not None:
@@ -158,7 +158,7 @@ class Pipeline(RunBuilder):
             self._runs = None
             lock.release()
 
-    train = twin_of(atrain)
+    train = blocking_twin(atrain)
 
     def _as_built(self) -> Settings:
         """The settings to keep: those of the training, but what the run was built with stays as it was built."""

@@ -65,7 +65,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginSource:
     """Where a plugin comes from."""
 
     plugin: str
@@ -83,14 +83,14 @@ class Entry:
     kind: Kind
     name: str
     factory: Factory | str
-    source: Source
+    source: PluginSource
 
 
 @dataclass(frozen=True)
 class Failure:
     """A plugin that could not be loaded or registered, and why."""
 
-    source: Source
+    source: PluginSource
     reason: str
 
 
@@ -104,7 +104,7 @@ class Registry:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
 
-    def add(self, plugin: ModuleType | object, source: Source) -> None:
+    def add(self, plugin: ModuleType | object, source: PluginSource) -> None:
         """Register a plugin's hooks and collect its names; what goes wrong becomes a `Failure`."""
         name = f"{source.distribution}:{source.plugin}"
         try:
@@ -124,7 +124,7 @@ class Registry:
             self._forget(source)
             self.failures.append(Failure(source, told(error)))
 
-    def _collect(self, kind: Kind, plugin: object, source: Source) -> None:
+    def _collect(self, kind: Kind, plugin: object, source: PluginSource) -> None:
         def register(name: str, factory: Factory | str) -> None:
             if not isinstance(name, str) or not name or not (callable(factory) or isinstance(factory, str)):
                 raise TypeError(f"register(name, factory) got {name!r}, {_shown(factory)}; give a name and a callable")
@@ -134,7 +134,7 @@ class Registry:
         caller = self._manager.subset_hook_caller(f"register_{kind}s", remove_plugins=others)
         caller(register=register)
 
-    def _forget(self, source: Source) -> None:
+    def _forget(self, source: PluginSource) -> None:
         for key, entries in list(self._entries.items()):
             kept = [entry for entry in entries if entry.source != source]
             if kept:

@@ -16,7 +16,7 @@ from insightv import ConfigError, Pipeline, PluginError, RunChanged
 from insightv.config.plugin_loading import load_registry
 from insightv.config.sections import RunSection
 from insightv.config.settings import check_settings
-from insightv.plugins import Registry, Source, hookimpl
+from insightv.plugins import PluginSource, Registry, hookimpl
 from insightv.testing import ScriptedModel, check_backend, check_scorer
 from tests.installing import insightv, pip_install, write_distribution, write_questions
 
@@ -389,7 +389,7 @@ def test_plugins_can_be_added_by_hand() -> None:
             register("mine", object)
 
     registry = Registry()
-    registry.add(Plugin(), Source("mine", "notebook", "0"))
+    registry.add(Plugin(), PluginSource("mine", "notebook", "0"))
     assert [entry.name for entry in registry.entries()] == ["mine"]
 
 
@@ -416,8 +416,8 @@ def unwell(tmp_path: Path, make: Callable[..., Unwell]) -> Pipeline:
             register("unwell", make)
 
     registry = Registry()
-    registry.add(importlib.import_module("insightv.config.builtin"), Source("builtin", "insightv", "0"))
-    registry.add(Plugin(), Source("mine", "notebook", "0"))
+    registry.add(importlib.import_module("insightv.config.builtin"), PluginSource("builtin", "insightv", "0"))
+    registry.add(Plugin(), PluginSource("mine", "notebook", "0"))
     settings = check_settings({"generator": {"model": "unwell", "paths": 1, "max_steps": 2, "tries": 1}})
     return Pipeline(run=tmp_path / "run", settings=settings, registry=registry)
 

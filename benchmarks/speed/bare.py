@@ -24,7 +24,7 @@ from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA
 from insightv.assess.answer import ANSWER_VERDICT
 from insightv.assess.path_prompt import PATH_SCORES
 from insightv.records import Schema
-from insightv.runs.limiter import Gate
+from insightv.runs.limiter import CallLimiter
 
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -49,7 +49,7 @@ class Bare:
 
     def __init__(self, session: aiohttp.ClientSession, url: str, folder: Path, concurrency: int) -> None:
         self._session, self._url, self._folder = session, f"{url}/chat/completions", folder
-        self.gate = Gate(concurrency)
+        self.gate = CallLimiter(concurrency)
 
     async def _ask(self, item: int, parts: list[bytes], held: bool = False) -> list[str]:
         if not held:

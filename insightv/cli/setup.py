@@ -54,14 +54,14 @@ def config(
     import tomli_w
 
     from insightv.config.plugin_loading import default_registry
-    from insightv.config.roles import Workshop
+    from insightv.config.roles import RoleFactory
     from insightv.config.settings import load_settings
 
     path = file or (run / "config.toml" if run else Path("insightv.toml") if Path("insightv.toml").is_file() else None)
     settings = load_settings(path, changes or ())
     from insightv.train.recipes import check_train
 
-    Workshop(default_registry(), settings).check()
+    RoleFactory(default_registry(), settings).check()
     check_train(settings)
     table = settings.model_dump(mode="json", exclude_none=True)
     out(json.dumps(table) if as_json else tomli_w.dumps(table).rstrip())

@@ -12,13 +12,13 @@ from insightv.config.settings import BACKEND_KEYS, RoleTable
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import told, unfit
-from insightv.plugins import Factory, Kind, Source
+from insightv.plugins import Factory, Kind, PluginSource
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelSpec:
     """How a model is made: its backend's factory and options. It can be pickled, and so followed by another process.
 
     `deadline_s` bounds a call; None where the backend does so itself, by its option of that name.
@@ -28,7 +28,7 @@ class Recipe:
     what: str
     factory: Factory
     options: Mapping[str, Any]
-    source: Source
+    source: PluginSource
     deadline_s: float | None = None
 
     def make(self) -> ChatModel:
@@ -88,7 +88,7 @@ def check_options(
         raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
 
 
-def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: Source, role: type[T]) -> T:
+def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: PluginSource, role: type[T]) -> T:
     """What a factory makes of its options; `what` names it in errors.
 
     Raises:

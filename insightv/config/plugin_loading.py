@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from insightv.plugin_guard import told
-from insightv.plugins import GROUP, Failure, Registry, Source
+from insightv.plugins import GROUP, Failure, PluginSource, Registry
 from insightv.version import release
 
 log = logging.getLogger("insightv")
@@ -31,24 +31,24 @@ def load_registry() -> Registry:
     from insightv.config import builtin
 
     registry = Registry()
-    registry.add(builtin, Source("builtin", "insightv", release()))
+    registry.add(builtin, PluginSource("builtin", "insightv", release()))
     chosen = _chosen()
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for name in sorted((chosen or set()) - {point.name for point in points}):
         reason = "it is in the list of INSIGHTV_PLUGINS, but no installed distribution has a plugin of this name"
-        registry.failures.append(Failure(Source(name, "unknown", "unknown"), reason))
+        registry.failures.append(Failure(PluginSource(name, "unknown", "unknown"), reason))
     for point in points:
         if chosen is not None and point.name not in chosen:
             registry.left_out.append(point.name)
             continue
         dist = point.dist
-        source = Source(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
+        source = PluginSource(point.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
         with _named_when_slow(source):
             _load(registry, point, source)
     return registry
 
 
-def _load(registry: Registry, point: EntryPoint, source: Source) -> None:
+def _load(registry: Registry, point: EntryPoint, source: PluginSource) -> None:
     try:
         plugin: Any = point.load()
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def _load(registry: Registry, point: EntryPoint, source: Source) -> None:
 
 
 @contextmanager
-def _named_when_slow(source: Source) -> Iterator[None]:
+def _named_when_slow(source: PluginSource) -> Iterator[None]:
     """Say which plugin is waited for where its import takes long; it may never end, and cannot be left."""
     text = "%s has been loading for %g s; wait, or leave it out: INSIGHTV_PLUGINS is the list of the plugins to load"
     timer = threading.Timer(SLOW_S, log.warning, [text, source, SLOW_S])

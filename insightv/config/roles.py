@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from insightv.config.factories import Recipe, built_by, check_options, check_table, parameters_of
+from insightv.config.factories import ModelSpec, built_by, check_options, check_table, parameters_of
 from insightv.config.settings import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
 from insightv.errors import ConfigError, PluginError
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import described, unfit
-from insightv.plugins import Kind, Registry, Source
+from insightv.plugins import Kind, PluginSource, Registry
 
 T = TypeVar("T")
 Wrap = Callable[[ChatModel, float | None], ChatModel]
@@ -32,9 +32,9 @@ class Part(Generic[T]):
     """
 
     role: T
-    source: Source | None
+    source: PluginSource | None
     deadline_s: float | None = None
-    backend: Source | None = None
+    backend: PluginSource | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Assembly(Generic[T]):
     """
 
     name: str
-    make: Callable[[Workshop], T]
+    make: Callable[[RoleFactory], T]
 
 
 _ROLES: dict[str, type] = {
@@ -82,11 +82,11 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     return {"use": f"{OBJECT}{name}"}
 
 
-Place = Callable[[Recipe], ChatModel]
-"""Where a model is held: by `Recipe.make` here, else by whoever makes it elsewhere and answers for it."""
+Place = Callable[[ModelSpec], ChatModel]
+"""Where a model is held: by `ModelSpec.make` here, else by whoever makes it elsewhere and answers for it."""
 
 
-class Workshop:
+class RoleFactory:
     """Builds roles for one run. `wrap` is applied to each model before a role gets it.
 
     `folder` is the run's, for backends that keep a log of their own (those that take `log_folder`). `place` says where
@@ -100,7 +100,7 @@ class Workshop:
         settings: Settings,
         wrap: Wrap = lambda model, _: model,
         folder: Path | None = None,
-        place: Place = Recipe.make,
+        place: Place = ModelSpec.make,
     ) -> None:
         self._registry = registry
         self._settings = settings
@@ -139,8 +139,8 @@ class Workshop:
             if known is not None and "log_folder" in known and self._folder is not None:
                 given.setdefault("log_folder", str(self._folder))
             limit = None if own_deadline else deadline_s
-            recipe = Recipe(name, f"backend {provider!r}", factory, given, entry.source, limit)
-            here = options.get("mode") == "batch" or self._place is Recipe.make or self._asks_a_server(known)
+            recipe = ModelSpec(name, f"backend {provider!r}", factory, given, entry.source, limit)
+            here = options.get("mode") == "batch" or self._place is ModelSpec.make or self._asks_a_server(known)
             model = recipe.make() if here else self._place(recipe)
             # Whoever holds a model elsewhere bounds its calls there: waiting for a worker is no fault of a call.
             self._models[key] = self._wrap(model, limit if here else None)

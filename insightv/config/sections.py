@@ -24,7 +24,7 @@ class Price(Section):
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class CrewSection(Section):
+class WorkerSection(Section):
     """Workers of any engine: each is a process that holds all models of the run.
 
     Workers whose models are not ready within `start_s` seconds are not waited for. After `restarts` losses in a row
@@ -35,13 +35,13 @@ class CrewSection(Section):
     restarts: int = Field(default=4, ge=0, le=1000)
 
 
-class ProcessSection(CrewSection):
+class ProcessSection(WorkerSection):
     """`[run.process]`: the `workers` of `engine = "process"`, on this machine."""
 
     workers: int = Field(default=1, ge=1, le=1000)
 
 
-class RaySection(CrewSection):
+class RaySection(WorkerSection):
     """`[run.ray]`: the workers of `engine = "ray"`.
 
     `address` is host:port of the cluster (None: RAY_ADDRESS, or the cluster of this machine). `actors` is the number of

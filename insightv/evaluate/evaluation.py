@@ -22,7 +22,7 @@ from insightv.assess.agreement import agrees
 from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.atomic_files import new_file
 from insightv.backends.model_folder import weights_digest
-from insightv.concurrency import twin_of
+from insightv.concurrency import blocking_twin
 from insightv.config.identity import table_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.settings import ScorerTable, Settings, check_settings, load_settings
@@ -163,7 +163,7 @@ class Evaluation:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
         return result
 
-    run = twin_of(arun)
+    run = blocking_twin(arun)
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""

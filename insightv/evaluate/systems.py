@@ -16,7 +16,7 @@ from typing import Any
 
 from insightv.agents.adapters import prompts_of, unanswered
 from insightv.agents.replies.conclusion import concluded
-from insightv.config.roles import Assembly, Workshop, agent_table
+from insightv.config.roles import Assembly, RoleFactory, agent_table
 from insightv.config.settings import ReasoningTable, RoleTable, Settings, SummaryTable
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
@@ -126,7 +126,7 @@ def assembly(name: str, tables: Mapping[str, RoleTable]) -> Assembly[Generator]:
     return Assembly(f"insightv.systems.{name}", partial(_assembled, name=name, tables=dict(tables)))
 
 
-def _assembled(workshop: Workshop, name: str, tables: Mapping[str, RoleTable]) -> Generator:
+def _assembled(workshop: RoleFactory, name: str, tables: Mapping[str, RoleTable]) -> Generator:
     system = SYSTEMS[name]
     reasoning, answering = tables.get(system.reasons), tables.get(system.answers)
     return SystemGenerator(

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from insightv.concurrency import all_of, blocking, blocking_stream, twin_of
+from insightv.concurrency import all_of, blocking, blocking_stream, blocking_twin
 from insightv.config.plugin_loading import default_registry
-from insightv.config.roles import Workshop
+from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
@@ -90,7 +90,7 @@ class Reasoner:
         from insightv.agents.reasoning import ThoughtsReasoner
         from insightv.agents.summary import JudgingSummary
 
-        workshop = Workshop(registry or default_registry(), check_settings({}))
+        workshop = RoleFactory(registry or default_registry(), check_settings({}))
         if backend and not isinstance(model, str) and not isinstance(summary_model, str):
             raise ConfigError(
                 f"the options {sorted(backend)} are for a model by name; set them where the object is made"
@@ -139,7 +139,7 @@ class Reasoner:
         if folders:
             settings = with_trained(settings, folders, backend, options)
         folder = Path(source) if path.is_file() else None
-        workshop = Workshop(registry or default_registry(), settings, folder=folder)
+        workshop = RoleFactory(registry or default_registry(), settings, folder=folder)
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
         reasoner.trained = bool(folders)
         return reasoner
@@ -187,7 +187,7 @@ class Reasoner:
         shown = await self._shown(asked, found, show, deadline)
         return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
-    answer = twin_of(aanswer)
+    answer = blocking_twin(aanswer)
 
     async def astream(
         self,
@@ -273,7 +273,7 @@ class Reasoner:
         """Close the models that this reasoner has made."""
         await closed(self._models)
 
-    close = twin_of(aclose)
+    close = blocking_twin(aclose)
 
     def _show(self, seed: int, paths: int, show: Show | None) -> Show:
         if not 0 <= seed <= LARGEST_COUNT:
@@ -306,7 +306,7 @@ class Reasoner:
         return merged(asked, found)
 
 
-def _chat_model(workshop: Workshop, name: str, given: object, backend: Mapping[str, Any]) -> ChatModel:
+def _chat_model(workshop: RoleFactory, name: str, given: object, backend: Mapping[str, Any]) -> ChatModel:
     if isinstance(given, str):
         return workshop.model(given, backend)
     if not isinstance(given, ChatModel):

@@ -19,7 +19,7 @@ from insightv.atomic_files import CreatedFiles
 from insightv.config.file import origin_of, write_settings
 from insightv.config.identity import role_identity
 from insightv.config.plugin_loading import default_registry
-from insightv.config.roles import Assembly, Workshop, given_table
+from insightv.config.roles import Assembly, RoleFactory, given_table
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.inputs.image_store import ImageStore
@@ -31,7 +31,7 @@ from insightv.runs.host_limits import allow_open_files, check_space
 from insightv.runs.limiter import StopSwitch
 from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
-from insightv.runs.loop_watchdog import holders_named
+from insightv.runs.loop_watchdog import blockers_named
 from insightv.runs.question_loop import Build
 from insightv.runs.reader import CONFIG, DATABASE, IMAGES, LOG, load_run, read_status
 from insightv.runs.session import Session, Snapshot, Tally, Watch
@@ -89,7 +89,7 @@ class RunBuilder:
             own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
             table["train"] = table.get("train", {}) | own
         self.settings = self._checked(table)
-        Workshop(self._registry, self.settings).check_options()
+        RoleFactory(self._registry, self.settings).check_options()
         self._origin = ""
         self._switch: StopSwitch | None = None
         self._interrupted: Interrupted | None = None
@@ -162,7 +162,7 @@ class RunBuilder:
             if questions is not None:
                 watch(Snapshot("checking", Tally()))
                 store = ImageStore(self.folder / IMAGES, created.add)
-                read = partial(ingest.read_intake, questions, self.settings, bad_rows, store, self._go_on)
+                read = partial(ingest.read_intake, questions, self.settings, bad_rows, store, self._raise_if_stopped)
                 intake = await asyncio.to_thread(read)
                 _warn(intake.source.warnings)
             await session.switch.heard_by(session.check())
@@ -193,7 +193,7 @@ class RunBuilder:
         if self._switch is not None:
             self._switch.stop(self._interrupted)
 
-    def _go_on(self, _: int = 0) -> None:
+    def _raise_if_stopped(self, _: int = 0) -> None:
         """Raise Interrupted where `interrupt` was called; long work outside the loop asks this."""
         if self._interrupted is not None:
             raise self._interrupted
@@ -253,7 +253,7 @@ class RunBuilder:
         ticker = asyncio.create_task(session.tick(watch, phase))
         session.database.patient = True
         try:
-            async with holders_named():
+            async with blockers_named():
                 await work.run()
         except asyncio.CancelledError:
             session.switch.stop(Interrupted())

@@ -22,7 +22,7 @@ from insightv.plugin_guard import awaited, checked, closed, code_of, cost_of, de
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.database import Database
-from insightv.runs.limiter import Gate, StopSwitch
+from insightv.runs.limiter import CallLimiter, StopSwitch
 from insightv.runs.store import Spent, call_statements, fault_statements
 
 _NOTHING = Usage()
@@ -79,7 +79,7 @@ _MOST_REFUSED = 3
 class Journal:
     """What all journaled models of a run share. `answered` says whether any call of the run ever was."""
 
-    def __init__(self, database: Database, gate: Gate, budget: Budget, switch: StopSwitch) -> None:
+    def __init__(self, database: Database, gate: CallLimiter, budget: Budget, switch: StopSwitch) -> None:
         self.database = database
         self.gate = gate
         self.budget = budget

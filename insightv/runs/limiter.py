@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 
-class Gate:
+class CallLimiter:
     """Slots for calls, given to the waiter of the lowest priority number, then to the one that came first."""
 
     def __init__(self, limit: int) -> None:
@@ -64,7 +64,7 @@ class Gate:
 class StopSwitch:
     """The one place where a run is told to stop. The first error counts; `stop` may be called from any thread."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallLimiter) -> None:
         self.error: BaseException | None = None
         self.thrown = asyncio.Event()
         self._gate = gate

@@ -27,7 +27,7 @@ _TEXT = (
 
 
 @asynccontextmanager
-async def holders_named(after_s: float = 5.0) -> AsyncIterator[None]:
+async def blockers_named(after_s: float = 5.0) -> AsyncIterator[None]:
     """Warn, once for each place, of code that holds the running loop for more than `after_s` seconds at a stretch."""
     watch = _Watch(threading.get_ident(), after_s)
     thread = threading.Thread(target=watch.look, name="insightv-held-loop", daemon=True)

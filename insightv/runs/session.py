@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from insightv.config.factories import Recipe
-from insightv.config.roles import Assembly, Part, Workshop
+from insightv.config.factories import ModelSpec
+from insightv.config.roles import Assembly, Part, RoleFactory
 from insightv.config.sections import RunSection
 from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ConfigError, require
@@ -26,13 +26,13 @@ from insightv.runs.budget import Budget
 from insightv.runs.database import Database
 from insightv.runs.job_ledger import RunJobLedger
 from insightv.runs.journal import Journal, JournaledModel
-from insightv.runs.limiter import Gate, StopSwitch
+from insightv.runs.limiter import CallLimiter, StopSwitch
 from insightv.runs.question_opener import QuestionOpener
 from insightv.runs.reader import DATABASE, IMAGES
 from insightv.runs.store import TOTALS, open_database, read_totals, sums_statements
 
 if TYPE_CHECKING:
-    from insightv.runs.workers.pool import Crew
+    from insightv.runs.workers.pool import WorkerPool
 
 T = TypeVar("T")
 _TICK_S = 0.5
@@ -93,11 +93,11 @@ class Session:
         self._settings = settings
         self._objects = objects
         self._wrapped: list[JournaledModel] = []
-        self._gate = Gate(settings.run.concurrency)
+        self._gate = CallLimiter(settings.run.concurrency)
         self.switch = StopSwitch(self._gate)
-        self._crew = _crew(settings.run)
-        place = self._crew.model if self._crew else Recipe.make
-        self.workshop = Workshop(registry, settings, self._journaled, None if self._crew else folder, place)
+        self._pool = _pool(settings.run)
+        place = self._pool.model if self._pool else ModelSpec.make
+        self.workshop = RoleFactory(registry, settings, self._journaled, None if self._pool else folder, place)
         self.generator: Part[Generator] = self._part("generator", settings.generator.use, self.workshop.generator)
         self.scorers: list[Part[Scorer]] = [
             self._part(f"scorers.{i}", table.use, partial(self.workshop.scorer, table))
@@ -219,24 +219,24 @@ class Session:
     async def aclose(self) -> None:
         """Close models and database."""
         await asyncio.gather(*(closed([model]) for model in self.workshop.models))
-        if self._crew is not None:
-            await self._crew.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
         if hasattr(self, "database"):  # it was opened
             await asyncio.to_thread(self.database.close)
 
 
-def _crew(section: RunSection) -> Crew | None:
+def _pool(section: RunSection) -> WorkerPool | None:
     """The workers of a run whose models are held elsewhere; None where this process holds them."""
     if section.engine == "local":
         return None
     if section.engine == "ray":
         require("ray", "ray")
-    from insightv.runs.workers.pool import Crew
+    from insightv.runs.workers.pool import WorkerPool
 
     if section.engine == "process":
         from insightv.runs.workers.processes import LocalProcesses
 
-        return Crew(LocalProcesses(section.process), section.process)
+        return WorkerPool(LocalProcesses(section.process), section.process)
     from insightv.runs.workers.ray_actors import RayCluster
 
-    return Crew(RayCluster(section.ray, section.concurrency), section.ray)
+    return WorkerPool(RayCluster(section.ray, section.concurrency), section.ray)

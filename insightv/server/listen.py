@@ -54,16 +54,16 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
-        self._go_on()
+        self._raise_if_stopped()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._hurry.cancel()
-        self._go_on()
+        self._raise_if_stopped()
         super().connection_lost(exc)
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._stuck is not None:
             self._stuck.cancel()
 

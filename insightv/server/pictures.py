@@ -22,7 +22,7 @@ PROCESSES = 2
 DECODE_S = 30.0
 
 
-class PictureDesk:
+class PictureReader:
     """Opens clients' images, at most `PROCESSES` at once; the processes start when they are needed, or with `warm`.
 
     Threads wait for them, so that they belong to no event loop: test clients of web frameworks have one per request.

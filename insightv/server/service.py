@@ -19,7 +19,7 @@ from insightv.records import Answer, Question, ReasoningPath
 from insightv.redact import Redactor
 from insightv.server.errors import ApiError, unavailable
 from insightv.server.metrics import Metrics
-from insightv.server.pictures import PictureDesk
+from insightv.server.pictures import PictureReader
 from insightv.server.request import BOTH, REASON, SUMMARY, Asked
 from insightv.server.response import paths_of
 from insightv.server.shutdown import Stop
@@ -63,7 +63,7 @@ class Service:
         self.limits = limits
         self.metrics = Metrics()
         self.stop = Stop()
-        self.pictures = PictureDesk(
+        self.pictures = PictureReader(
             ImageLimits(
                 max_bytes=limits.max_image_bytes, max_source_pixels=limits.max_image_pixels, max_pixels=max_pixels
             ),

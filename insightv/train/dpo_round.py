@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from insightv.backends.checkpoints import identity_of, mark_foreign
-from insightv.config.roles import Workshop
+from insightv.config.roles import RoleFactory
 from insightv.config.settings import OBJECT, image_limits
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.evaluate.results import Result, compare, summary
@@ -32,7 +32,7 @@ from insightv.train.data.prompt_json import to_json
 from insightv.train.data.rows import Licence
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 from insightv.train.recipes import course_of
-from insightv.train.rollouts import PolicyRuns
+from insightv.train.rollouts import Rollouts
 from insightv.train.row_sets import shown_by
 from insightv.train.run_datasets import Selection
 
@@ -43,7 +43,7 @@ class Round:
 
     number: int
     folder: Path
-    runs: PolicyRuns
+    runs: Rollouts
     trainer: PreferenceTrainer
     external: Path | None = None
 
@@ -105,7 +105,7 @@ class Round:
         settings, main = self.runs.settings, self.runs.folder
         store = ImageStore(main / IMAGES)
         with RunReader(main) as run:
-            selection = Selection(run, settings, self.runs.go_on)
+            selection = Selection(run, settings, self.runs.raise_if_stopped)
             if self.external is not None:
                 images = settings.images
                 pairs = read_external(
@@ -114,14 +114,14 @@ class Round:
                     tags=selection.tags,
                     allow_http=images.allowed,
                     limits=image_limits(images),
-                    go_on=self.runs.go_on,
+                    raise_if_stopped=self.runs.raise_if_stopped,
                 )
                 lengths = [
                     Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs
                 ]
                 return pairs, {"pairs": len(pairs), "age": None, "lengths": statistics(lengths)}
         with RunReader(self.folder / "paths") as fresh:
-            selection = Selection(fresh, settings, self.runs.go_on)
+            selection = Selection(fresh, settings, self.runs.raise_if_stopped)
 
             def shown(question: Question) -> list[Json]:
                 return to_json(selection.prompt(open_stored(question, fresh.images)), store)
@@ -143,7 +143,7 @@ class Round:
         }
 
 
-def trainer_of(runs: PolicyRuns) -> PreferenceTrainer:
+def trainer_of(runs: Rollouts) -> PreferenceTrainer:
     """The trainer of a run's rounds: the object that was given, or the one that the settings name.
 
     Raises:
@@ -152,7 +152,7 @@ def trainer_of(runs: PolicyRuns) -> PreferenceTrainer:
     given, settings = runs.objects.get("trainer"), runs.settings
     trainer = given if isinstance(given, PreferenceTrainer) else _named_trainer(runs)
     if isinstance(trainer, DPOPreferenceTrainer):
-        trainer.go_on = runs.go_on
+        trainer.raise_if_stopped = runs.raise_if_stopped
         tags = shown_by(settings.reasoning_agent)["tags"]
         if course_of(settings).pairs == "own" and trainer.tags != tags:
             raise ConfigError(
@@ -162,7 +162,7 @@ def trainer_of(runs: PolicyRuns) -> PreferenceTrainer:
     return trainer
 
 
-def _named_trainer(runs: PolicyRuns) -> PreferenceTrainer:
+def _named_trainer(runs: Rollouts) -> PreferenceTrainer:
     settings, train = runs.settings, runs.settings.train
     if train.trainer.startswith(OBJECT):
         given = train.trainer.removeprefix(OBJECT)
@@ -171,7 +171,7 @@ def _named_trainer(runs: PolicyRuns) -> PreferenceTrainer:
     if train.trainer == "dpo":
         options = {"seed": settings.seed, **train.common, **options, "preset": train.preset, "child": train.child}
         options["tags"] = shown_by(settings.reasoning_agent)["tags"]
-    return Workshop(runs.registry, settings).trainer(train.trainer, options)
+    return RoleFactory(runs.registry, settings).trainer(train.trainer, options)
 
 
 def placed(path: Path, run: Path) -> str:

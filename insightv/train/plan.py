@@ -15,7 +15,7 @@ from insightv.backends.checkpoints import identity_of
 from insightv.backends.model_folder import embedded_weights, reaches_out
 from insightv.config.identity import table_identity
 from insightv.config.plugin_loading import default_registry
-from insightv.config.roles import Workshop
+from insightv.config.roles import RoleFactory
 from insightv.config.settings import OBJECT, Settings, image_limits
 from insightv.errors import ConfigError, InputError, require
 from insightv.inputs.questions import QuestionFile
@@ -113,7 +113,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
         if agent != "preference" or train.trainer == "dpo":
             _check_launch(settings, agent)
     registry = registry or default_registry()
-    workshop = Workshop(registry, settings)
+    workshop = RoleFactory(registry, settings)
     workshop.check_agents()
     workshop.check_backend(train.engine, train.engine_options)
     general = check_sets(settings)

@@ -18,7 +18,7 @@ from insightv.agents.adapters import AgentGenerator
 from insightv.agents.replies.conclusion import concluded
 from insightv.atomic_files import remove
 from insightv.backends.model_folder import weights_digest
-from insightv.config.roles import Assembly, Workshop
+from insightv.config.roles import Assembly, RoleFactory
 from insightv.config.settings import RoleTable, Settings, check_settings
 from insightv.errors import Interrupted, RunChanged
 from insightv.evaluate.evaluation import Evaluation
@@ -49,7 +49,7 @@ class _Stoppable(Protocol):
 
 
 @dataclass
-class PolicyRuns:
+class Rollouts:
     """The runs of one training. `objects` are the run's roles that were given as objects, by their place."""
 
     folder: Path
@@ -68,7 +68,7 @@ class PolicyRuns:
         if self._current is not None:
             self._current.interrupt(signal_number)
 
-    def go_on(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise Interrupted where `interrupt` was called."""
         if self._stopped is not None:
             raise self._stopped
@@ -101,7 +101,7 @@ class PolicyRuns:
             registry=self.registry,
         )
         drawn = seed_of(self.settings.seed, name)
-        draw = partial(questions_of, self.folder, chosen.questions, drawn, out, self.go_on)
+        draw = partial(questions_of, self.folder, chosen.questions, drawn, out, self.raise_if_stopped)
         try:
             questions = await asyncio.to_thread(draw)
             return await self._asked(builder, builder.abuild(questions, watch=self.watch))
@@ -150,7 +150,7 @@ class PolicyRuns:
     async def _asked(self, stoppable: _Stoppable, work: Coroutine[Any, Any, T]) -> T:
         self._current = stoppable
         try:
-            self.go_on()
+            self.raise_if_stopped()
             return await work
         finally:
             self._current = None
@@ -161,17 +161,17 @@ class PolicyRuns:
         return self.objects.get(f"scorers.{place}", table)
 
 
-def _paths_of(workshop: Workshop, table: RoleTable) -> Generator:
+def _paths_of(workshop: RoleFactory, table: RoleTable) -> Generator:
     return PolicyPaths(workshop.agent(table, ReasoningAgent))
 
 
 def questions_of(
-    folder: Path, count: int | None, seed: int, out: Path, go_on: Callable[[], None]
+    folder: Path, count: int | None, seed: int, out: Path, raise_if_stopped: Callable[[], None]
 ) -> Sequence[Question]:
     """`count` questions of a run drawn by the seed (None: all), in the run's order.
 
-    Their pictures are those of the run, byte for byte: named by digest, and kept for the run `out` too. `go_on` raises
-    where it should stop.
+    Their pictures are those of the run, byte for byte: named by digest, and kept for the run `out` too.
+    `raise_if_stopped` raises where it should stop.
 
     Raises:
         ImageError: the run has lost a picture, or one was changed.
@@ -185,6 +185,6 @@ def questions_of(
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = ImageStore(out / IMAGES)
         for image in {image: None for question in found for image in question.images}:
-            go_on()
+            raise_if_stopped()
             store.take(str(image).removeprefix(STORED), run.images)
         return found

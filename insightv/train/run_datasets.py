@@ -47,20 +47,20 @@ from insightv.train.row_sets import BASELINES, SETS, RowSets, shown_by
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a run becomes data. `go_on` is called for every question; what it raises ends the reading.
+    """What of a run becomes data. `raise_if_stopped` is called for every question; what it raises ends the reading.
 
     `general` is the general data of the summary set where it has been read already.
     """
 
     run: RunReader
     settings: Settings
-    go_on: Callable[[], None] = lambda: None
+    raise_if_stopped: Callable[[], None] = lambda: None
     general: QuestionFile | None = None
 
     def assessed(self) -> Iterator[AssessedQuestion]:
         """The finished questions; their pictures stay in the run's store until a row needs them."""
         for assessed in self.run.assessed(pictures=False):
-            self.go_on()
+            self.raise_if_stopped()
             yield assessed
 
     def prompt(self, question: Question) -> tuple[Message, ...]:
@@ -112,20 +112,20 @@ class Selection:
 def write_datasets(
     folder: Path,
     settings: Settings,
-    go_on: Callable[[], None] = lambda: None,
+    raise_if_stopped: Callable[[], None] = lambda: None,
     names: Sequence[str] = SETS,
     general: QuestionFile | None = None,
 ) -> dict[str, Exported]:
     """Write sets of a run into its `datasets/`; each replaces its old one when it is whole.
 
-    `go_on` is called for every question; what it raises ends the writing. `general`: see `Selection`.
+    `raise_if_stopped` is called for every question; what it raises ends the writing. `general`: see `Selection`.
 
     Raises:
         MissingExtra: pyarrow or datasets is not installed.
         StorageFull: the disk is full.
     """
     with RunReader(folder) as run:
-        selection = Selection(run, settings, go_on, general)
+        selection = Selection(run, settings, raise_if_stopped, general)
         return {
             name: build_set(
                 selection.row_set(name), selection.assessed, folder / DATASETS / name, selection.origin(name)
@@ -135,7 +135,7 @@ def write_datasets(
 
 
 def write_summary_set(
-    folder: Path, settings: Settings, fresh: Path | None, out: Path, go_on: Callable[[], None] = lambda: None
+    folder: Path, settings: Settings, fresh: Path | None, out: Path, raise_if_stopped: Callable[[], None] = lambda: None
 ) -> Exported:
     """Write the summary set of a run with the paths of the run `fresh` after its own, into `out`; as `write_datasets`.
 
@@ -143,7 +143,7 @@ def write_summary_set(
     """
     with ExitStack() as stack:
         runs = [stack.enter_context(RunReader(run)) for run in (folder, fresh) if run is not None]
-        selections = [Selection(run, settings, go_on) for run in runs]
+        selections = [Selection(run, settings, raise_if_stopped) for run in runs]
 
         def assessed() -> Iterator[AssessedQuestion]:
             return chain.from_iterable(selection.assessed() for selection in selections)

@@ -33,7 +33,7 @@ from insightv.train.finetune.settings import Job, Stage
 from insightv.train.plan import TrainingPlan
 from insightv.train.publish import own_place, publish, tell_shown
 from insightv.train.recipes import agent_settings
-from insightv.train.rollouts import PolicyRuns
+from insightv.train.rollouts import Rollouts
 from insightv.train.run_datasets import why_empty, write_datasets, write_summary_set
 
 log = logging.getLogger("insightv")
@@ -50,7 +50,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 class Training:
     """One training of a run that this process holds."""
 
-    def __init__(self, plan: TrainingPlan, runs: PolicyRuns, ledger: Ledger, tell: Tell) -> None:
+    def __init__(self, plan: TrainingPlan, runs: Rollouts, ledger: Ledger, tell: Tell) -> None:
         self._plan = plan
         self._runs = runs
         self._ledger = ledger
@@ -123,8 +123,8 @@ class Training:
             if fresh is not None and reasoning is not None:
                 status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
                 facts = {name: status[name] for name in ("paths", "bands")}
-            settings, go_on = self._plan.settings, self._runs.go_on
-            made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, go_on)
+            settings, raise_if_stopped = self._plan.settings, self._runs.raise_if_stopped
+            made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, raise_if_stopped)
             facts |= await self._supervised(job, made.rows)
             base, summary = self._plan.base, str(job.out)
             if reasoning is None:
@@ -152,7 +152,7 @@ class Training:
 
     async def _written(self, name: str) -> int:
         """The number of rows of a set of the run, written anew: the same run gives the same bytes."""
-        write = partial(write_datasets, self._folder, self._plan.settings, self._runs.go_on, (name,))
+        write = partial(write_datasets, self._folder, self._plan.settings, self._runs.raise_if_stopped, (name,))
         return (await asyncio.to_thread(write))[name].rows
 
     async def _stage(
@@ -164,7 +164,7 @@ class Training:
         if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
             self._tell("kept", {"stage": name, **entry.facts})
             return entry.facts
-        self._runs.go_on()
+        self._runs.raise_if_stopped()
         self._ledger.begin(name, identity)
         self._tell("begin", {"stage": name})
         log.info("training: %s began", name)
@@ -224,7 +224,7 @@ class Training:
             raise InputError(f"the set in {str(job.data)!r} has no rows: {why}")
 
         def work() -> Path:
-            return run_job(job, self._runs.go_on) if self._train.child else run_here(job)
+            return run_job(job, self._runs.raise_if_stopped) if self._train.child else run_here(job)
 
         await self._allowed(lambda: asyncio.to_thread(work), job.work)
         report = orjson.loads((job.out / "report.json").read_bytes())

@@ -175,7 +175,7 @@ def test_a_model_that_starts_anew_polls_the_job_that_is_out(forgets: str) -> Non
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-    async def go_on(model: BatchModel) -> list[list[Completion] | BaseException]:
+    async def raise_if_stopped(model: BatchModel) -> list[list[Completion] | BaseException]:
         model.ledger = ledger
         return await many(model, 8)  # two of them are new
 
@@ -187,7 +187,7 @@ def test_a_model_that_starts_anew_polls_the_job_that_is_out(forgets: str) -> Non
         if forgets == "the job":  # ... and before it was sent
             jobs.made[0]["metadata"] = None
         jobs.hold = False
-        found = with_batch(server, go_on)
+        found = with_batch(server, raise_if_stopped)
         log = server.log()
     assert usages(found) == [1] * 8
     assert [len(job["lines"]) for job in jobs.made] == ([6, 8] if forgets == "the job" else [6, 2])

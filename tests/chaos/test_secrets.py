@@ -13,7 +13,7 @@ import pytest
 
 from insightv import Pipeline, Question, ReasoningPath, Score, Scorer, hookimpl
 from insightv.config.settings import check_settings
-from insightv.plugins import Registry, Source
+from insightv.plugins import PluginSource, Registry
 from tests.chaos.after import CANARY, ENVIRONMENT, check_run, run
 from tests.chaos.test_strangers import OddGenerator
 from tests.servers.fake_openai import FakeServer, Settings
@@ -88,7 +88,7 @@ def test_a_plugin_that_logs_and_raises_the_key(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     registry = Registry()
-    registry.add(Plugin(), Source("talkative", "notebook", "0"))
+    registry.add(Plugin(), PluginSource("talkative", "notebook", "0"))
     settings = check_settings({"generator": {"paths": 2}, "scorers": [{"use": "talkative"}]})
     folder = tmp_path / "run"
     pipeline = Pipeline(run=folder, settings=settings, generator=OddGenerator(), registry=registry)

@@ -10,7 +10,7 @@ from insightv import Question, ReasoningPath, Score, Scorer
 from insightv.config.identity import role_identity
 from insightv.config.roles import Part
 from insightv.config.settings import ScorerTable
-from insightv.plugins import Source
+from insightv.plugins import PluginSource
 
 
 class OneScorer(Scorer):
@@ -21,6 +21,6 @@ class OneScorer(Scorer):
 @pytest.mark.parametrize(("distribution", "counts"), [("insightv", False), ("zoo-backend", True)])
 def test_how_a_model_is_run_is_free_for_our_backends_alone(distribution: str, counts: bool) -> None:
     """A plugin's `batch` may be what its results depend on."""
-    part = Part[Scorer](OneScorer(), None, backend=Source("backends", distribution, "1"))
+    part = Part[Scorer](OneScorer(), None, backend=PluginSource("backends", distribution, "1"))
     table = ScorerTable.model_validate({"use": "one", "model": "zoo/x", "backend": {"batch": 8, "threads": 2}})
     assert ("backend" in role_identity(part, table)) is counts

@@ -8,12 +8,12 @@ import pytest
 
 from insightv.backends.retry_pause import NotTriedAgain, no_more_tries, pause
 from insightv.errors import StopRun
-from insightv.runs.limiter import Gate, StopSwitch
+from insightv.runs.limiter import CallLimiter, StopSwitch
 
 
 def test_the_oldest_question_goes_first_and_never_more_than_the_limit() -> None:
     async def run() -> tuple[list[int], int]:
-        gate, order, inside, most = Gate(2), [], 0, 0
+        gate, order, inside, most = CallLimiter(2), [], 0, 0
 
         async def call(priority: int) -> None:
             nonlocal inside, most
@@ -35,7 +35,7 @@ def test_the_oldest_question_goes_first_and_never_more_than_the_limit() -> None:
 
 def test_a_cancelled_waiter_loses_no_slot() -> None:
     async def run() -> None:
-        gate = Gate(1)
+        gate = CallLimiter(1)
         await gate.acquire(0)
         for _ in range(50):
             waiter = asyncio.create_task(gate.acquire(1))
@@ -52,7 +52,7 @@ def test_a_cancelled_waiter_loses_no_slot() -> None:
 
 def test_a_closed_gate_refuses_who_waits_and_who_comes() -> None:
     async def run() -> None:
-        gate = Gate(1)
+        gate = CallLimiter(1)
         await gate.acquire(0)
         waiter = asyncio.create_task(gate.acquire(1))
         await asyncio.sleep(0)
@@ -67,7 +67,7 @@ def test_a_closed_gate_refuses_who_waits_and_who_comes() -> None:
 
 def test_work_ends_when_the_switch_is_thrown_and_its_error_throws_it() -> None:
     async def run() -> None:
-        told = StopSwitch(Gate(1))
+        told = StopSwitch(CallLimiter(1))
         asyncio.get_running_loop().call_later(0.01, told.stop, StopRun("told to"))
         await asyncio.wait_for(told.heard_by(asyncio.sleep(100)), 10)
         assert str(told.error) == "told to"
@@ -75,7 +75,7 @@ def test_work_ends_when_the_switch_is_thrown_and_its_error_throws_it() -> None:
         async def fails() -> None:
             raise ValueError("a fault of our own")
 
-        failed = StopSwitch(Gate(1))
+        failed = StopSwitch(CallLimiter(1))
         await failed.heard_by(fails())
         assert str(failed.error) == "a fault of our own"
 

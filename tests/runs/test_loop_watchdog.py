@@ -13,7 +13,7 @@ import pytest
 from insightv import Generator, Pipeline, Question, ReasoningPath, Score, Scorer, Step
 from insightv.config.settings import check_settings
 from insightv.runs import loop_watchdog
-from insightv.runs.loop_watchdog import holders_named
+from insightv.runs.loop_watchdog import blockers_named
 
 
 def blocks(seconds: float) -> None:
@@ -22,7 +22,7 @@ def blocks(seconds: float) -> None:
 
 def test_who_blocks_is_named_once_and_who_awaits_is_not(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        async with holders_named(after_s=0.3):
+        async with blockers_named(after_s=0.3):
             await asyncio.sleep(0.8)
             assert caplog.text == ""
             blocks(1.0)
@@ -41,7 +41,7 @@ def test_a_plugin_beside_the_package_is_a_strangers(caplog: pytest.LogCaptureFix
     exec(compile("async def judge():\n    blocks(1.0)\n", file, "exec"), scope)
 
     async def run() -> None:
-        async with holders_named(after_s=0.3):
+        async with blockers_named(after_s=0.3):
             await asyncio.sleep(0.05)
             await asyncio.create_task(scope["judge"]())
 

@@ -13,15 +13,15 @@ import pytest
 
 from insightv.inputs.image_error import ImageError, ImageLimits
 from insightv.server import pictures
-from insightv.server.pictures import PictureDesk
+from insightv.server.pictures import PictureReader
 from insightv.testing import sample_picture
 
 URL = sample_picture().data_url
 
 
-def with_desk(work: Callable[[PictureDesk], Awaitable[None]]) -> None:
+def with_desk(work: Callable[[PictureReader], Awaitable[None]]) -> None:
     async def run() -> None:
-        desk = PictureDesk(ImageLimits())
+        desk = PictureReader(ImageLimits())
         try:
             await desk.warm()
             await work(desk)
@@ -33,7 +33,7 @@ def with_desk(work: Callable[[PictureDesk], Awaitable[None]]) -> None:
 
 @pytest.mark.parametrize("noticed", [True, False])
 def test_a_decoder_that_died_while_idle_costs_no_picture(noticed: bool) -> None:
-    async def work(desk: PictureDesk) -> None:
+    async def work(desk: PictureReader) -> None:
         [dead] = desk._idle
         os.kill(dead.pid, signal.SIGKILL)
         if noticed:
@@ -56,7 +56,7 @@ def test_a_picture_that_ends_its_decoders_is_refused(monkeypatch: pytest.MonkeyP
         os.kill(process.pid, signal.SIGKILL)
         return process
 
-    async def work(desk: PictureDesk) -> None:
+    async def work(desk: PictureReader) -> None:
         os.kill(desk._idle[0].pid, signal.SIGKILL)
         monkeypatch.setattr(pictures, "_start", start_and_stop)
         with pytest.raises(ImageError, match="could not be decoded") as caught:
@@ -69,14 +69,14 @@ def test_a_picture_that_ends_its_decoders_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_decoders() -> None:
-    async def work(desk: PictureDesk) -> None:
+    async def work(desk: PictureReader) -> None:
         assert os.getpgid(desk._idle[0].pid) != os.getpgid(0)
 
     with_desk(work)
 
 
 def test_pictures_are_opened_in_whatever_loop_asks() -> None:
-    desk = PictureDesk(ImageLimits())
+    desk = PictureReader(ImageLimits())
     try:
         found = [asyncio.run(desk.open_all([URL, URL])) for _ in range(3)]
         assert len(set(found)) == 1
@@ -96,7 +96,7 @@ def test_a_picture_that_nobody_waits_for_any_more_frees_its_process(
         return begun[-1]
 
     async def run() -> None:
-        desk = PictureDesk(ImageLimits())
+        desk = PictureReader(ImageLimits())
         opening = asyncio.create_task(desk.open_all([URL]))
         while not begun:
             await asyncio.sleep(0.01)

@@ -15,7 +15,7 @@ from insightv import Pipeline
 from insightv.config.plugin_loading import load_registry
 from insightv.config.settings import check_settings
 from insightv.interfaces import ChatModel
-from insightv.plugins import Register, Registry, Source, hookimpl
+from insightv.plugins import PluginSource, Register, Registry, hookimpl
 from insightv.records import Completion, Message, Question, Sampling, Schema, Usage
 
 TURNS = ("Somewhere on this machine runs a program, known as", "Nobody else has it:", "So it must be")
@@ -44,7 +44,7 @@ class Plugin:
 
 def registry() -> Registry:
     found = load_registry()
-    found.add(Plugin(), Source("placed", "tests", "0"))
+    found.add(Plugin(), PluginSource("placed", "tests", "0"))
     return found
 
 

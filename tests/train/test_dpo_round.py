@@ -26,7 +26,7 @@ from insightv.runs.store import open_database
 from insightv.train.dpo_round import Round, drift_of, evidence, hurts, margins, placed, trainer_of
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 from insightv.train.publish import publish
-from insightv.train.rollouts import PolicyRuns
+from insightv.train.rollouts import Rollouts
 
 RIGHT: tuple[Outcome, ...] = ("right",)
 WRONG: tuple[Outcome, ...] = ("wrong",)
@@ -68,7 +68,7 @@ class Odd(PreferenceTrainer):
     ],
 )
 def test_a_strangers_trainer_is_named_where_it_fails(end: object, says: str, tmp_path: Path) -> None:
-    one = Round(1, tmp_path, PolicyRuns(tmp_path, Settings(), Registry(), {}), Odd(end))
+    one = Round(1, tmp_path, Rollouts(tmp_path, Settings(), Registry(), {}), Odd(end))
     with pytest.raises(PluginError, match=says):
         one._trained(tmp_path, [])
     with pytest.raises(InputError, match="ours"):
@@ -91,7 +91,7 @@ def test_what_a_strangers_trainer_made_is_whole_wherever_it_goes(tmp_path: Path,
     (policy / "model.safetensors").write_bytes(b"weights")
     if marked:
         mark(policy, base="what its adapter lies on")
-    runs = PolicyRuns(run, Settings(), Registry(), {})
+    runs = Rollouts(run, Settings(), Registry(), {})
     trained = Round(1, run / "rounds" / "1", runs, Elsewhere())._trained(policy, [])
     assert is_complete(trained)
     assert "base" not in (read_marker(trained) or {})
@@ -110,24 +110,24 @@ def test_what_a_strangers_trainer_made_is_whole_wherever_it_goes(tmp_path: Path,
 
 
 def test_a_folder_without_weights_is_no_trained_model(tmp_path: Path) -> None:
-    one = Round(1, tmp_path, PolicyRuns(tmp_path, Settings(), Registry(), {}), Odd(tmp_path))
+    one = Round(1, tmp_path, Rollouts(tmp_path, Settings(), Registry(), {}), Odd(tmp_path))
     with pytest.raises(PluginError, match=r"Odd returned '.*', which holds no weights \(\*\.safetensors\)"):
         one._trained(tmp_path, [])
 
 
-def runs_of(recipe: str, tags: Sequence[str] = TAGS, **objects: object) -> PolicyRuns:
+def runs_of(recipe: str, tags: Sequence[str] = TAGS, **objects: object) -> Rollouts:
     settings = check_settings({"train": {"recipe": recipe}, "reasoning_agent": {"tags": list(tags)}})
-    return PolicyRuns(Path("nowhere"), settings, default_registry(), objects)
+    return Rollouts(Path("nowhere"), settings, default_registry(), objects)
 
 
 def test_a_trainer_that_was_given_is_stopped_with_the_training() -> None:
     given = DPOPreferenceTrainer()
     runs = runs_of("dpo", trainer=given)
     assert trainer_of(runs) is given
-    given.go_on()
+    given.raise_if_stopped()
     runs.interrupt()
     with pytest.raises(Interrupted):
-        given.go_on()
+        given.raise_if_stopped()
 
 
 def test_a_trainer_writes_paths_as_the_agent_does() -> None:

@@ -15,7 +15,7 @@ from insightv.config.plugin_loading import load_registry
 from insightv.config.settings import check_settings
 from insightv.errors import ConfigError, RunChanged
 from insightv.interfaces import ChatModel, ReasoningAgent
-from insightv.plugins import Register, Registry, Source, hookimpl
+from insightv.plugins import PluginSource, Register, Registry, hookimpl
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Question, ReasoningPath
 from insightv.runs.reader import DATABASE
@@ -24,7 +24,7 @@ from insightv.runs.store import open_database
 from insightv.train.plan import TrainingPlan
 from insightv.train.publish import publish, tell_shown
 from insightv.train.recipes import course_of
-from insightv.train.rollouts import PolicyRuns
+from insightv.train.rollouts import Rollouts
 from insightv.train.stages import Training
 from tests.reasoner.test_checkpoint_agents import checkpoints
 
@@ -76,7 +76,7 @@ def test_the_agents_stand_where_a_change_is_refused(tmp_path: Path, ledger: Ledg
     checkpoints(tmp_path / "checkpoints", "reasoning", "summary")
     chosen = check_settings({"train": {"recipe": "summary-only"}})
     plan = TrainingPlan(chosen, course_of(chosen), "base", "its hash", "the run's hash", None, None)
-    training = Training(plan, PolicyRuns(tmp_path, chosen, Registry(), {}), ledger, lambda event, facts: None)
+    training = Training(plan, Rollouts(tmp_path, chosen, Registry(), {}), ledger, lambda event, facts: None)
     ledger.begin("summary", plan.stages()["summary"] | {"reasoner": "the hash of one"})
     ledger.finish("summary", {})
     training.refuse_changes()  # which reasoner it has met, only the stage itself finds out
@@ -127,7 +127,7 @@ def test_an_agent_of_a_plugin_may_ask_a_copy(tmp_path: Path) -> None:
     tell_shown(tmp_path, check_settings({}))
     copy = Path(shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy"))
     registry = load_registry()
-    registry.add(OwnPlugin(), Source("own", "own", "1"))
+    registry.add(OwnPlugin(), PluginSource("own", "own", "1"))
     reasoner = Reasoner.load(copy, settings=check_settings({"reasoning_agent": {"use": "own"}}), registry=registry)
     assert isinstance(reasoner.reasoning_agent, Own)
     reasoner.close()

@@ -18,7 +18,7 @@ from insightv.plugins import Registry
 from insightv.records import Picture
 from insightv.runs.reader import load_run
 from insightv.testing import sample_picture
-from insightv.train.rollouts import PolicyRuns, questions_of
+from insightv.train.rollouts import Rollouts, questions_of
 from tests.servers.fake_openai import FakeServer
 
 
@@ -85,7 +85,7 @@ def test_pictures_that_are_opened_already_are_kept_as_they_are(tmp_path: Path) -
 
 def test_a_policy_has_one_name_wherever_the_process_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run" / "rounds" / "0" / "policy").mkdir(parents=True)
-    runs = PolicyRuns(tmp_path / "run", Settings(), Registry(), {})
+    runs = Rollouts(tmp_path / "run", Settings(), Registry(), {})
     names = set()
     for place, policy in ((tmp_path, "run/rounds/0/policy"), (tmp_path / "run", "rounds/0/policy")):
         monkeypatch.chdir(place)

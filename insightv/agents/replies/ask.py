@@ -167,7 +167,7 @@ class Asker:
         Raises:
             ModelError: not answered, or the backend gave no Completion at the end.
         """
-        pieces, aloud = self.model.stream(tuple(messages), self.sampling(seed)), _Aloud(thoughts)
+        pieces, aloud = self.model.stream(tuple(messages), self.sampling(seed)), _Streamed(thoughts)
         async with closing(pieces):
             async for piece in pieces:
                 if text := aloud.rest() if isinstance(piece, Completion) else aloud.more(piece):
@@ -198,7 +198,7 @@ async def closing(pieces: object) -> AsyncIterator[None]:
             await aclose()
 
 
-class _Aloud:
+class _Streamed:
     """Of a reply in pieces what does not stand in the thoughts that it may begin with."""
 
     def __init__(self, everything: bool) -> None:

@@ -20,7 +20,7 @@ from insightv.backends.hf.probe import why_not_chains
 from insightv.backends.hf.prompt import Prompter, Prompts
 from insightv.backends.hf.rows import Counts, Request, Row
 from insightv.backends.hf.scheduler import Chains
-from insightv.backends.hf.source import Source
+from insightv.backends.hf.source import ModelSource
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Runner(Protocol):
 class Engine:
     """One model in its own thread. `ready` holds the prompter, or the error that loading ended with."""
 
-    def __init__(self, source: Source, batch: int, cache_gb: float | None, threads: int | None) -> None:
+    def __init__(self, source: ModelSource, batch: int, cache_gb: float | None, threads: int | None) -> None:
         self.ready: Future[Prompts] = Future()
         self.counts = Counts()
         self.context = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from insightv.backends.hf.source import Source
+from insightv.backends.hf.source import ModelSource
 from insightv.backends.model_folder import foreign_code, misfit
 from insightv.errors import ConfigError
 
@@ -40,7 +40,7 @@ _one_at_a_time = threading.Lock()
 """transformers keeps state of its own while it loads: of two models loaded at once, one loses its tied weights."""
 
 
-def load(source: Source) -> Loaded:
+def load(source: ModelSource) -> Loaded:
     """Load what `source` names.
 
     Raises:
@@ -63,7 +63,7 @@ def load(source: Source) -> Loaded:
     return Loaded(model, processor, tokenizer, frozenset(known), context, text.num_hidden_layers)
 
 
-def _processor(source: Source) -> Any:
+def _processor(source: ModelSource) -> Any:
     from transformers import AutoProcessor
 
     try:
@@ -92,7 +92,7 @@ def _processor(source: Source) -> Any:
     return processor
 
 
-def _model(source: Source) -> PreTrainedModel:
+def _model(source: ModelSource) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
@@ -138,7 +138,7 @@ def _model(source: Source) -> PreTrainedModel:
     return loaded
 
 
-def _device(source: Source) -> torch.device:
+def _device(source: ModelSource) -> torch.device:
     try:
         return torch.device(source.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:

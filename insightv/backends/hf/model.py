@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from insightv.backends.hf.source import Source
+from insightv.backends.hf.source import ModelSource
 from insightv.errors import ConfigError, ModelError, require
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Outcome = list[Completion] | BaseException
 T = TypeVar("T")
 
-_engines: dict[tuple[Source, int, float | None, int | None], tuple[Engine, int]] = {}
+_engines: dict[tuple[ModelSource, int, float | None, int | None], tuple[Engine, int]] = {}
 _engines_lock = threading.Lock()
 
 
@@ -71,7 +71,7 @@ class HFModel(ChatModel):
             if not value >= least:
                 raise ConfigError(f"{name} = {value!r} of model 'hf/{model}' is too small; the least is {least}")
         self.name = f"hf/{model}"
-        self._source = Source(model, revision, device, dtype, attn_implementation)
+        self._source = ModelSource(model, revision, device, dtype, attn_implementation)
         self._source.check()
         self._key = (self._source, batch, cache_gb, threads)
         self._deadline_s = deadline_s

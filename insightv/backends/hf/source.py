@@ -16,7 +16,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model and how it is to be loaded. Models of equal sources share one engine."""
 
     model: str

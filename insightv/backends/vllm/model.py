@@ -21,7 +21,7 @@ from insightv.backends.openai.http import HttpTransport
 from insightv.backends.openai.model import MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.openai.request import Structured
 from insightv.backends.vllm.sharing import join, leave
-from insightv.backends.vllm.source import Source, source_of
+from insightv.backends.vllm.source import ModelSource, source_of
 from insightv.backends.vllm.supervisor import Engine, Launch
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 class VllmModel(ChatModel):
     """One name at a server of our own: the base model, or an adapter on it."""
 
-    def __init__(self, source: Source, engine: Engine, **asking: Any) -> None:
+    def __init__(self, source: ModelSource, engine: Engine, **asking: Any) -> None:
         self.engine = engine
         self._source = source
         self._asking = asking

@@ -17,7 +17,7 @@ from insightv.backends.vllm import keeper
 _PATIENCE_S = keeper.GRACE_S + 5.0
 
 
-class Leashed:
+class GuardedProcess:
     """A program started under `vllm_keeper`; what it says goes to `log`.
 
     Raises:

@@ -43,7 +43,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model directory or hub id, and the adapter on it."""
 
     model: str
@@ -55,7 +55,7 @@ class Source:
         return self.adapter.name if self.adapter else BASE
 
 
-def source_of(name: str, base: str | None = None) -> Source:
+def source_of(name: str, base: str | None = None) -> ModelSource:
     """What `name` stands for; an adapter's model is `base`, or the one that its own configuration names.
 
     Raises:
@@ -68,7 +68,7 @@ def source_of(name: str, base: str | None = None) -> Source:
         raise ConfigError(
             f"base = {base!r} is given, and {name!r} is no adapter (no adapter_config.json); leave it out"
         )
-    return Source(_model(name))
+    return ModelSource(_model(name))
 
 
 def _model(name: str) -> str:
@@ -82,7 +82,7 @@ def _model(name: str) -> str:
     return name
 
 
-def _adapted(folder: Path, base: str | None) -> Source:
+def _adapted(folder: Path, base: str | None) -> ModelSource:
     try:
         config = orjson.loads((folder / "adapter_config.json").read_bytes())
         weights = folder / "adapter_model.safetensors"
@@ -101,7 +101,7 @@ def _adapted(folder: Path, base: str | None) -> Source:
     digest = (weights_digest(f"vllm/{folder}") or "")[:8]
     outside = any(_OUTSIDE.search(name) for name in names)
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.parent.name if folder.name == "adapter" else folder.name)
-    return Source(_model(below), Adapter(f"{plain}-{digest}", str(folder), rank, outside))
+    return ModelSource(_model(below), Adapter(f"{plain}-{digest}", str(folder), rank, outside))
 
 
 def servable(model: str) -> str:

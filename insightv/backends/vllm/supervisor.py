@@ -21,7 +21,7 @@ from pathlib import Path
 
 from insightv.backends.openai.endpoint import endpoint_at
 from insightv.backends.vllm import log_reader
-from insightv.backends.vllm.process import Leashed
+from insightv.backends.vllm.process import GuardedProcess
 from insightv.backends.vllm.source import BASE, Adapter, servable
 from insightv.errors import ConfigError
 
@@ -142,7 +142,7 @@ class Engine:
             log.exception("the thread that watches vllm failed")
             self.fault = f"vllm serve {self.launch.model} cannot be watched any more: {type(error).__name__}: {error}"
 
-    def _watch(self, process: Leashed) -> None:
+    def _watch(self, process: GuardedProcess) -> None:
         """Until the process has ended, by itself or because it must."""
         try:
             while not process.ended():
@@ -172,7 +172,7 @@ class Engine:
         log.warning("%s has ended and is started again (%s): %s", what, where, reason.splitlines()[0])
         self._stop.wait(min(2.0 ** (self._in_row - 1) - 1, 30.0))
 
-    def _started(self) -> Leashed:
+    def _started(self) -> GuardedProcess:
         """The process, when it answers.
 
         Raises:
@@ -193,7 +193,7 @@ class Engine:
                 raise ConfigError(log_reader.why(said, process.code))
             self.port = _free_port()
 
-    def _spawn(self) -> Leashed:
+    def _spawn(self) -> GuardedProcess:
         with self._lock:
             adapters = [adapter for adapter, _ in self._wanted.values()]
         command = self._command(adapters)
@@ -202,7 +202,7 @@ class Engine:
             file.write(f"$ {' '.join(command)}\n".encode())
             file.flush()
             try:
-                process = Leashed(command, self._environment(), file)
+                process = GuardedProcess(command, self._environment(), file)
             except OSError as error:
                 raise ConfigError(f"no process could be started: {error}") from error
         self.group = process.group
@@ -211,7 +211,7 @@ class Engine:
         self._outside = any(adapter.outside for adapter in adapters)
         return process
 
-    def _await_answer(self, process: Leashed) -> bool:
+    def _await_answer(self, process: GuardedProcess) -> bool:
         """Whether it came to answer; False where it ended first."""
         began = said_at = time.monotonic()
         log.info("starting vllm serve %s (log: %s)", self.launch.model, self.log)

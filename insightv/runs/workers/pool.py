@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from insightv.config.factories import Recipe
-from insightv.config.sections import CrewSection
+from insightv.config.factories import ModelSpec
+from insightv.config.sections import WorkerSection
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.journal import open_book
-from insightv.runs.workers.protocol import Cluster, Hand, Lost, Member
+from insightv.runs.workers.protocol import Cluster, Lost, Member, WorkerHandle
 from insightv.runs.workers.worker import About, Fault, about_here
 
 log = logging.getLogger("insightv.runs.workers.pool")
@@ -45,13 +45,13 @@ OTHERS_S = 15.0
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1
 
 
-class Crew:
+class WorkerPool:
     """The workers of one run."""
 
-    def __init__(self, cluster: Cluster, section: CrewSection) -> None:
+    def __init__(self, cluster: Cluster, section: WorkerSection) -> None:
         self._cluster = cluster
         self._section = section
-        self._models: list[CrewModel] = []
+        self._models: list[PooledModel] = []
         self._members: list[Member] = []
         self._homes: OrderedDict[int, Member] = OrderedDict()
         self._chains: Counter[Member] = Counter()
@@ -60,11 +60,11 @@ class Crew:
         self._fault: Fault | None = None
         self._changed = asyncio.Event()
 
-    def model(self, recipe: Recipe) -> ChatModel:
+    def model(self, recipe: ModelSpec) -> ChatModel:
         """A model that every worker makes by the recipe."""
         if self._begun is not None:
             raise InsightvError(f"{recipe.name}: a model was named after the workers had begun")
-        self._models.append(CrewModel(self, len(self._models), recipe))
+        self._models.append(PooledModel(self, len(self._models), recipe))
         return self._models[-1]
 
     async def begin(self) -> None:
@@ -100,7 +100,7 @@ class Crew:
         if ready < size:
             log.warning("%d of %d workers are ready; the others join once the cluster has room", ready, size)
 
-    async def ask(self, model: CrewModel, chain: int | None, *call: Any) -> list[Completion]:
+    async def ask(self, model: PooledModel, chain: int | None, *call: Any) -> list[Completion]:
         """The replies of a model to a call of the question `chain`.
 
         Raises:
@@ -128,7 +128,7 @@ class Crew:
         text = f"{losses} workers were lost one after the other while this call was in flight; see the log"
         raise ModelError("worker_crash", text, usage=Usage(requests=losses))
 
-    async def _asked(self, member: Member, model: CrewModel, call: tuple[Any, ...]) -> list[Completion] | Fault:
+    async def _asked(self, member: Member, model: PooledModel, call: tuple[Any, ...]) -> list[Completion] | Fault:
         """The reply of one worker, within the call's deadline.
 
         Raises:
@@ -201,7 +201,7 @@ class Crew:
             log.exception("worker %d cannot be kept", number)
             self._give_up(number, Fault("InsightvError", f"worker {number}: {type(error).__name__}: {error}"))
 
-    async def _ready(self, number: int, hand: Hand) -> Member:
+    async def _ready(self, number: int, hand: WorkerHandle) -> Member:
         """The worker with its models made.
 
         Raises:
@@ -282,23 +282,23 @@ class Crew:
         await asyncio.to_thread(self._cluster.close)
 
 
-class CrewModel(ChatModel):
+class PooledModel(ChatModel):
     """A model that is held by every worker of a crew; its name is the one that it has there."""
 
-    def __init__(self, crew: Crew, place: int, recipe: Recipe) -> None:
+    def __init__(self, crew: WorkerPool, place: int, recipe: ModelSpec) -> None:
         self.name = recipe.name
         self.recipe = recipe
-        self._crew = crew
+        self._pool = crew
         self.place = place
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
-        """See `ChatModel.chat` and `Crew.ask`."""
-        await self._crew.begin()
+        """See `ChatModel.chat` and `WorkerPool.ask`."""
+        await self._pool.begin()
         book = open_book.get(None)
-        return await self._crew.ask(self, book.seq if book else None, list(messages), sampling, n, schema)
+        return await self._pool.ask(self, book.seq if book else None, list(messages), sampling, n, schema)
 
     async def check(self) -> None:
         """See `ChatModel.check`: whether the workers could make their models and can ask them."""
-        await self._crew.begin()
+        await self._pool.begin()

@@ -26,7 +26,7 @@ from insightv.errors import ConfigError, ModelError
 from insightv.plugin_guard import told
 from insightv.records import Usage
 from insightv.runs.workers.process_main import CANCEL
-from insightv.runs.workers.protocol import Hand, Lost
+from insightv.runs.workers.protocol import Lost, WorkerHandle
 
 _END_S = 10.0
 
@@ -41,16 +41,16 @@ class LocalProcesses:
 
     def __init__(self, section: ProcessSection) -> None:
         self._section = section
-        self._hands: list[ProcessHand] = []
+        self._hands: list[WorkerProcess] = []
 
     def connect(self) -> tuple[int, int]:
         """See `crew_members.Cluster.connect`."""
         return self._section.workers, self._section.workers
 
-    def start(self) -> Hand:
+    def start(self) -> WorkerHandle:
         """See `crew_members.Cluster.start`."""
         self._hands = [hand for hand in self._hands if not hand.gone]
-        self._hands.append(ProcessHand())
+        self._hands.append(WorkerProcess())
         return self._hands[-1]
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class LocalProcesses:
             hand.wait()
 
 
-class ProcessHand:
+class WorkerProcess:
     """One process, and the line to it. It ends when this one does, however that ends."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class ProcessHand:
         return not self._watcher.is_alive()
 
     async def call(self, method: str, *args: Any) -> Any:
-        """See `crew_members.Hand.call`."""
+        """See `crew_members.WorkerHandle.call`."""
         packed = _packed(method, args)
         if self._why:
             raise Lost(self._why)
@@ -111,7 +111,7 @@ class ProcessHand:
         raise ModelError("backend_error", fault, usage=Usage(requests=1))
 
     def dismiss(self) -> None:
-        """See `crew_members.Hand.dismiss`; `wait` waits until it is gone."""
+        """See `crew_members.WorkerHandle.dismiss`; `wait` waits until it is gone."""
         with self._ending:
             if not self._ended:
                 _kill_group(self._process.pid)

@@ -13,7 +13,7 @@ class Lost(Exception):
     """A worker is gone, or out of reach; what it was asked may have been done or not."""
 
 
-class Hand(Protocol):
+class WorkerHandle(Protocol):
     """A worker as it is reached from here."""
 
     async def call(self, method: str, *args: Any) -> Any:
@@ -48,7 +48,7 @@ class Cluster(Protocol):
             ConfigError: there is no such cluster, or it has no room at all.
         """
 
-    def start(self) -> Hand:
+    def start(self) -> WorkerHandle:
         """A new worker."""
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Member:
     """A worker whose models are ready."""
 
     number: int
-    hand: Hand
+    hand: WorkerHandle
     host: str
     in_flight: int = 0
     alone: int = 0

@@ -20,7 +20,7 @@ from insightv.config.sections import RaySection
 from insightv.errors import ConfigError, ModelError, StopRun
 from insightv.plugin_guard import stored, told
 from insightv.records import Usage
-from insightv.runs.workers.protocol import Hand, Lost
+from insightv.runs.workers.protocol import Lost, WorkerHandle
 from insightv.runs.workers.worker import Worker
 
 _REACH_S, _JOIN_S = 5.0, 60.0
@@ -67,7 +67,7 @@ class RayCluster:
         size = self._section.actors or (int(sum(rooms)) if shares else one_each)
         return size, int(min(size, sum(rooms)))
 
-    def start(self) -> Hand:
+    def start(self) -> WorkerHandle:
         """See `crew_members.Cluster.start`."""
         actor = ray.remote(Worker).options(
             num_cpus=self._section.cpus,
@@ -78,7 +78,7 @@ class RayCluster:
             max_concurrency=self._concurrency + 8,
             scheduling_strategy="SPREAD",
         )
-        return RayHand(actor.remote())
+        return RayWorker(actor.remote())
 
     def close(self) -> None:
         """See `crew_members.Cluster.close`."""
@@ -110,14 +110,14 @@ def _init(address: str, faults: list[Exception]) -> None:
         faults.append(error)
 
 
-class RayHand:
+class RayWorker:
     """One actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     async def call(self, method: str, *args: Any) -> Any:
-        """See `crew_members.Hand.call`."""
+        """See `crew_members.WorkerHandle.call`."""
         reference = getattr(self._actor, method).remote(*args)
         try:
             return await reference
@@ -136,7 +136,7 @@ class RayHand:
             raise StopRun(f"this machine has left the Ray cluster ({_first(error)}); resume when it is back") from None
 
     def dismiss(self) -> None:
-        """See `crew_members.Hand.dismiss`."""
+        """See `crew_members.WorkerHandle.dismiss`."""
         if ray.is_initialized():
             ray.kill(self._actor)
 

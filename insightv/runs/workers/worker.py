@@ -32,8 +32,8 @@ PICTURES = 256
 _LINES = 1000
 
 
-class Recipe(Protocol):
-    """How a model is made (`insightv.config.factories.Recipe`)."""
+class ModelSpec(Protocol):
+    """How a model is made (`insightv.config.factories.ModelSpec`)."""
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class Worker:
         return about_here()
 
     async def prepare(
-        self, recipes: Sequence[Recipe], environment: Mapping[str, str], folder: str
+        self, recipes: Sequence[ModelSpec], environment: Mapping[str, str], folder: str
     ) -> list[str] | Fault:
         """Make the models, and see that they can be asked; their names.
 

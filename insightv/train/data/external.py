@@ -32,7 +32,7 @@ def read_external(
     tags: Tags = TAGS,
     allow_http: AllowHttp = False,
     limits: ImageLimits = DEFAULT_LIMITS,
-    go_on: Callable[[], None] = lambda: None,
+    raise_if_stopped: Callable[[], None] = lambda: None,
 ) -> list[PreferencePair]:
     """The pairs of a file, in order. `shown` goes into each pair's `meta`; a reply in `tags` is read as a path.
 
@@ -43,7 +43,7 @@ def read_external(
     rows = check_external(file, allow_http=allow_http, limits=limits)
     pairs = []
     for number, question in enumerate(rows, 1):
-        go_on()
+        raise_if_stopped()
         opened = open_question(question, root=rows.root, allow_http=allow_http, limits=limits)
         replies = {name: str(question.meta[name]) for name in ("chosen", "rejected")}
         paths = {name: _path(question.id, place, replies[name], tags) for place, name in enumerate(replies)}

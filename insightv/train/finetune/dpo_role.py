@@ -38,7 +38,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
 
     `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
     ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.prompt_json`).
-    `go_on` is called often while the child trains; what it raises ends it.
+    `raise_if_stopped` is called often while the child trains; what it raises ends it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         self.settings = settings_of("preference", preset, **settings)
         self.tags: Tags = check_tags(tags)
         self.child = child
-        self.go_on: Callable[[], None] = _unasked
+        self.raise_if_stopped: Callable[[], None] = _unasked
 
     def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
         """Train the directory `policy` on `pairs` into `out`; returns `out`. Resumes what was begun there."""
@@ -57,7 +57,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         data = out.with_name(f"{out.name}.pairs")
         write_pairs(pairs, data, self.tags)
         job = Job(stage="preference", policy=str(policy), data=data, out=out, settings=self.settings)
-        return run_job(job, self.go_on) if self.child else run_here(job)
+        return run_job(job, self.raise_if_stopped) if self.child else run_here(job)
 
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:

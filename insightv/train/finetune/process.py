@@ -36,8 +36,8 @@ _GRACE_S = 20.0
 _TAIL = 2000
 
 
-def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
-    """Train in a child process; returns `job.out`. `go_on` is called often; what it raises ends the child.
+def run_job(job: Job, raise_if_stopped: Callable[[], None] = lambda: None) -> Path:
+    """Train in a child process; returns `job.out`. `raise_if_stopped` is called often; what it raises ends the child.
 
     Raises:
         InputError, ConfigError, RunChanged, RunHeld, StorageFull, MissingExtra: as `insightv.train.finetune.fit.train`.
@@ -60,7 +60,7 @@ def run_job(job: Job, go_on: Callable[[], None] = lambda: None) -> Path:
         )
         try:
             while child.poll() is None:
-                go_on()
+                raise_if_stopped()
                 time.sleep(0.05)
         finally:
             _end(child)

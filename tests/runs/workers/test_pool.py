@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from insightv import Pipeline, errors
-from insightv.config.factories import Recipe
+from insightv.config.factories import ModelSpec
 from insightv.config.sections import RaySection
 from insightv.config.settings import check_settings
 from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, StopRun
 from insightv.interfaces import ChatModel
-from insightv.plugins import Source
+from insightv.plugins import PluginSource
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.journal import Book, open_book
 from insightv.runs.workers import pool
-from insightv.runs.workers.pool import Crew, CrewModel
+from insightv.runs.workers.pool import PooledModel, WorkerPool
 from insightv.runs.workers.protocol import Lost
 from insightv.runs.workers.worker import Fault, Worker, about_here
 from insightv.testing import ScriptedModel, sample_picture
@@ -103,24 +103,24 @@ class Slow(ChatModel):
         return [Completion(text=str(sampling.seed), usage=Usage(requests=1))]
 
 
-def recipe(factory: Callable[..., object], name: str = "test/model", **options: Any) -> Recipe:
-    return Recipe(name, "backend 'test'", factory, options, Source("test", "tests", "0"))
+def recipe(factory: Callable[..., object], name: str = "test/model", **options: Any) -> ModelSpec:
+    return ModelSpec(name, "backend 'test'", factory, options, PluginSource("test", "tests", "0"))
 
 
-def with_crew(
+def with_pool(
     cluster: FakeCluster,
     factory: Callable[..., object],
-    work: Callable[[ChatModel, Crew], Awaitable[Any]],
+    work: Callable[[ChatModel, WorkerPool], Awaitable[Any]],
     **section: Any,
 ) -> Any:
     async def run() -> Any:
-        crew = Crew(cluster, RaySection(**section))
-        model = crew.model(recipe(factory))
+        pool = WorkerPool(cluster, RaySection(**section))
+        model = pool.model(recipe(factory))
         try:
             await model.check()
-            return await work(model, crew)
+            return await work(model, pool)
         finally:
-            await crew.aclose()
+            await pool.aclose()
             assert cluster.closed
             assert all(hand.dismissed for hand in cluster.hands)
 
@@ -135,21 +135,21 @@ async def ask(model: ChatModel, question: int, seed: int = 0) -> str:
 
 
 def test_questions_are_spread_and_each_stays_with_its_worker() -> None:
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         for step in range(4):
             calls = (ask(model, question, 100 * question + step) for question in range(30))
             texts = await asyncio.gather(*(asyncio.create_task(call) for call in calls))
             assert texts == [str(100 * question + step) for question in range(30)]
 
     cluster = FakeCluster(3)
-    with_crew(cluster, Slow, work)
+    with_pool(cluster, Slow, work)
     seen = [{args[2].seed // 100 for args in hand.asked} for hand in cluster.hands]
     assert [len(hand.asked) for hand in cluster.hands] == [40, 40, 40]
     assert sum(map(len, seen)) == 30
 
 
 def test_a_lost_worker_costs_its_calls_in_flight_and_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         await asyncio.gather(*(asyncio.create_task(ask(model, question)) for question in range(8)))
         second = [asyncio.create_task(ask(model, question, 1)) for question in range(8)]
         while len(cluster.hands[0].asked) < 8:
@@ -161,7 +161,7 @@ def test_a_lost_worker_costs_its_calls_in_flight_and_is_replaced(caplog: pytest.
         await asyncio.gather(*(asyncio.create_task(ask(model, question, 2)) for question in range(8, 24)))
 
     cluster = FakeCluster(2, room=3)
-    with_crew(cluster, Slow, work)
+    with_pool(cluster, Slow, work)
     assert [len(hand.asked) for hand in cluster.hands] == [8, 4 + 8 + 8, 8]  # 4 of the second round were asked again
     assert sum("is lost (hand 0 has burnt); 4 calls in flight" in text for text in caplog.messages) == 1
 
@@ -174,13 +174,13 @@ def test_a_call_that_kills_workers_is_given_up() -> None:
                     hand.lose()
             return [Completion(text="too late")]
 
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         with pytest.raises(ModelError, match="3 workers were lost") as caught:
             await ask(model, 1)
         assert (caught.value.code, caught.value.usage.requests) == ("worker_crash", 3)
 
     cluster = FakeCluster(2, room=9)
-    with_crew(cluster, Killer, work)
+    with_pool(cluster, Killer, work)
 
 
 def test_calls_that_may_have_killed_a_worker_are_asked_again_alone_and_only_the_culprit_is_given_up() -> None:
@@ -192,7 +192,7 @@ def test_calls_that_may_have_killed_a_worker_are_asked_again_alone_and_only_the_
                 cluster.hands[-1].lose()
             return await super().chat(messages, sampling, **options)
 
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         calls = (asyncio.create_task(ask(model, question, question)) for question in range(6))
         later = asyncio.create_task(ask(model, 7, 7))
         found = await asyncio.gather(*calls, later, return_exceptions=True)
@@ -203,28 +203,28 @@ def test_calls_that_may_have_killed_a_worker_are_asked_again_alone_and_only_the_
     seen: list[int] = []
     cluster = FakeCluster(1, room=9)
     cluster.blames_calls = True
-    with_crew(cluster, Killer, work)
+    with_pool(cluster, Killer, work)
     assert seen.count(3) == 2
     assert max(map(seen.count, range(8))) == 2, "a call that was not to blame was lost twice"
     assert len(cluster.hands) == 3
 
 
 def test_where_no_worker_is_left_the_run_stops() -> None:
-    async def work(model: ChatModel, crew: Crew) -> None:
-        crew._section = RaySection(start_s=0.3)  # after the start, which takes as long as it takes
+    async def work(model: ChatModel, pool: WorkerPool) -> None:
+        pool._section = RaySection(start_s=0.3)  # after the start, which takes as long as it takes
         for hand in cluster.hands:
             hand.lose()
         with pytest.raises(StopRun, match=r"every worker is lost, and no other was ready within .* = 0\.3 s"):
             await ask(model, 1)
 
     cluster = FakeCluster(2)
-    with_crew(cluster, Slow, work)
+    with_pool(cluster, Slow, work)
 
 
 def test_a_place_whose_workers_die_one_after_the_other_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_LONGEST_PAUSE_S", 0.0)
 
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         for number in range(3):
             while len(cluster.hands) <= number:
                 await asyncio.sleep(0.01)
@@ -233,14 +233,14 @@ def test_a_place_whose_workers_die_one_after_the_other_is_given_up(monkeypatch: 
             await ask(model, 1)
 
     cluster = FakeCluster(1, room=9)
-    with_crew(cluster, Slow, work, restarts=2)
+    with_pool(cluster, Slow, work, restarts=2)
 
 
 def test_workers_without_a_place_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         await ask(model, 1)
 
-    with_crew(FakeCluster(4, room=2), Slow, work)
+    with_pool(FakeCluster(4, room=2), Slow, work)
     assert "2 of 4 workers are ready; the others join once the cluster has room" in caplog.messages
 
 
@@ -252,11 +252,11 @@ def test_room_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ca
         def connect(self) -> tuple[int, int]:
             return self.size, self.size
 
-    async def work(model: ChatModel, crew: Crew) -> None:
+    async def work(model: ChatModel, pool: WorkerPool) -> None:
         async with asyncio.timeout(10):
             assert await ask(model, 1) == "0"
 
-    with_crew(Counted(3, room=2), Slow, work)
+    with_pool(Counted(3, room=2), Slow, work)
     assert "2 of 3 workers are ready; the others join once the cluster has room" in caplog.messages
 
 
@@ -266,7 +266,7 @@ def test_no_worker_in_time_is_said_before_anything_is_started() -> None:
             return 2, 2
 
     with pytest.raises(ConfigError, match=r"no worker was ready within run\.ray\.start_s = 0\.2 s"):
-        with_crew(Deaf(2, room=0), Slow, ask, start_s=0.2)  # type: ignore[arg-type]
+        with_pool(Deaf(2, room=0), Slow, ask, start_s=0.2)  # type: ignore[arg-type]
 
 
 def test_a_model_that_cannot_be_made_is_said_with_the_machine() -> None:
@@ -274,7 +274,7 @@ def test_a_model_that_cannot_be_made_is_said_with_the_machine() -> None:
         raise OSError("no such device")
 
     with pytest.raises(ConfigError, match=r"the worker on .*: backend 'test' .* could not be made: OSError: no such"):
-        with_crew(FakeCluster(2), broken, ask)  # type: ignore[arg-type]
+        with_pool(FakeCluster(2), broken, ask)  # type: ignore[arg-type]
 
 
 def test_one_that_cannot_be_made_later_costs_its_place_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -286,14 +286,14 @@ def test_one_that_cannot_be_made_later_costs_its_place_only(caplog: pytest.LogCa
         made.append(Slow())
         return made[-1]
 
-    async def work(model: ChatModel, _: Crew) -> str:
+    async def work(model: ChatModel, _: WorkerPool) -> str:
         cluster.hands[0].lose()
         while not any("is not started again" in text for text in caplog.messages):
             await asyncio.sleep(0.01)
         return await ask(model, 1, 5)
 
     cluster = FakeCluster(2, room=9)
-    assert with_crew(cluster, soon_broken, work) == "5"
+    assert with_pool(cluster, soon_broken, work) == "5"
 
 
 def test_another_version_is_refused() -> None:
@@ -304,15 +304,15 @@ def test_another_version_is_refused() -> None:
             return hand
 
     with pytest.raises(ConfigError, match=r"the worker on gpu7 has insightv 0\.0\.1, and this process"):
-        with_crew(Old(1), Slow, ask)  # type: ignore[arg-type]
+        with_pool(Old(1), Slow, ask)  # type: ignore[arg-type]
 
 
 def test_the_name_is_the_one_that_the_model_has_where_it_is_held() -> None:
-    async def work(model: ChatModel, _: Crew) -> str:
+    async def work(model: ChatModel, _: WorkerPool) -> str:
         return model.name
 
-    assert with_crew(FakeCluster(1), lambda: ScriptedModel("yes", name="tiny/teacher"), work) == "tiny/teacher"
-    assert with_crew(FakeCluster(1), Slow, work) == "test/model"
+    assert with_pool(FakeCluster(1), lambda: ScriptedModel("yes", name="tiny/teacher"), work) == "tiny/teacher"
+    assert with_pool(FakeCluster(1), Slow, work) == "test/model"
 
 
 def test_cancelling_a_call_cancels_it_at_the_worker() -> None:
@@ -327,15 +327,15 @@ def test_cancelling_a_call_cancels_it_at_the_worker() -> None:
                 raise
             return []
 
-    async def work(model: ChatModel, crew: Crew) -> None:
+    async def work(model: ChatModel, pool: WorkerPool) -> None:
         call = asyncio.create_task(ask(model, 1))
         await asyncio.sleep(0.05)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         await asyncio.sleep(0.05)
-        assert [member.in_flight for member in crew._members] == [0]
+        assert [member.in_flight for member in pool._members] == [0]
 
-    with_crew(FakeCluster(1), Hanging, work)
+    with_pool(FakeCluster(1), Hanging, work)
     assert ended == ["cancelled"]
 
 
@@ -350,13 +350,13 @@ def test_cancelling_a_call_cancels_it_at_the_worker() -> None:
     ],
 )
 def test_errors_of_a_worker_are_raised_as_they_would_be_here(error: Exception) -> None:
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         await ask(model, 1)
 
     usage = getattr(error, "usage", Usage())
     kind = type(error) if isinstance(error, InsightvError) else ModelError
     with pytest.raises(kind, match=str(error)) as caught:
-        with_crew(FakeCluster(1), lambda: ScriptedModel([error]), work)
+        with_pool(FakeCluster(1), lambda: ScriptedModel([error]), work)
     if isinstance(error, ModelError):
         assert (caught.value.code, caught.value.kept) == ("too_long", "{")  # type: ignore[attr-defined]
     if isinstance(error, ModelError | StopRun):
@@ -386,14 +386,14 @@ def test_only_keys_that_models_may_need_go_to_workers(monkeypatch: pytest.Monkey
             self.hands.append(Watched(len(self.hands)))
             return self.hands[-1]
 
-    async def work(model: ChatModel, _: Crew) -> None:
+    async def work(model: ChatModel, _: WorkerPool) -> None:
         await ask(model, 1)
 
     for name in ("MY_KEY", "HF_TOKEN", "OPENAI_API_KEY", "SOMETHING_SECRET"):
         monkeypatch.setenv(name, f"canary-{name}")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.chdir(tmp_path)
-    with_crew(Watching(1), made, work)
+    with_pool(Watching(1), made, work)
     [recipes, lent, folder] = prepared
     assert lent == {name: f"canary-{name}" for name in ("MY_KEY", "HF_TOKEN", "OPENAI_API_KEY")}
     assert folder == os.getcwd() == str(tmp_path)
@@ -435,11 +435,11 @@ def test_what_a_worker_logs_is_handed_over_without_secrets(monkeypatch: pytest.M
 
 
 def test_a_model_that_is_named_too_late_is_a_fault_of_ours() -> None:
-    async def work(_: ChatModel, crew: Crew) -> CrewModel:
-        return crew.model(recipe(Slow))  # type: ignore[return-value]
+    async def work(_: ChatModel, pool: WorkerPool) -> PooledModel:
+        return pool.model(recipe(Slow))  # type: ignore[return-value]
 
     with pytest.raises(InsightvError, match="after the workers had begun"):
-        with_crew(FakeCluster(1), Slow, work)
+        with_pool(FakeCluster(1), Slow, work)
 
 
 @pytest.mark.parametrize(

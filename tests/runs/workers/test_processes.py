@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from insightv.config.factories import Recipe
+from insightv.config.factories import ModelSpec
 from insightv.config.sections import ProcessSection
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
-from insightv.plugins import Source
+from insightv.plugins import PluginSource
 from insightv.records import Completion, Message, Sampling, Schema, Usage
-from insightv.runs.workers.pool import Crew
-from insightv.runs.workers.processes import LocalProcesses, ProcessHand
+from insightv.runs.workers.pool import WorkerPool
+from insightv.runs.workers.processes import LocalProcesses, WorkerProcess
 from insightv.runs.workers.protocol import Lost
 from tests.installing import write_distribution
 from tests.world import check_balance, command, insightv, path_rows, wait_for
@@ -188,13 +188,15 @@ class Told(ChatModel):
 def with_model(factory: Any, work: Any, workers: int = 1, **options: Any) -> Any:
     async def run() -> Any:
         settings = ProcessSection(start_s=60, workers=workers)
-        crew = Crew(LocalProcesses(settings), settings)
-        model = crew.model(Recipe("test/told", "backend 'test'", factory, options, Source("test", "tests", "0")))
+        pool = WorkerPool(LocalProcesses(settings), settings)
+        model = pool.model(
+            ModelSpec("test/told", "backend 'test'", factory, options, PluginSource("test", "tests", "0"))
+        )
         try:
             await model.check()
             return await work(model)
         finally:
-            await crew.aclose()
+            await pool.aclose()
 
     return asyncio.run(run())
 
@@ -282,7 +284,7 @@ def test_what_another_process_cannot_make_is_said_with_the_cure() -> None:
 
 def test_a_hand_tells_how_its_process_ended() -> None:
     async def main() -> None:
-        hand = ProcessHand()
+        hand = WorkerProcess()
         try:
             assert (await hand.call("hello")).pid == hand._process.pid
             waiting = asyncio.create_task(hand.call("said"))
