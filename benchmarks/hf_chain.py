@@ -108,11 +108,11 @@ class Work:
     def __init__(self, folder: Path, paths: int, steps: int, length: int) -> None:
         from insightv.backends.hf.load import load
         from insightv.backends.hf.model import HFModel
-        from insightv.backends.hf.source import Source
+        from insightv.backends.hf.source import ModelSource
 
         self.paths, self.steps, self.length = paths, steps, length
         self.model = HFModel(str(folder))
-        self.loaded = load(Source(str(folder)))
+        self.loaded = load(ModelSource(str(folder)))
         self.tokens = {"hf": 0, "plain": 0, "plain, batched": 0, "unavoidable": 0}
 
     async def hf(self, seed: int) -> None:

@@ -78,9 +78,9 @@ def shareable(recorder: Recorder) -> dict[str, int]:
     """The prompt tokens asked, and how many of them could be shared, in all and in whole blocks."""
     from insightv.backends.hf.load import load
     from insightv.backends.hf.prompt import Prompter
-    from insightv.backends.hf.source import Source
+    from insightv.backends.hf.source import ModelSource
 
-    prompter = Prompter(load(Source(TEACHER, device="cpu")))
+    prompter = Prompter(load(ModelSource(TEACHER, device="cpu")))
     known: list[list[int]] = []
     found = {"prompt_tokens": 0, "tokens": 0, "block_tokens": 0}
     for messages, n, said in recorder.calls:

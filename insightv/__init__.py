@@ -104,9 +104,9 @@ _HOME = {
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
     "pipeline": "Pipeline",
     "plugins": "hookimpl",
-    "reasoner": "Reasoner",
+    "reasoner.reasoner": "Reasoner",
     "records": ("Answer Band Completion Message PreferencePair Question ReasoningPath Sampling Score Step Usage"),
-    "run": "load_run",
+    "runs.reader": "load_run",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

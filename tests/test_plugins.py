@@ -457,7 +457,7 @@ def test_a_model_that_cannot_be_closed_costs_no_build(tmp_path: Path, caplog: py
 def test_a_plugin_that_is_slow_to_load_is_named_meanwhile(
     tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("insightv.plugins.SLOW_S", 0.05)
+    monkeypatch.setattr("insightv.config.plugin_loading.SLOW_S", 0.05)
     write_distribution(tmp_path / "zoo", "slow", f"import time\ntime.sleep(0.4)\n{GOOD}")
     assert load(tmp_path / "zoo").failures == []
     assert (

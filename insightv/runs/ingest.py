@@ -118,7 +118,8 @@ def take_in(
 
 def _as_named_now(identity: dict[str, Any]) -> dict[str, Any]:
     """The identity of a run as it is written now: 0.1.0 kept the class of each role as well, beside its name."""
-    for role in (identity["generator"], *identity["scorers"].values()):
+    roles = (identity.get("generator", {}), *identity.get("scorers", {}).values())
+    for role in roles:
         role.pop("class", None)
     return identity
 

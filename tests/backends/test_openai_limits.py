@@ -13,14 +13,14 @@ from tests.servers.fake_openai import FakeServer, Settings
 
 SCRIPT = """
 import asyncio, sys
-from insightv.backends import tries
+from insightv.backends.openai import retry
 from insightv.backends.openai.factory import openai
 from insightv.errors import ModelError
 from insightv.records import Message, Sampling
 from tests.memory import peak_kb
 
-tries.MALFORMED_TRIES = 2
-tries.LONGEST_BACKOFF_S = 0.01
+retry.MALFORMED_TRIES = 2
+retry.LONGEST_BACKOFF_S = 0.01
 
 async def main():
     model = openai("fake", base_url=sys.argv[1])

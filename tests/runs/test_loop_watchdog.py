@@ -36,7 +36,7 @@ def test_who_blocks_is_named_once_and_who_awaits_is_not(caplog: pytest.LogCaptur
 
 
 def test_a_plugin_beside_the_package_is_a_strangers(caplog: pytest.LogCaptureFixture) -> None:
-    file = f"{Path(loop_watchdog.__file__).parent}_plugin.py"
+    file = f"{Path(loop_watchdog.__file__).parents[1]}_plugin.py"
     scope: dict[str, Any] = {"blocks": blocks}
     exec(compile("async def judge():\n    blocks(1.0)\n", file, "exec"), scope)
 

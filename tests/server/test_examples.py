@@ -20,7 +20,7 @@ from tests.server.serving import chat
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import check_balance, insightv, write_questions
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ASKED = "What is 3 + 4? [truth=7] [steps=3]"
 
 

@@ -10,6 +10,8 @@ in FOLDER, whose path must be short.
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from ray.cluster_utils import Cluster  # type: ignore[import-untyped, unused-ignore]
@@ -18,6 +20,8 @@ _SMALL: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 8
 
 
 def main(count: int, folder: str) -> None:
+    # Ray writes the address of its newest cluster there, and fails where the folder is not there yet.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     cluster = Cluster(initialize_head=True, head_node_args={**_SMALL, "temp_dir": folder})
     nodes = [cluster.add_node(**_SMALL) for _ in range(count - 1)]
     print(cluster.address, flush=True)

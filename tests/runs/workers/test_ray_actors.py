@@ -34,7 +34,7 @@ PATIENCE_S = 180
 RAY = ("--set", "run.engine=ray")
 OURS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "PYTHONPATH": str(Path(__file__).parents[3]),
 }
 QUIET = {**os.environ, **OURS}
 
