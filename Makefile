@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check slow chaos mutants vllm vllm-env tiny clean paper
+.PHONY: venv demo test check slow chaos house mutants vllm vllm-env tiny clean paper
 
 venv: .venv/.complete
 
@@ -29,6 +29,9 @@ slow: venv
 
 chaos: venv
 	$(BIN)/pytest -m chaos tests/chaos
+
+house: venv
+	$(BIN)/python tools/house.py
 
 mutants: venv
 	$(BIN)/python -m tests.chaos.mutants

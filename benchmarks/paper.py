@@ -73,7 +73,7 @@ TRAIN: dict[str, Any] = {
     "method": "full",
     "child": False,
     "bf16": True,
-    "engine_options": {"batch": 64},
+    "backend_options": {"batch": 64},
     "learning_rate": 3e-4,
     "batch_size": 16,
     "accumulation": 1,

@@ -8,12 +8,11 @@ import json
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import grimp
 import pytest
+
+from tools import house
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -98,40 +97,21 @@ def test_what_benchmarks_import_is_there(script: Path) -> None:
         assert hasattr(found, name) or name in inside, f"{module} has no {name}"
 
 
-def circle_among(arrows: Mapping[str, set[str]]) -> list[str]:
-    """The nodes of a circle, in order; none where there is no circle."""
-    try:
-        TopologicalSorter(arrows).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
-
-
 @pytest.fixture(scope="module")
 def files() -> dict[str, set[str]]:
-    """Which file imports which others, those that only a type checker reads left out."""
-    graph = grimp.build_graph("insightv", exclude_type_checking_imports=True)
-    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    return house.imports()
 
 
 def test_files_form_no_circle(files: dict[str, set[str]]) -> None:
-    assert circle_among(files) == []
+    assert house.circle_among(files) == []
 
 
 def test_rooms_form_no_circle(files: dict[str, set[str]]) -> None:
-    rooms: dict[str, set[str]] = {}
-    for module, imported in files.items():
-        inside = {room_of(other) for other in imported} - {room_of(module)}
-        rooms.setdefault(room_of(module), set()).update(inside)
-    assert circle_among(rooms) == []
-
-
-def room_of(module: str) -> str:
-    return ".".join(module.split(".")[:2])
+    assert house.circle_among(house.between_rooms(files)) == []
 
 
 def test_a_circle_would_be_found() -> None:
-    assert set(circle_among({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert set(house.circle_among({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 def test_the_root_stays_small() -> None:

@@ -35,7 +35,7 @@ TRAIN = {
     "learning_rate": 3e-4,
     "log_steps": 1,
     "save_dtype": "float32",
-    "engine_options": {"threads": 1},
+    "backend_options": {"threads": 1},
     "summary_paths": 2,
     "generation": {"questions": 60, "paths": 4},
     "summary": {"epochs": 2.0},

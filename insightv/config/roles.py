@@ -148,7 +148,7 @@ class RoleFactory:
 
     def _asks_a_server(self, known: Collection[str] | None) -> bool:
         """Whether a model needs no process of its own: workers of this machine would each keep to its limits apart."""
-        return self._settings.run.engine == "process" and bool({"base_url", "connections"} & set(known or ()))
+        return self._settings.run.executor == "process" and bool({"base_url", "connections"} & set(known or ()))
 
     def generator(self) -> Part[Generator]:
         """The `[generator]` of the settings."""

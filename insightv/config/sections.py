@@ -36,13 +36,13 @@ class WorkerSection(Section):
 
 
 class ProcessSection(WorkerSection):
-    """`[run.process]`: the `workers` of `engine = "process"`, on this machine."""
+    """`[run.process]`: the `workers` of `executor = "process"`, on this machine."""
 
     workers: int = Field(default=1, ge=1, le=1000)
 
 
 class RaySection(WorkerSection):
-    """`[run.ray]`: the workers of `engine = "ray"`.
+    """`[run.ray]`: the workers of `executor = "ray"`.
 
     `address` is host:port of the cluster (None: RAY_ADDRESS, or the cluster of this machine). `actors` is the number of
     workers; None is one per GPU share where `gpus` is not 0, else one per node. Each takes `cpus`, `gpus` and
@@ -59,12 +59,12 @@ class RaySection(WorkerSection):
 class RunSection(Section):
     """`[run]`: how a run is carried out; nothing here changes results.
 
-    `engine` says where models are held: in this process, by processes of their own on this machine, or by workers of a
+    `executor` says where models are held: in this process, by other processes of this machine, or by workers of a
     Ray cluster. `deadline_s` bounds one model call with its tries and waits, and one call of a plugin's scorer. Budgets
     count failed tries too and hold across resumes. `prices` is by model name (provider/model).
     """
 
-    engine: Literal["local", "process", "ray"] = "local"
+    executor: Literal["local", "process", "ray"] = "local"
     concurrency: int = Field(default=64, ge=1, le=10_000)
     deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
     grace_s: float = Field(default=20, ge=0, le=3600, allow_inf_nan=False)
@@ -148,7 +148,7 @@ class TrainSection(BaseModel):
     paired test, p below `rollback_p`; 0: never) is rolled back. `external` is the file of preference data of
     "external". `summary_paths` fresh paths per question of the last reasoning agent are added to the summary set.
     `child` = false trains in this process. `trainer` is a registered PreferenceTrainer. Policies are asked through the
-    backend `engine` with `engine_options`.
+    `backend` with `backend_options`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
@@ -164,8 +164,8 @@ class TrainSection(BaseModel):
     summary_paths: int = Field(default=4, ge=0, le=1000)
     child: bool = True
     trainer: str = "dpo"
-    engine: str = "hf"
-    engine_options: dict[str, Any] = Field(default_factory=dict)
+    backend: str = "hf"
+    backend_options: dict[str, Any] = Field(default_factory=dict)
     generation: RoundPaths = RoundPaths()
     pairs: RoundPairs = RoundPairs()
     reasoning: dict[str, Any] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ otherwise the options of the role's factory, which are checked against its signa
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,11 +19,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from insightv.config.sections import RunSection, Section, ServeSection, TrainSection
 from insightv.config.values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError
+from insightv.inputs.image_error import ImageLimits
 from insightv.inputs.rows import FIELDS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-from insightv.inputs.image_error import ImageLimits
+
+log = logging.getLogger("insightv")
 
 BACKEND_KEYS = ("base_url", "api_key_env", "structured", "mode", "backend")
 """Keys of a role's table that are for the backend of its model."""
@@ -202,8 +205,34 @@ def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -
     return check_settings(table, source)
 
 
+_RENAMED = {
+    ("run", "engine"): "executor",
+    ("train", "engine"): "backend",
+    ("train", "engine_options"): "backend_options",
+}
+"""Keys of release 0.1.0 and their names of today, by section."""
+
+
+def _as_named_now(table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """The table with the keys that were renamed under their names of today; each is said once.
+
+    Raises:
+        ConfigError: a key stands there under both names.
+    """
+    for (section, old), new in _RENAMED.items():
+        keys = table.get(section)
+        if not isinstance(keys, Mapping) or old not in keys:
+            continue
+        if new in keys:
+            raise ConfigError(f"{source}: {section}.{old} is {section}.{new} now, and both are set; remove {old}")
+        log.warning("%s: %s.%s is called %s.%s now; rename it", source, section, old, section, new)
+        table = {**table, section: {**{k: v for k, v in keys.items() if k != old}, new: keys[old]}}
+    return table
+
+
 def check_settings(table: Mapping[str, Any], source: str = "the settings") -> Settings:
     """Settings from a mapping; raises ConfigError as `load_settings`."""
+    table = _as_named_now(table, source)
     refuse_secrets(table)
     try:
         settings = Settings.model_validate(table)

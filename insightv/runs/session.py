@@ -227,13 +227,13 @@ class Session:
 
 def _pool(section: RunSection) -> WorkerPool | None:
     """The workers of a run whose models are held elsewhere; None where this process holds them."""
-    if section.engine == "local":
+    if section.executor == "local":
         return None
-    if section.engine == "ray":
+    if section.executor == "ray":
         require("ray", "ray")
     from insightv.runs.workers.pool import WorkerPool
 
-    if section.engine == "process":
+    if section.executor == "process":
         from insightv.runs.workers.processes import LocalProcesses
 
         return WorkerPool(LocalProcesses(section.process), section.process)

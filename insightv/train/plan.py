@@ -115,7 +115,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
     registry = registry or default_registry()
     workshop = RoleFactory(registry, settings)
     workshop.check_agents()
-    workshop.check_backend(train.engine, train.engine_options)
+    workshop.check_backend(train.backend, train.backend_options)
     general = check_sets(settings)
     base, identity = _base(train.base, train.revision)
     if course.pairs == "external" and train.external is None:

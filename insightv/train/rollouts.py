@@ -77,7 +77,7 @@ class Rollouts:
         """An agent's table with the checkpoint (or hub id) as its model, named alike wherever this process stands."""
         train = self.settings.train
         policy = str(Path(policy).absolute()) if Path(policy).is_dir() else policy
-        asked = trained_table(table, policy, train.engine, train.engine_options)
+        asked = trained_table(table, policy, train.backend, train.backend_options)
         return type(table).model_validate(asked.model_dump(exclude_unset=True) | options)
 
     async def paths(self, policy: str, out: Path, name: str, n: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from insightv.config.file import write_settings
-from insightv.config.settings import load_settings
+from insightv.config.settings import check_settings, load_settings
 from insightv.errors import ConfigError
 
 
@@ -20,8 +20,8 @@ from insightv.errors import ConfigError
         ("bands.high=0", "bands.high"),
         ("run.deadline_s=nan", "run.deadline_s"),
         ("run.concurrency=0", "run.concurrency"),
-        ("run.engine=rya", "run.engine = 'rya': Input should be 'local', 'process' or 'ray'; did you mean 'ray'?"),
-        ("run.engine=spark", "run.engine = 'spark': Input should be 'local', 'process' or 'ray'"),
+        ("run.executor=rya", "run.executor = 'rya': Input should be 'local', 'process' or 'ray'; did you mean 'ray'?"),
+        ("run.executor=spark", "run.executor = 'spark': Input should be 'local', 'process' or 'ray'"),
         ("run.ray.actor=3", "did you mean 'actors'"),
         ("generator.paths=1000000", "generator.paths"),
         ("generator.paths=many", "generator.paths"),
@@ -83,3 +83,18 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "deep.toml")
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone\.toml"):
         load_settings(tmp_path / "gone.toml")
+
+
+def test_keys_of_before_still_load_and_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    before = {"run": {"engine": "process"}, "train": {"engine": "vllm", "engine_options": {"gpus": 2}}}
+    settings = check_settings(before, "insightv.toml")
+    assert (settings.run.executor, settings.train.backend) == ("process", "vllm")
+    assert settings.train.backend_options == {"gpus": 2}
+    assert "insightv.toml: run.engine is called run.executor now; rename it" in caplog.messages
+    assert len(caplog.messages) == 3
+    assert load_settings(changes=["run.engine=ray"]).run.executor == "ray"
+
+
+def test_a_key_under_both_of_its_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"run\.engine is run\.executor now, and both are set"):
+        check_settings({"run": {"engine": "ray", "executor": "local"}})

@@ -110,7 +110,7 @@ def test_a_base_that_reaches_out_of_its_directory_is_refused(built: Path, tmp_pa
         ({"revision": "main"}, ConfigError, "is for a model of the hub, and 'tiny/base' is none"),
         ({"base": "owner/no/such"}, InputError, "no directory and no id"),
         ({"engine": "hff"}, PluginError, "did you mean 'hf'"),
-        ({"engine_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
+        ({"backend_options": {"thread": 1}}, ConfigError, "did you mean 'threads'?"),
         ({"preference": {"losses": ["sigmod"]}}, ConfigError, "did you mean 'sigmoid'?"),
         ({"preference": {"trl": {"foo": 1}}}, ConfigError, r"trl\.foo is no option of TRL's"),
         ({"preference": {"trl": {"loss_type": ["ipo"]}}}, ConfigError, "use the setting losses"),

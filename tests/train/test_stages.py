@@ -35,7 +35,7 @@ TRAIN: dict[str, Any] = {
     "warmup": 0.0,
     "log_steps": 1,
     "save_dtype": "float32",
-    "engine_options": {"threads": 1},
+    "backend_options": {"threads": 1},
     "summary_paths": 1,
     "generation": {"questions": 6, "paths": 4},
     "pairs": {"margin": 1},
@@ -137,7 +137,7 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, dict[str, Any]], he
     run, _ = trained
     before = read_ledger(run / DATABASE)
     assert again(run, heldout) == [("kept", "reasoning"), ("kept", "round 1"), ("kept", "summary")]
-    assert again(run, heldout, engine_options={"threads": 2}, save_steps=7)[0] == ("kept", "reasoning")
+    assert again(run, heldout, backend_options={"threads": 2}, save_steps=7)[0] == ("kept", "reasoning")
     assert read_ledger(run / DATABASE) == before
 
 

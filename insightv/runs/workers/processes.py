@@ -1,4 +1,4 @@
-"""The workers of `engine = "process"`: processes of this machine that hold the models, so that a crash ends only one.
+"""The workers of `executor = "process"`: processes of this machine that hold the models, so that a crash ends only one.
 
 A local model can take its process with it: a kernel that fails, a picture that a library cannot bear, the system's
 out-of-memory killer. The run goes on with a new process; who is asked, and what is asked again, is `crew`'s.
@@ -198,7 +198,7 @@ def _packed(method: str, args: tuple[Any, ...]) -> bytes:
             raise ModelError("bad_request", f"the call cannot be handed to a worker: {told(error)}") from error
         raise ConfigError(
             f"a model cannot be made by another process ({told(error)}): its factory must be importable, and its "
-            'options plain values; use engine = "local"'
+            'options plain values; use executor = "local"'
         ) from error
 
 

@@ -118,7 +118,7 @@ class Worker:
                 model = recipe.make()
                 self._models.append(model)
                 if isinstance(model, JobModel):
-                    raise ConfigError(f'{recipe.name} sends jobs, which a worker cannot keep; use engine = "local"')
+                    raise ConfigError(f'{recipe.name} sends jobs, which a worker cannot keep; use executor = "local"')
             await asyncio.gather(*(model.check() for model in self._models))
         # A backend may be a stranger's; whatever it raises says why there is no model.
         except (Exception, SystemExit) as error:

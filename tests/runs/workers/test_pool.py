@@ -452,7 +452,7 @@ def test_a_model_that_is_named_too_late_is_a_fault_of_ours() -> None:
 def test_no_cluster_is_said_before_anything_is_started(address: str, says: str, tmp_path: Path) -> None:
     settings = write_settings(tmp_path, "http://127.0.0.1:9/v1")
     args = build_args(write_questions(tmp_path, 1), settings, tmp_path / "run")
-    refused = insightv(*args, "--set", "run.engine=ray", "--set", f"run.ray.address={address}")
+    refused = insightv(*args, "--set", "run.executor=ray", "--set", f"run.ray.address={address}")
     assert refused.returncode == 2
     assert says in refused.stderr
     assert not (tmp_path / "run").exists()

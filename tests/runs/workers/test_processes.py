@@ -82,7 +82,7 @@ class World:
         )
         questions = self.folder / f"{run}.jsonl"
         questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        sets = ("generator.model=brittle/x", "generator.paths=2", f"run.engine={engine}", *options)
+        sets = ("generator.model=brittle/x", "generator.paths=2", f"run.executor={engine}", *options)
         args: list[object] = ["build", questions, "--run", self.folder / run, "--no-datasets", "--json"]
         return args + [word for pair in sets for word in ("--set", pair)] + ["--set", 'scorers=[{use="answer"}]']
 
@@ -278,7 +278,7 @@ class Patient(Told):
 
 
 def test_what_another_process_cannot_make_is_said_with_the_cure() -> None:
-    with pytest.raises(ConfigError, match=r'must be importable, and its options plain values; use engine = "local"'):
+    with pytest.raises(ConfigError, match=r'must be importable, and its options plain values; use executor = "local"'):
         with_model(lambda: Told(), say)
 
 

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 CANARY = "canary-7d1f00c4-e5"
 PATIENCE_S = 180
 """Starting the processes of Ray takes long where many others want the processors."""
-RAY = ("--set", "run.engine=ray")
+RAY = ("--set", "run.executor=ray")
 OURS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONPATH": str(Path(__file__).parents[3]),
