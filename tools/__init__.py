@@ -1,0 +1,1 @@
+"""Programs for those who work on insightv: figures of its structure, and the making of the embedded weights."""
