@@ -1,4 +1,4 @@
-"""The blocking doors to async code: one background loop per process, so that they work in a notebook as well."""
+"""Blocking calls of async code: one background loop per process, so that they work in a notebook as well."""
 
 from __future__ import annotations
 

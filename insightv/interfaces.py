@@ -1,7 +1,7 @@
 """The seams: ChatModel and the five roles, each with one abstract method.
 
-A plugin author reads this file and `records`, nothing else. All are async; blocking doors stand in `Pipeline` and
-`Reasoner`. A role raises plain errors; the pipeline records them as failures of the item at hand and goes on. A role
+A plugin author reads this file and `records`, nothing else. All are async; blocking calls stand in `Pipeline` and
+`Reasoner`. A role raises plain errors; the pipeline records them as failures of the item at hand and continues. A role
 never catches `insightv.errors.StopRun`.
 """
 

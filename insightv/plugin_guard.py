@@ -1,4 +1,4 @@
-"""Code that is not ours: which of what it throws is meant for us, and how the rest is told in words that can be stored.
+"""Calling code of plugins: which of its errors pass through, and how the others are put into words that can be stored.
 
 Knows no pipeline. A plugin's part may throw anything: `sys.exit`, a cancellation of its own, errors whose text cannot
 be written as UTF-8 or cannot be made at all.
@@ -29,9 +29,9 @@ _MOST_BYTES = 2000
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error that comes out of a part is to go on: a stop, an interrupt, or the cancelling of this task.
+    """Whether an error that a part raises passes through: a stop, an interrupt, or the cancelling of this task.
 
-    A CancelledError that nobody asked this task for is a stranger's own; taken for ours it would end a question
+    A CancelledError that nobody asked this task for is the plugin's own; taken for ours it would end a question
     without an outcome.
     """
     if isinstance(error, asyncio.CancelledError):
@@ -104,7 +104,7 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
             await awaited("check()", model.check())
     except InsightvError:
         raise
-    # A backend may be a stranger's: whatever its check raises is about the model.
+    # A backend may be a plugin's: whatever its check raises concerns the model.
     except BaseException as error:
         if is_ours(error):
             raise
@@ -114,7 +114,7 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
 
 
 async def closed(models: Iterable[ChatModel]) -> None:
-    """Close models; one that cannot be closed costs neither the others nor what came of them."""
+    """Close models; one that cannot be closed costs neither the others nor their results."""
     for model in models:
         try:
             await awaited("aclose()", model.aclose())
@@ -172,7 +172,7 @@ def told(error: BaseException, *, kind: bool = True) -> str:
     """The error in words, without secrets, that can be stored; `kind` puts its class before them."""
     try:
         text = _of_validation(error) if isinstance(error, ValidationError) else str(error)
-    # `__str__` is a stranger's as well.
+    # `__str__` is the plugin's code as well.
     except Exception:
         text = "(an error whose text cannot be shown)"
     return stored(f"{type(error).__name__}: {text}" if kind else text)

@@ -117,7 +117,7 @@ class Registry:
                 self._collect(kind, plugin, source)
         except KeyboardInterrupt:
             raise
-        # A plugin is a stranger's code: whatever it raises, sys.exit among it, must only cost this plugin.
+        # Whatever a plugin raises, sys.exit among it, must only cost this plugin.
         except BaseException as error:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(name=name)

@@ -171,7 +171,7 @@ ADAPTER = "adapter"
 def own_base(policy: Path) -> tuple[Path, Path] | None:
     """The adapter that a policy was trained with, and the directory of the weights below it; None without either.
 
-    Going on with that adapter keeps all stages in one adapter of one base, and adds up small steps in float32.
+    Training that adapter further keeps all stages in one adapter of one base, and adds up small steps in float32.
     """
     adapter, facts = policy / ADAPTER, read_marker(policy)
     base = facts.get("base") if facts else None

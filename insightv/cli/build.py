@@ -26,7 +26,9 @@ def build(
     config: Config = None,
     changes: Changes = None,
     bad_rows: Annotated[str, typer.Option("--bad-rows", help="stop or skip")] = "stop",
-    allow_change: Annotated[bool, typer.Option("--allow-change", help="Go on with changed settings or data.")] = False,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="Continue with changed settings or data.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed paths and scores again.")] = False,
     datasets: Annotated[bool, typer.Option(help="Write the datasets at the end.")] = True,
     pilot: Annotated[
@@ -34,7 +36,7 @@ def build(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run from questions, or go on with it: generate, assess, select."""
+    """Make a run from questions, or continue it: generate, assess, select."""
     from insightv.cli.progress import ProgressDisplay
     from insightv.pipeline import Pipeline
 
@@ -44,7 +46,7 @@ def build(
     if config is None and not kept.is_file() and Path("insightv.toml").is_file():
         config = Path("insightv.toml")
     elif config is None and (config := edited_origin(kept)) is not None:
-        say(f"{config} has changed since the run was made with it, and is used; --config {kept} goes on as it was made")
+        say(f"{config} has changed since the run was made with it, and is used; --config {kept} keeps the run's own")
     if pilot is not None and retry_failed:
         raise ConfigError("--pilot and --retry-failed do not go together; give one of them")
     pipeline = Pipeline.from_config(config, run=run, changes=changes or ())

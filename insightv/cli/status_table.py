@@ -52,12 +52,12 @@ def stage_lines(stage: Mapping[str, Any]) -> list[str]:
     if stage.get("rolled_back"):
         found = (stage.get("compared") or {}).get("right")
         ends = f" (right only before {found['only_first']}, only after {found['only_second']})" if found else ""
-        lines.append(f"rolled back: the round did harm beyond noise{ends}; {stage['result']} goes on")
+        lines.append(f"rolled back: the round did harm beyond noise{ends}; {stage['result']} is kept")
     return [lines[0], *(f"           {line}" for line in lines[1:])]
 
 
 def told(event: str, stage: Mapping[str, Any]) -> str:
-    """What a training tells while it goes on (see `insightv.train.stages.Tell`), for people."""
+    """What a training reports while it runs (see `insightv.train.stages.Tell`), for people."""
     if event == "begin":
         return f"{stage['stage']:<10} begins"
     lines = stage_lines(stage)

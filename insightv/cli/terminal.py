@@ -73,7 +73,7 @@ def interruptible(
 ) -> Any:
     """Run a coroutine; SIGINT and SIGTERM ask it to stop, a second one ends the process at once.
 
-    `again` is the command that goes on where it stopped; `stopped` is called when it has, before the process ends.
+    `again` is the command that continues where it stopped; `stopped` is called when it has, before the process ends.
     """
 
     async def main() -> Any:

@@ -34,7 +34,7 @@ def train(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the agents of a run, or go on with it: supervised, rounds of DPO, the summary agent last."""
+    """Train the agents of a run, or continue the training: supervised, rounds of DPO, the summary agent last."""
     from insightv.cli.progress import EvaluationDisplay
     from insightv.cli.status_table import told
     from insightv.pipeline import Pipeline

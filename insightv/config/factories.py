@@ -100,7 +100,7 @@ def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: Pl
         built = factory(**options)
     except (InsightvError, KeyboardInterrupt):
         raise
-    # A factory may be a stranger's; whatever it raises is about this part and its options.
+    # A factory may be a plugin's; whatever it raises concerns this part and its options.
     except BaseException as error:
         raise ConfigError(f"{what} ({source}) could not be made: {told(error)}") from error
     if not isinstance(built, role):

@@ -1,6 +1,6 @@
 """A run's `config.toml`: the settings as resolved, and which file they were made from.
 
-The file is remembered by place and digest, so that a run is not silently gone on with as it was made when the file that
+The file is remembered by place and digest, so that a run is not silently continued as it was made when the file that
 its settings came from says something else by now.
 """
 

@@ -86,7 +86,7 @@ class ServeSection(BaseModel):
     one. `hosts` are further names under which clients reach the server, `image_hosts` those that images may be fetched
     from (none). `concurrency` is the number of questions at work; more are told to come back later. `deadline_s` bounds
     a question, `body_s` the arrival of its request, `send_s` the taking of each piece of its reply. Questions that take
-    longer than `drain_s` when the server is told to stop end with an error. A request may ask for less than
+    longer than `drain_s` when the server is asked to stop end with an error. A request may ask for less than
     `max_paths`, `max_steps` (None: as the agents are set) and `max_tokens` (of both agents together), not for more.
     `max_text` is in characters.
     """

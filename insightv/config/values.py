@@ -48,7 +48,7 @@ def refuse_secrets(value: object, where: tuple[str, ...] = ()) -> None:
 
 
 def refuse_unwritable(value: object, where: tuple[str, ...] = ()) -> None:
-    """Refuse what cannot be kept as it is in a run's settings, and compared when the run is gone on with.
+    """Refuse what cannot be kept as it is in a run's settings, and compared when the run is continued.
 
     Raises:
         ConfigError: a number is not finite, or a value is a date, a time or an object.

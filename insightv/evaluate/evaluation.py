@@ -4,7 +4,7 @@
     print(evaluation.run().as_json()["questions"]["accuracy"])
 
 An evaluation is a run of its own, in `RUN/evaluations/NAME`: every call is recorded before it counts, and a second call
-goes on where the first one stopped.
+continues where the first one stopped.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Evaluation:
         trained: whether the run's checkpoints are asked in place of the models that the settings name. By default they
             are where the run has them, unless `model` or `settings` say otherwise.
         name: the folder's name. By default it is made of the system and a digest of all that changes results, so that
-            the same evaluation goes on where it stopped and another one gets a folder of its own.
+            the same evaluation continues where it stopped and another one gets a folder of its own.
         family: the key of a question's `meta` by which results are grouped.
         registry: where parts are looked up.
 

@@ -1,6 +1,7 @@
 """A pilot: a sample of a run's questions, done first, and what it says of the whole.
 
-The sample is part of the run, so that going on pays for none of it again. Intervals are bootstrapped over questions.
+The sample is part of the run, so that the full build pays for none of it again. Intervals are bootstrapped over
+questions.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _calls(connection: sqlite3.Connection, seq: int) -> list[Call]:
 class Projection:
     """What the whole of a run will take, told from a sample of its questions.
 
-    `shares` are the parts of the listed prices that models cost. Without `timed` no time is told.
+    `shares` are the parts of the listed prices that models cost. Without `timed` no time is given.
     """
 
     def __init__(

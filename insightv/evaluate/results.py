@@ -1,4 +1,4 @@
-"""What came of an evaluation: one row per question, and the counts, rates and comparisons that follow from the rows.
+"""The results of an evaluation: one row per question, and the counts, rates and comparisons that follow from the rows.
 
 Every count balances: total = right + wrong + rejected + ungraded + failed.
 

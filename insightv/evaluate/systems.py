@@ -171,7 +171,7 @@ class SystemGenerator(Generator):
             path = await self._reasoning.reason(question, seed=seed)
         except ModelError as error:
             lost = unanswered(blank, error)
-            # What it cost is told once.
+            # Its cost is counted once.
             again = lost.model_copy(update={"index": REASONING, "usage": Usage()})
             return [lost] if self._answering is None else [lost, again]
         own = concluded(path)

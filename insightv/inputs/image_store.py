@@ -30,7 +30,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class ImageStore:
     """The pictures of a run. The folder is made on first use (0700, files 0600); threads and processes may share it.
 
-    `made` is told of the folder and of each file that is made.
+    `made` is called with the folder and each file that is made.
     """
 
     def __init__(self, folder: Path, made: Callable[[Path], None] | None = None) -> None:

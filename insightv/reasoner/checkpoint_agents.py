@@ -48,7 +48,7 @@ def trained_folders(place: str | Path, agents: Sequence[str] = TWO_AGENTS) -> di
     missing = [FOLDERS[agent] for agent in agents if agent in FOLDERS and agent not in found]
     if found and missing:
         raise InputError(
-            f"{str(next(iter(found.values())))!r} is trained, and there is no {missing[0]!r} beside it: go on with "
+            f"{str(next(iter(found.values())))!r} is trained, and there is no {missing[0]!r} beside it: continue with "
             "`insightv train` (with a recipe that trains both: summary-only does not), or ask for the untrained agents "
             "(--untrained; in Python: trained=False)"
         )

@@ -39,7 +39,7 @@ class TimeUp(Exception):
 
 
 STUMBLES = (Exception, asyncio.CancelledError, SystemExit)
-"""What may come out of an agent that is a stranger's; `as_model_error` tells what of it is meant for us."""
+"""What a plugin's agent may raise; `as_model_error` turns it into an error of our own."""
 
 
 class Deadline:

@@ -201,7 +201,7 @@ class Reasoner:
     ) -> AsyncGenerator[Event, None]:
         """The same as events while it comes (see `insightv.events`); each agent has one try.
 
-        Of several paths the one that the summary agent sees is told, once all are there. Raises as `aanswer`. Close it
+        Of several paths the one that the summary agent sees is sent, once all are there. Raises as `aanswer`. Close it
         (`aclosing`) where it is left early: that ends the calls in flight.
         """
         options = AskOptions.model_validate(options)
@@ -240,7 +240,7 @@ class Reasoner:
     ) -> list[Answer | InsightvError]:
         """The answers in the order of the questions, `concurrency` at work at once; `asked` is as in `aanswer`.
 
-        Where one could not be answered its error stands in its place, and the others go on. After a StopRun none is
+        Where one could not be answered its error stands in its place, and the others continue. After a StopRun none is
         begun; those that were not have that error too.
 
         Raises:

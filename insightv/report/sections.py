@@ -105,7 +105,7 @@ def _figure(chart: Html, title: str, counts: Any) -> Html:
 
 
 def costs(found: Findings) -> Html:
-    """What the run took, whole and for what came of it."""
+    """What the run took, as a whole and for each result."""
     status, tally = found.status, found.tally
     tokens = status["tokens"]
     cached = f"{tokens['cached']:,}" + (f" ({tokens['cached'] / tokens['prompt']:.1%})" if tokens["prompt"] else "")

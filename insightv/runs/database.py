@@ -1,6 +1,6 @@
 """One SQLite connection, owned by one thread, with grouped commits. Knows SQL's failures; knows no table of ours.
 
-Every write is durable (synchronous=FULL) before its caller goes on; writes that arrive during a commit share
+Every write is durable (synchronous=FULL) before its caller continues; writes that arrive during a commit share
 the next one. A rollback journal is used, not WAL: `insightv status` opens a second connection, and with two connections
 the WAL of SQLite before 3.51.3 can be corrupted.
 """
@@ -217,7 +217,7 @@ class Database:
 
 
 def _settle(jobs: list[_Job]) -> None:
-    """Tell all that wait, those on an event loop together: waking a loop costs more than what it is told."""
+    """Answer all that wait, those on an event loop together: waking a loop costs more than the answer."""
     waiting: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in jobs:
         if isinstance(job.future, asyncio.Future):

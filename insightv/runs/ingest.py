@@ -1,4 +1,4 @@
-"""Taking questions into a run, and comparing what a run was made with against what it is asked to go on with.
+"""Taking questions into a run, and comparing what a run was made with against what it is to continue with.
 
 A run's identity is everything that changes results: settings, prompts, plugins, and the questions by content.
 """
@@ -125,11 +125,11 @@ def _as_named_now(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed(differences: list[str]) -> RunChanged:
-    """The refusal to go on with something else than the run was made with."""
+    """The refusal to continue with something else than the run was made with."""
     shown = "".join(f"\n  {difference}" for difference in differences)
     return RunChanged(
-        f"the run was made with something else, and going on would mix results:{shown}\n"
-        "give --allow-change to go on (finished questions keep their results, labelled), or use another --run",
+        f"the run was made with something else, and to continue would mix results:{shown}\n"
+        "give --allow-change to continue (finished questions keep their results, labelled), or use another --run",
         tuple(differences),
     )
 

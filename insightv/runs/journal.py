@@ -1,6 +1,6 @@
 """A ChatModel around a ChatModel: records each call before its reply is used, and on resume answers from the record.
 
-Whatever asks through it (a generator, a scorer, a stranger's agent) resumes at the very call without knowing of it. The
+Whatever asks through it (a generator, a scorer, a plugin's agent) resumes at the very call without knowing of it. The
 key of a call is its content; identical calls of one question are asked once.
 """
 
@@ -263,7 +263,7 @@ class JournaledModel(ChatModel):
                 replies = await awaited("chat()", asked)
         except (ModelError, StopRun, ConfigError, MissingExtra):
             raise
-        # A backend may be a stranger's: whatever it raises is a call that was not answered.
+        # A backend may be a plugin's: whatever it raises is a call that was not answered.
         except BaseException as error:
             if is_ours(error):
                 raise

@@ -62,7 +62,7 @@ class CallLimiter:
 
 
 class StopSwitch:
-    """The one place where a run is told to stop. The first error counts; `stop` may be called from any thread."""
+    """The one place where a run is stopped. The first error counts; `stop` may be called from any thread."""
 
     def __init__(self, gate: CallLimiter) -> None:
         self.error: BaseException | None = None
@@ -71,7 +71,7 @@ class StopSwitch:
         self._loop = asyncio.get_running_loop()
 
     def stop(self, error: BaseException) -> None:
-        """Let no further call begin; calls in flight go on."""
+        """Let no further call begin; calls in flight continue."""
         self._loop.call_soon_threadsafe(self._stop, error)
 
     async def heard_by(self, work: Coroutine[Any, Any, None]) -> None:

@@ -19,7 +19,7 @@ log = logging.getLogger("insightv")
 
 
 class RunLock:
-    """The right to write a run: an OS lock that dies with its holder. `created` is told of the files that it makes."""
+    """The right to write a run: an OS lock that dies with its holder. `created` notes the files that it makes."""
 
     def __init__(self, folder: Path, created: CreatedFiles | None = None) -> None:
         self._created = created or CreatedFiles()

@@ -60,7 +60,7 @@ class _RunLogFile(logging.FileHandler):
 
 @contextmanager
 def run_log(path: Path, created: CreatedFiles | None = None) -> Iterator[None]:
-    """Send what insightv logs, from INFO up, to `path` as well; `created` is told where that makes the file."""
+    """Send what insightv logs, from INFO up, to `path` as well; `created` notes the file where that makes it."""
     logger = logging.getLogger("insightv")
     handler = _RunLogFile(path, created)
     handler.setFormatter(JsonLines())

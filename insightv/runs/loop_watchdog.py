@@ -65,7 +65,7 @@ class _Watch:
 
 
 def _holder(frame: FrameType) -> FrameType | None:
-    """Where the loop's callback is: the function of a stranger's that our code has called, else our own; None: idle."""
+    """Where the loop's callback is: the plugin's function that our code has called, else our own; None: idle."""
     stack: list[FrameType] = []
     inner: FrameType | None = frame
     while inner is not None and not inner.f_code.co_filename.startswith(_ASYNCIO):

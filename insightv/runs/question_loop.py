@@ -138,7 +138,7 @@ class Build:
             paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), told(error, kind=False))
-        # A generator may be a stranger's: whatever it raises costs this question's paths, not the run.
+        # A generator may be a plugin's: whatever it raises costs this question's paths, not the run.
         except BaseException as error:
             if is_ours(error):
                 raise
@@ -177,7 +177,7 @@ class Build:
             scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
         except ModelError as error:
             scores = _unscored(name, len(paths), code_of(error), told(error, kind=False))
-        # A scorer may be a stranger's: whatever it raises costs this question's scores, not the run.
+        # A scorer may be a plugin's: whatever it raises costs this question's scores, not the run.
         except BaseException as error:
             if is_ours(error):
                 raise
@@ -191,7 +191,7 @@ class Build:
 
 
 def _own(question: Question, foreign: float | None) -> Question:
-    """The question as a part is given it: a stranger's gets its own, so that what it changes in `meta` stays there."""
+    """The question as a part is given it: a plugin's part gets a copy, whose `meta` it may change."""
     return question if foreign is None else question.model_copy(deep=True)
 
 
@@ -214,7 +214,7 @@ def _checked_paths(paths: object, question: Question, n: int, generator: Generat
         raise ValueError(f"generate() must return the paths 0..{n - 1} of question {question.id!r}, got {found[:20]}")
     own = is_own(generator)
     for path in paths:
-        if not own or path.status == "failed":  # a failure is told in a backend's words, who may be a stranger
+        if not own or path.status == "failed":  # a failure's text comes from a backend, which may be a plugin's
             revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")

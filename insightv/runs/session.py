@@ -1,4 +1,4 @@
-"""What one build of a run holds while it goes on: database, journaled models, roles, budget, the numbers to show."""
+"""What one build of a run holds while it runs: database, journaled models, roles, budget, the numbers to show."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _ASIDE = "CREATE TABLE IF NOT EXISTS laid_aside (one INTEGER PRIMARY KEY CHECK (
 class Entry:
     """A stage as it stands: `began` and `ended` are seconds since the epoch.
 
-    `laid_aside`: what came of it has no part in the agents as they are now; the same training again takes it up.
+    `laid_aside`: its result is not part of the agents as they are now; the same training again takes it up.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Ledger:
         self._write("INSERT OR REPLACE INTO stages VALUES (?, ?, 0, '{}', ?, NULL)", row)
 
     def finish(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Record what came of a stage, and that it is done."""
+        """Record the facts of a stage, and that it is done."""
         row = (json.dumps(facts), time.time(), name)
         self._write("UPDATE stages SET done = 1, facts = ?, ended = ? WHERE name = ?", row)
 

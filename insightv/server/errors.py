@@ -33,7 +33,7 @@ RETRY_AFTER = {"Retry-After": "30"}
 
 
 class ApiError(Exception):
-    """An error that a client is told. `code` is short and stable; `param` names the field that is wrong."""
+    """An error as it is sent to a client. `code` is short and stable; `param` names the field that is wrong."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class ApiError(Exception):
 
 
 def unavailable(text: str) -> ApiError:
-    """What a client is told where nothing can be asked at present."""
+    """The error for a client while nothing can be asked."""
     return ApiError(503, "engine_unavailable", text, headers=RETRY_AFTER)
 
 
 def api_error(error: Exception) -> ApiError:
-    """What a client is told of an error; what it is not told is logged."""
+    """The error as it is sent to a client; what is left out of it is logged."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ImageError):

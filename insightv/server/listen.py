@@ -73,7 +73,7 @@ class PatientProtocol(H11Protocol):
 
 
 class DrainingServer(uvicorn.Server):
-    """Ends when it is told to, once the questions at work are answered; those that take longer are told so."""
+    """Ends on a signal, once the questions at work are answered; those that take longer get an error."""
 
     def drain(self, app: Guard, seconds: float) -> None:
         """Begin to end."""
@@ -114,7 +114,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(limits: ServeSection) -> socket.socket:
-    """A socket that listens at the address, so that whoever is told of it can connect.
+    """A socket that listens at the address, so that a client can connect as soon as the address is known.
 
     Raises:
         ConfigError: it cannot be bound.
@@ -142,7 +142,9 @@ def in_url(host: str) -> str:
 async def serve(
     reasoner: Reasoner, limits: ServeSection, *, max_pixels: int, ready: Callable[[str], None] = lambda url: None
 ) -> int:
-    """Serve until a signal comes; returns its number. `ready` is told the address. The reasoner is closed at the end.
+    """Serve until a signal comes; returns its number. `ready` is called with the address.
+
+    The reasoner is closed at the end.
 
     Raises:
         ConfigError: an engine cannot be asked, the address cannot be used, or a key is missing.

@@ -10,7 +10,7 @@ _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 COUNTERS = {
     "requests": "requests by route and status",
     "tokens": "tokens of questions by kind",
-    "answers": "answers by what became of the path: followed, overruled, or not told (unknown)",
+    "answers": "answers by what the summary agent did with the path: followed, overruled, or unknown",
     "paths": "paths by status",
     "errors": "requests that ended with an error, by its code",
 }

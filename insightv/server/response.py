@@ -47,7 +47,7 @@ def reasoning_text(path: ReasoningPath | None) -> str:
 
 
 def path_form(path: ReasoningPath) -> dict[str, Any]:
-    """What became of a path."""
+    """What the summary agent did with a path."""
     return {"status": path.status, "code": path.code, "steps": len(path.steps)}
 
 

@@ -12,7 +12,7 @@
         check_backend(lambda: MyBackend("some-model"), deterministic=True)
 
 Each check is a plain function that runs its own event loop and raises `ConformanceError`, an AssertionError, at the
-first thing that is wrong: what, the value, the cure. What it can only see with help it is told by its arguments.
+first thing that is wrong: what, the value, the cure. What it cannot see by itself stands in its arguments.
 """
 
 from insightv.testing.backends import check_backend

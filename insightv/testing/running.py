@@ -137,7 +137,7 @@ async def _awaited(what: str, call: Callable[[], Awaitable[T]], limits: Limits) 
         if deadline.expired():
             raise ConformanceError(f"{what} gave no result within {limits.timeout_s:g} s") from error
         raise ConformanceError(f"{what} raised TimeoutError: {error}") from error
-    # Whatever a stranger's part raises on samples is the finding, sys.exit among it.
+    # Whatever a part raises on samples is the finding, sys.exit among it.
     except (Exception, SystemExit) as error:
         raise ConformanceError(f"{what} raised {type(error).__name__}: {error}") from error
 

@@ -90,7 +90,7 @@ class Asked:
 
 
 class ScriptedModel(ChatModel):
-    """A fake for tests: it says what it is told to, and keeps what it was asked in `asked`.
+    """A fake for tests: it says what its script says, and keeps what it was asked in `asked`.
 
     Args:
         script: a text, said to everything; replies, given in order; or a function of (messages, schema). A reply is a

@@ -80,13 +80,13 @@ class Progress:
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write everything that a later process needs to go on; the old file stays whole until the new one is."""
+        """Write everything that a later process needs to continue; the old file stays whole until the new one is."""
         state = {"net": self.net.state_dict(), "optimizers": [one.state_dict() for one in self.optimizers]}
         torch.save({**state, "stage": self.stage, "step": self.step, "seconds": self.seconds}, f"{path}.part")
         Path(f"{path}.part").replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from where `save` was called."""
+        """Continue from where `save` was called."""
         state = torch.load(path, weights_only=True)
         self.net.load_state_dict(state["net"])
         for one, kept in zip(self.optimizers, state["optimizers"], strict=True):
@@ -97,7 +97,7 @@ class Progress:
 def train(net: Any, processor: Any, stages: Sequence[Stage], out: Path, seed: int, keep_s: float = 150.0) -> None:
     """Train `net` through `stages` into `out`: the model directory, and the log.
 
-    Every `keep_s` seconds all is kept in `out`, so that a run that was stopped goes on from there when called again.
+    Every `keep_s` seconds all is kept in `out`, so that a run that was stopped continues from there when called again.
     The state stays there after the last stage, for a run with more stages.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
 def make(name: str, out: Path, seed: int = 0, questions: int = 256) -> None:
     """Make the model `name` in the folder `out / name`, from nothing or from where an earlier call was stopped.
 
-    `teacher` and `base` go on from `out / "shared"`, which has to be there. Their held-out figures, on so many
+    `teacher` and `base` start from `out / "shared"`, which has to be there. Their held-out figures, on so many
     `questions` of each sort, are written into `measured.json` beside the log.
     """
     folder, shared = out / name, out / "shared"

@@ -1,6 +1,6 @@
 """One round of preference training: pairs of the policy's own fresh paths, DPO on them, and what it did to accuracy.
 
-Where pairs come from, how a policy is asked and which policy goes on are here; how weights move, `train` knows.
+Where pairs come from, how a policy is asked and which policy is kept are here; how weights move is `finetune`'s.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Round:
     external: Path | None = None
 
     async def run(self, policy: Path) -> dict[str, Any]:
-        """Train `policy` for a round; returns the ledger's entry, in which `result` is the policy that goes on.
+        """Train `policy` for a round; returns the ledger's entry, in which `result` is the policy that is kept.
 
         Raises:
             RunChanged: the folder holds a round of something else.
@@ -85,7 +85,7 @@ class Round:
             trained = self.trainer.train(policy, pairs, self.folder / "policy")
         except InsightvError:
             raise
-        # A trainer may be a stranger's; whatever it raises is told as its fault.
+        # A trainer may be a plugin's; whatever it raises is reported as its fault.
         except (Exception, SystemExit) as error:
             if kind.__module__.startswith("insightv."):
                 raise

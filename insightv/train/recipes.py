@@ -72,7 +72,7 @@ def check_train(settings: Settings) -> None:
 
 
 def _check_continued(reasoning: TrainSettings, preference: TrainSettings) -> None:
-    """Refuse a shape of adapters for the rounds that the adapter which they go on with has not."""
+    """Refuse a shape of adapters for the rounds that the adapter which they continue has not."""
     goes_on = isinstance(preference, PreferenceSettings) and preference.continue_adapter
     if not goes_on or "full" in (reasoning.method, preference.method):
         return
@@ -80,7 +80,7 @@ def _check_continued(reasoning: TrainSettings, preference: TrainSettings) -> Non
         before, after = getattr(reasoning, name), getattr(preference, name)
         if before != after:
             raise ConfigError(
-                f"[train.preference]: {name} = {after}, and the rounds go on with the reasoning agent's adapter, which "
+                f"[train.preference]: {name} = {after}, and the rounds continue the reasoning agent's adapter, which "
                 f"has {before}; set both alike, or preference.continue_adapter = false for a new adapter in each round"
             )
 

@@ -44,7 +44,7 @@ TITLES = {
     "multi-turn": "One model that reasons in one turn and answers in the next",
 }
 Tell = Callable[[str, Mapping[str, Any]], None]
-"""Is told what happens: an event ("begin", "done", "kept") and the stage with its facts."""
+"""Called with an event ("begin", "done", "kept") and the stage with its facts."""
 
 
 class Training:
@@ -186,13 +186,13 @@ class Training:
         return entry.done or last_complete(out.with_name(f"{out.name}.training") / STEPS) is not None
 
     def _whole(self, entry: Entry) -> bool:
-        """Whether what came of a stage is there as it was."""
+        """Whether the result of a stage is there unchanged."""
         try:
             found = identity_of(self._folder / entry.facts["result"])
         except InputError:
             found = ""
         if found != entry.facts["result_identity"]:
-            log.warning("training: what came of %s is gone or damaged; it is done anew", entry.name)
+            log.warning("training: the result of %s is gone or damaged; it is done again", entry.name)
             return False
         return True
 
@@ -236,7 +236,7 @@ class Training:
         return facts | {"loss": losses[-1] if losses else report["loss"], "result": placed(job.out, self._folder)}
 
     async def _allowed(self, work: Callable[[], Awaitable[Any]], half: Path) -> Any:
-        """The work; where it goes on from something else, and changes are allowed, without what was half done."""
+        """The work; where it starts from something else, and changes are allowed, without what was half done."""
         try:
             return await work()
         except RunChanged:

@@ -136,7 +136,7 @@ def test_steps_of_the_policys_adapter_are_not_loaded_into_a_new_one(
             with pytest.raises(KeyboardInterrupt):
                 trainer.train(policy, pairs, begun)
         before.rename(after)
-        with pytest.raises(RunChanged, match=f"begun with {then} and would go on with"):
+        with pytest.raises(RunChanged, match=f"begun with {then} and would continue with"):
             trainer.train(policy, pairs, begun)
 
 

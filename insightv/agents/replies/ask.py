@@ -162,7 +162,7 @@ class Asker:
     ) -> AsyncGenerator[str | Completion, None]:
         """One reply in pieces, then as a whole. Close it (aclosing) so that the call ends where it is left early.
 
-        What it says within `<think>...</think>` first is told only if `thoughts` are wanted.
+        What it says within `<think>...</think>` first is passed on only if `thoughts` are wanted.
 
         Raises:
             ModelError: not answered, or the backend gave no Completion at the end.

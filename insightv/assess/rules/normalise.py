@@ -115,7 +115,7 @@ def _marked(pattern: re.Pattern[str], text: str) -> list[tuple[str, int]]:
 def final_part(text: str) -> str:
     """The answer proper: what is boxed, tagged or announced by "Answer:", where that is one thing; else the whole text.
 
-    An answer that announces two different things, or goes on to take back the one, stays whole, and so no rule will
+    An answer that announces two different things, or then takes back the one, stays whole, and so no rule will
     match it.
     """
     text = plain(text)

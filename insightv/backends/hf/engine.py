@@ -37,7 +37,7 @@ class Runner(Protocol):
         """Whether any row waits or runs."""
 
     def step(self) -> None:
-        """Go on with the rows."""
+        """Draw the next token of each row."""
 
     def back_off(self) -> list[Row]:
         """Put the running rows back and free what memory can be freed; returns them."""
@@ -146,7 +146,7 @@ class Engine:
                 torch.cuda.empty_cache()
             if len(rows) > 1:
                 runner.limit = len(rows) // 2
-                log.warning("out of memory with %d rows; going on with %d", len(rows), runner.limit)
+                log.warning("out of memory with %d rows; continuing with %d", len(rows), runner.limit)
             for row in rows if len(rows) == 1 else ():
                 row.request.fail(
                     "oom",

@@ -77,7 +77,7 @@ class HFModel(ChatModel):
         self._deadline_s = deadline_s
         self._engine: Engine | None = None
         self._closed = False
-        # Rendering and opening pictures; the engine's own thread goes on drawing meanwhile.
+        # Rendering and opening pictures; the engine's own thread continues to draw meanwhile.
         self._desk = ThreadPoolExecutor(1, thread_name_prefix="hf prompts")
 
     @property

@@ -1,8 +1,8 @@
 """From messages to tokens: the model's own chat template and processor, and tokens that grow with a chain.
 
 The text is tokenised with one placeholder per picture, which is then replaced by the picture's own tokens. Where a
-conversation goes on from a reply of this model, the reply's tokens are taken as they were drawn: writing them anew from
-their text may give others, and then neither the model's own words nor their kept states would be used.
+conversation continues from a reply of this model, the reply's tokens are taken as they were drawn: writing them anew
+from their text may give others, and then neither the model's own words nor their kept states would be used.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Prompter:
         return self._widened(messages, pictures, text, short)
 
     def remember(self, prompt: Prompt, reply: str, tokens: Sequence[int]) -> None:
-        """Note that `reply` to `prompt` was drawn as `tokens`, for the conversations that go on from it."""
+        """Note that `reply` to `prompt` was drawn as `tokens`, for the conversations that continue from it."""
         if prompt.text is None or self._control.search(reply):
             return
         key = _chain(prompt.chain, Message(role="assistant", content=reply))

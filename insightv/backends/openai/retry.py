@@ -64,7 +64,7 @@ class Tries:
 
         Raises:
             ModelError: there is none, for the tries or the time are used up.
-            NotTriedAgain: the run was told to stop; it carries what the tries have cost.
+            NotTriedAgain: the run was stopped; it carries what the tries have cost.
         """
         pause_s = self.pause_s(endpoint)
         try:

@@ -47,7 +47,7 @@ class StreamedReply:
         return pieces
 
     def verdict(self) -> Verdict:
-        """What came of it, at its end."""
+        """The reply, at its end."""
         if self._verdict is not None:
             return self._verdict
         if not self._events:

@@ -57,7 +57,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 )
 _RAISED = re.compile(r"\b\w*(?:Error|Exception): [^\n]+")
 CONNECTOR_REFUSED = re.compile(r"Disabling `enable_tower_connector_lora`|tower connector is enabled, but the model")
-"""vLLM goes on without the part of an adapter that is not in the language model: it would answer as another model."""
+"""vLLM continues without the part of an adapter that is not in the language model: it would answer as another model."""
 
 
 def read_since(log: Path, start: int) -> str:

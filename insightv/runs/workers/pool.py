@@ -1,7 +1,7 @@
 """The workers of a run, on this machine or on several: who is asked, and what happens where one is lost.
 
 A question's calls go to one worker for as long as it lives, since its prefix cache knows them. A call that was in
-flight at a worker that is lost is asked again at another; the journal above sees one call. Each place of the crew is
+flight at a worker that is lost is asked again at another; the journal above sees one call. Each place of the pool is
 filled again and again, as far as there is room. How workers are reached is known by `ray_engine` and `process_engine`.
 """
 
@@ -39,7 +39,7 @@ HOMES = 16384
 LENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 """Variables of this process that workers are given, beside those that the settings name."""
 HUNG_S = 60.0
-"""A worker that lets a call go on for so long beyond the backend's own deadline hangs, and is given up."""
+"""A worker that lets a call run for so long beyond the backend's own deadline hangs, and is given up."""
 OTHERS_S = 15.0
 """A run begins when no other worker has become ready for so long; those that come later join it."""
 _LONGEST_PAUSE_S, _LOOK_S = 30.0, 0.1
@@ -178,7 +178,7 @@ class WorkerPool:
             self._chains.subtract((left,) if left in self._members else ())
 
     async def _keep(self, number: int) -> None:
-        """Keep one place of the crew filled, for as long as its workers are of use."""
+        """Keep one place of the pool filled, for as long as its workers are of use."""
         in_row = 0
         try:
             while in_row <= self._section.restarts:
@@ -283,7 +283,7 @@ class WorkerPool:
 
 
 class PooledModel(ChatModel):
-    """A model that is held by every worker of a crew; its name is the one that it has there."""
+    """A model that is held by every worker of a pool; its name is the one that it has there."""
 
     def __init__(self, crew: WorkerPool, place: int, recipe: ModelSpec) -> None:
         self.name = recipe.name

@@ -53,7 +53,7 @@ class Desk:
         task = asyncio.current_task()
         try:
             value, fault = pickle.dumps(await getattr(self._worker, method)(*pickle.loads(packed))), ""
-        # The run waits for a reply, so it gets one, whatever a stranger raised and however little it is an Exception.
+        # The run waits for a reply, so it gets one, whatever a plugin raised, SystemExit among it.
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise

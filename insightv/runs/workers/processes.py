@@ -1,7 +1,7 @@
 """The workers of `executor = "process"`: processes of this machine that hold the models, so that a crash ends only one.
 
 A local model can take its process with it: a kernel that fails, a picture that a library cannot bear, the system's
-out-of-memory killer. The run goes on with a new process; who is asked, and what is asked again, is `crew`'s.
+out-of-memory killer. The run continues with a new process; `pool` says who is asked, and what is asked again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class WorkerProcess:
         if not fault:
             try:
                 return pickle.loads(value)
-            # What a stranger's class does here is its own; it is this call that has no reply.
+            # A plugin's class may fail here; it is this call that has no reply.
             except Exception as error:
                 fault = f"what came back cannot be read: {told(error)}"
         raise ModelError("backend_error", fault, usage=Usage(requests=1))

@@ -1,7 +1,7 @@
-"""The cluster of `executor = "ray"`: the one module that imports Ray. Workers are actors; who is asked is `crew`'s.
+"""The cluster of `executor = "ray"`: the one module that imports Ray. Workers are actors; `pool` says who is asked.
 
 Nothing is taken from Ray's own restarts and retries: a worker that is lost is replaced, and its calls are asked again,
-by the crew, which knows the journal's rules.
+by the pool, which knows the journal's rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an actor of the Ray engine does: it holds the models of a run and asks them. It knows no Ray and no run.
+"""What each worker does: it holds the models of a run and asks them. It knows no Ray and no run.
 
 What comes back is plain: replies, or a `Fault` that says which error it was; errors themselves do not survive the way
 between processes. What the models log is handed over as well, since the run's log is where the run is.
@@ -45,7 +45,7 @@ class ModelSpec(Protocol):
 
 @dataclass(frozen=True)
 class Fault:
-    """An error, to be raised where the run is. `kind` is its class in `insightv.errors`, "" for a stranger's."""
+    """An error, to be raised where the run is. `kind` is its class in `insightv.errors`, "" for any other."""
 
     kind: str
     text: str
@@ -120,7 +120,7 @@ class Worker:
                 if isinstance(model, JobModel):
                     raise ConfigError(f'{recipe.name} sends jobs, which a worker cannot keep; use executor = "local"')
             await asyncio.gather(*(model.check() for model in self._models))
-        # A backend may be a stranger's; whatever it raises says why there is no model.
+        # A backend may be a plugin's; whatever it raises says why there is no model.
         except (Exception, SystemExit) as error:
             return Fault.of(error)
         return [model.name for model in self._models]
@@ -137,7 +137,7 @@ class Worker:
             if task is not None and task.cancelling():
                 raise
             return Fault.of(error)
-        # As in the journal: whatever a stranger's backend raises is a call that was not answered.
+        # As in the journal: whatever a plugin's backend raises is a call that was not answered.
         except (Exception, SystemExit) as error:
             return Fault.of(error)
 

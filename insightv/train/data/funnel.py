@@ -1,4 +1,4 @@
-"""The count of everything that came in, and of what became of it: sums balance, nothing leaves unseen."""
+"""The count of everything that came in and where it went: sums balance, nothing is dropped without a count."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Image-question data without paths, to mix among rows of paths: which of it, and where among them.
 
-Knows a question and its answer; how an agent is shown a question without a path, it is told.
+Knows a question and its answer; the caller says how an agent is shown a question without a path.
 """
 
 from __future__ import annotations

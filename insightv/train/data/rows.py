@@ -165,7 +165,7 @@ def embedded(row: TrainingRow) -> list[Cell]:
 
 
 def path_row(question_id: str, assessed: AssessedPath) -> dict[str, Cell]:
-    """A path for reading, whatever became of it. `score_details` are the details of `scores`, in their order."""
+    """A path for reading, of any status. `score_details` are the details of `scores`, in their order."""
     path = assessed.path
     return {
         "question_id": clean(question_id),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def dpo_trainer(
     job: Job, data: Dataset, processor: ProcessorMixin, recorder: Recorder, found: Checkpoint | None
 ) -> tuple[DPOTrainer, str]:
-    """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
+    """The trainer, ready to continue from `found`, and the weights that its adapter lies on (or that it replaces)."""
     from insightv.train.finetune.pair_trainer import trainer_for
 
     with refused_by_trl():
@@ -123,14 +123,14 @@ def _policy(job: Job, settings: PreferenceSettings, found: Checkpoint | None) ->
 def _refuse_another_adapter(job: Job, found: Checkpoint | None, own: bool) -> None:
     """Refuse to load the steps of the policy's own adapter into a new one, which lies on that already, or the reverse.
 
-    TRL keeps a copy of an adapter that is gone on with as "ref", the reference, and so do its checkpoints.
+    TRL keeps a copy of an adapter that is trained further as "ref", the reference, and so do its checkpoints.
     """
     if found is None or not (found.folder / "adapter_config.json").is_file() or (found.folder / "ref").is_dir() is own:
         return
     then, now = ("a new adapter", "the policy's own") if own else ("the policy's own adapter", "a new one")
     below = (read_marker(Path(job.policy)) or {}).get("base")
     raise RunChanged(
-        f"{str(job.work)!r} holds a training that was begun with {then} and would go on with {now}, as the weights "
+        f"{str(job.work)!r} holds a training that was begun with {then} and would continue with {now}, as the weights "
         f"below the policy's ({below}) {'are there again' if own else 'are gone or others'}; put them as they were, or "
         "remove that folder to begin again"
     )

@@ -48,7 +48,7 @@ def train(job: Job) -> Path:
         InputError: model or rows cannot be used; nothing was trained.
         RunChanged: `<out>.training` holds a training of something else.
         RunHeld: another process is at this training.
-        StorageFull: the disk is full; what is trained is gone on with from the last complete checkpoint.
+        StorageFull: the disk is full; the training continues from the last complete checkpoint.
         MissingExtra: a package is not installed.
     """
     for package in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
@@ -113,7 +113,7 @@ def _begin(job: Job, identity: Mapping[str, Json]) -> None:
     if begun is not None and begun != dict(identity) and steps:
         found = differences(begun, identity)
         raise RunChanged(
-            f"{str(job.work)!r} holds a training that was begun with other {', '.join(found)}; go on with the same, "
+            f"{str(job.work)!r} holds a training that was begun with other {', '.join(found)}; continue with the same, "
             "or remove that folder to begin again",
             tuple(found),
         )

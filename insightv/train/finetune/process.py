@@ -179,7 +179,7 @@ def _raise_failure(failed: Path, code: int, log: Path) -> None:
         " (out of memory is the likely cause: lower batch_size, or set gradient_checkpointing)" if code == -9 else ""
     )
     raise InsightvError(
-        f"the training process {how}{memory}; run again to go on from its last complete checkpoint. The end of "
+        f"the training process {how}{memory}; run again to continue from its last complete checkpoint. The end of "
         f"{str(log)!r}:\n{tail}"
     )
 

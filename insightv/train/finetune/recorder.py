@@ -44,7 +44,7 @@ def options(job: Job) -> dict[str, Any]:
         "save_total_limit": None,  # the recorder removes old checkpoints, once the new one is marked
         "seed": s.seed,
         "data_seed": s.seed,
-        # Without an accelerator transformers refuses bf16 unless it is told that the CPU is meant.
+        # Without an accelerator transformers refuses bf16 unless the CPU is named.
         "use_cpu": s.device == "cpu" or not torch.accelerator.is_available(),
         "max_length": None,  # TRL's default would cut every row at 1024 tokens; the preflight has checked the lengths
         "report_to": "none",
@@ -75,7 +75,7 @@ class Recorder(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check that the steps go on where the checkpoint ended, with its weights.
+        """Check that the steps continue where the checkpoint ended, with its weights.
 
         Raises:
             InsightvError: they do not.
@@ -86,13 +86,13 @@ class Recorder(TrainerCallback):
         weights = self._resumed.facts.get("weights")
         if state.global_step != self._resumed.step:
             raise InsightvError(
-                f"training would go on from step {state.global_step}, not {self._resumed.step} as in "
+                f"training would continue from step {state.global_step}, not {self._resumed.step} as in "
                 f"{str(self._resumed.folder)!r}; nothing was trained"
             )
         if weights is not None and not self._sharded and digest_of(self.trainer.model) != weights:
             raise InsightvError(
                 f"the weights after loading {str(self._resumed.folder)!r} are not those that were saved; remove that "
-                "folder to go on from the one before"
+                "folder to continue from the one before"
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -102,7 +102,7 @@ class PreferenceSettings(TrainSettings):
     """Settings of preference training: DPO as Insight-V's code runs it, sigmoid plus cross-entropy on the chosen path.
 
     `losses` are loss types of TRL's DPO with their `loss_weights` (1 where not given); `beta` is DPO's temperature.
-    With adapters, a policy that was trained with one itself goes on with it where `continue_adapter` is set and the
+    With adapters, a policy that was trained with one itself continues with it where `continue_adapter` is set and the
     weights below it are still there; otherwise a new one is laid on the policy.
     """
 
@@ -183,7 +183,7 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
             parts.append(f"training setting {name}: {why}")
         else:
             why = one["msg"].removeprefix("Value error, ")
-            # What two settings say together is told by itself: the value of it all is every setting.
+            # A conflict of two settings is reported without the value, which would be all settings.
             parts.append(
                 f"training setting {name} = {one['input']!r}: {why}" if one["loc"] else f"training {name}: {why}"
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def sft_trainer(
     job: Job, data: Dataset, processor: ProcessorMixin, recorder: Recorder, found: Checkpoint | None
 ) -> tuple[SFTTrainer, str]:
-    """The trainer, ready to go on from `found`, and the weights that its adapter lies on (or that it replaces)."""
+    """The trainer, ready to continue from `found`, and the weights that its adapter lies on (or that it replaces)."""
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
