@@ -6,7 +6,9 @@
     pipeline.build("questions.jsonl")
     answer = Reasoner.load("runs/charts").answer("chart.png", "Which bar is tallest?")
 
-Public names are imported on first use, so that `import insightv` loads nothing heavy.
+What is public: the names below, and the modules `insightv.records`, `.interfaces`, `.errors`, `.events`, `.plugins`,
+`.testing` and `.server.app`. Everything else may move between releases. Public names are imported on first use, so that
+`import insightv` loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
 
+    from insightv.agents.replies.transcript import to_text
+    from insightv.assess.bands import AssessedPath, AssessedQuestion
+    from insightv.config.settings import Settings
     from insightv.errors import (
         BudgetSpent,
         ConfigError,
@@ -36,33 +41,48 @@ if TYPE_CHECKING:
         StopRun,
         StorageFull,
     )
+    from insightv.evaluate.evaluation import Evaluation
+    from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepEvent, StepStarted, StepText
+    from insightv.inputs.images import open_picture, open_question
+    from insightv.inputs.questions import read_questions
     from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
     from insightv.pipeline import Pipeline
     from insightv.plugins import hookimpl
     from insightv.reasoner.reasoner import Reasoner
     from insightv.records import (
         Answer,
+        AskOptions,
         Band,
         Completion,
         Message,
+        Picture,
         PreferencePair,
         Question,
         ReasoningPath,
         Sampling,
+        Schema,
         Score,
         Step,
         Usage,
+        seed_of,
     )
     from insightv.runs.reader import load_run
 
 __all__ = [
     "Answer",
+    "AnswerDone",
+    "AnswerText",
+    "AskOptions",
+    "AssessedPath",
+    "AssessedQuestion",
     "Band",
     "BudgetSpent",
     "ChatModel",
     "Completion",
     "ConfigError",
     "EndpointParked",
+    "Evaluation",
+    "Event",
     "Generator",
     "InputError",
     "InsightvError",
@@ -72,6 +92,9 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "ModelUnknown",
+    "PathDone",
+    "PathText",
+    "Picture",
     "Pipeline",
     "PluginError",
     "PreferencePair",
@@ -85,27 +108,48 @@ __all__ = [
     "RunChanged",
     "RunHeld",
     "Sampling",
+    "Schema",
     "Score",
     "Scorer",
+    "Settings",
     "Step",
+    "StepEvent",
+    "StepStarted",
+    "StepText",
     "StopRun",
     "StorageFull",
     "SummaryAgent",
     "Usage",
     "hookimpl",
     "load_run",
+    "open_picture",
+    "open_question",
+    "read_questions",
+    "seed_of",
+    "to_text",
 ]
 
 _HOME = {
+    "agents.replies.transcript": "to_text",
+    "assess.bands": "AssessedPath AssessedQuestion",
+    "config.settings": "Settings",
     "errors": (
         "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
-        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun StorageFull"
+        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun "
+        "StorageFull "
     ),
+    "evaluate.evaluation": "Evaluation",
+    "events": "AnswerDone AnswerText Event PathDone PathText StepEvent StepStarted StepText",
+    "inputs.images": "open_picture open_question",
+    "inputs.questions": "read_questions",
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
     "pipeline": "Pipeline",
     "plugins": "hookimpl",
     "reasoner.reasoner": "Reasoner",
-    "records": ("Answer Band Completion Message PreferencePair Question ReasoningPath Sampling Score Step Usage"),
+    "records": (
+        "Answer AskOptions Band Completion Message Picture PreferencePair Question "
+        "ReasoningPath Sampling Schema Score Step Usage seed_of "
+    ),
     "runs.reader": "load_run",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -15,6 +15,7 @@ from insightv.errors import InsightvError
 
 S = TypeVar("S")
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 _THREAD = "insightv-loop"
 _starting = threading.Lock()
@@ -131,6 +132,23 @@ def blocking_twin(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -
         real: Callable[P, Coroutine[Any, Any, T]] = getattr(self, method.__name__)  # that of a subclass, if it has one
         return blocking(real(*args, **kwargs))
 
+    return _named_as_twin(twin, method)
+
+
+def blocking_stream_twin(
+    method: Callable[Concatenate[S, P], AsyncGenerator[T, None]],
+) -> Callable[Concatenate[S, P], Generator[T, None, None]]:
+    """The blocking twin of an async generator method, as `blocking_twin`; leaving it early ends the calls in flight."""
+
+    @wraps(method)
+    def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        real: Callable[P, AsyncGenerator[T, None]] = getattr(self, method.__name__)
+        return blocking_stream(real(*args, **kwargs))
+
+    return _named_as_twin(twin, method)
+
+
+def _named_as_twin(twin: F, method: Callable[..., object]) -> F:
     twin.__name__ = method.__name__.removeprefix("a")
     twin.__qualname__ = method.__qualname__.replace(method.__name__, twin.__name__)
     twin.__doc__ = f"`{method.__name__}`, blocking; works inside a notebook too.\n\n{method.__doc__ or ''}"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import insightv
 from insightv import errors
@@ -30,6 +35,26 @@ CONTRACT = {
     "PreferenceTrainer",
     "hookimpl",
     "load_run",
+    "AskOptions",
+    "Picture",
+    "Schema",
+    "Settings",
+    "AssessedPath",
+    "AssessedQuestion",
+    "Evaluation",
+    "read_questions",
+    "open_picture",
+    "open_question",
+    "seed_of",
+    "to_text",
+    "AnswerDone",
+    "AnswerText",
+    "Event",
+    "PathDone",
+    "PathText",
+    "StepEvent",
+    "StepStarted",
+    "StepText",
 }
 
 
@@ -67,3 +92,55 @@ def test_a_star_import_and_dir_give_all_names() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(insightv, "Pipelin")
+
+
+PUBLIC_MODULES = ("records", "interfaces", "errors", "events", "plugins", "testing", "server.app")
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_public_modules_are_named_where_the_names_are() -> None:
+    assert insightv.__doc__ is not None
+    named = insightv.__doc__[insightv.__doc__.index("What is public") :]
+    for module in PUBLIC_MODULES:
+        assert module in named
+        importlib.import_module(f"insightv.{module}")
+
+
+def imported_in(text: str) -> set[tuple[str, str]]:
+    """What a Python text, or the lines of one in a document, takes from insightv: module and name."""
+    found = re.findall(r"(?m)^\s*from (insightv(?:\.\w+)*) import ([\w, ]+)", text)
+    return {(module, name.strip()) for module, names in found for name in names.split(",")}
+
+
+def test_what_is_shown_uses_public_places_only() -> None:
+    allowed = {"insightv", *(f"insightv.{module}" for module in PUBLIC_MODULES)}
+    shown = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
+    for file in shown:
+        for module, name in imported_in(file.read_text(encoding="utf-8")):
+            assert module in allowed, f"{file.name}: from {module} import {name}"
+            assert hasattr(importlib.import_module(module), name), f"{file.name}: {module} has no {name}"
+
+
+MISTYPED = """
+from pathlib import Path
+from insightv import Question, Reasoner
+
+def ask(reasoner: Reasoner, question: Question) -> None:
+    reasoner.answer([Path("a.png"), "b.png", b"bytes"], "Which?", paths=2, options={"deadline_s": 60})
+    reasoner.answer("a.png", question, seeds=1)
+    for event in reasoner.stream(["a.png"], "Which?", show="all"):
+        print(event)
+    reasoner.stream("a.png", "Which?", pahts=2)
+    reasoner.answer_many([question], concurency=2)
+"""
+
+
+def test_a_mistyped_option_is_found_by_a_type_checker(tmp_path: Path) -> None:
+    (tmp_path / "mistyped.py").write_text(MISTYPED, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(ROOT / ".mypy_cache")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "mistyped.py")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    errors_found = [line for line in done.stdout.splitlines() if "mistyped.py" in line and ": error:" in line]
+    assert [int(line.split(":")[1]) for line in errors_found] == [7, 10, 11], done.stdout + done.stderr
+    assert all("Unexpected keyword argument" in line for line in errors_found)

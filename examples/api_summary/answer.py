@@ -8,22 +8,15 @@ The key of the API is read from OPENAI_API_KEY.
 import sys
 
 from insightv import Reasoner
-from insightv.agents.summary import JudgingSummary
-from insightv.backends.openai.factory import openai
 
 
 def main(run, model, base_url, image, question):
-    reasoner = Reasoner.load(run)
-    judge = openai(model, base_url=base_url)
-    mixed = Reasoner(reasoner.reasoning_agent, JudgingSummary(judge), models=(judge,))
-    try:
+    with Reasoner.load(run) as trained, Reasoner.of(f"openai/{model}", base_url=base_url) as api:
+        mixed = Reasoner(trained.reasoning_agent, api.summary_agent)
         answer = mixed.answer(image, question)
         for step in answer.path.steps:
             print(f"{step.title}: {step.content}")
         print("answer:", answer.text)
-    finally:
-        mixed.close()
-        reasoner.close()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import hashlib
 import io
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pydantic import ValidationError
 
@@ -39,6 +39,7 @@ __all__ = [
     "CheckedImage",
     "ImageError",
     "ImageLimits",
+    "ImageSource",
     "ImageStore",
     "aopen_question",
     "check_image",
@@ -48,6 +49,8 @@ __all__ = [
     "question_about",
 ]
 
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | Picture"
+"""A path, a data URL, an http(s) address, the bytes of a file, a PIL image, or a Picture."""
 DEFAULT_LIMITS = ImageLimits()
 _LARGE_PIXELS = 8_000_000
 # A progressive JPEG goes over all its pixels once a scan, and a scan may be a few bytes long; cameras write about ten.
@@ -67,7 +70,7 @@ class CheckedImage:
 
 
 def open_picture(
-    source: str | Path | bytes | Image.Image | Picture,
+    source: ImageSource,
     *,
     root: Path | None = None,
     allow_http: AllowHttp = False,
@@ -164,7 +167,7 @@ async def aopen_question(
     return await asyncio.to_thread(open_question, question, root=root, allow_http=allow_http, limits=limits)
 
 
-async def question_about(images: Any, question: str | Question) -> Question:
+async def question_about(images: ImageSource | Sequence[ImageSource], question: str | Question) -> Question:
     """A question with opened pictures, as somebody asks it: `images` may be one image, a list of them, or an empty one.
 
     Raises:
@@ -181,7 +184,7 @@ async def question_about(images: Any, question: str | Question) -> Question:
         except ValidationError:
             text = "the question holds half of a surrogate pair, which is no character; leave it out"
             raise InputError(text) from None
-    sources = images if isinstance(images, list | tuple) else [images]
+    sources: Sequence[ImageSource] = images if isinstance(images, list | tuple) else [cast("ImageSource", images)]
     if not all(isinstance(source, Picture) for source in sources):
         sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])
     asked = question.model_copy(update={"images": tuple(sources) or question.images})

@@ -13,12 +13,13 @@ from insightv.agents.replies.ask import closing
 from insightv.agents.replies.transcript import TAGS
 from insightv.agents.replies.transcript_stream import StepReader
 from insightv.assess.agreement import conclusion, majority
+from insightv.concurrency import all_of
 from insightv.errors import InsightvError, ModelError
 from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
 from insightv.plugin_guard import awaited, checked_scores, is_ours
 from insightv.plugin_guard import told as told_error
-from insightv.records import AskOptions, Question, ReasoningPath, Score, Step, Usage
+from insightv.records import AskOptions, Question, ReasoningPath, Score, Step, Usage, seed_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -137,6 +138,25 @@ def told(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
     for number, step in enumerate(path.steps[already:], already + 1):
         events += [StepStarted(number, step.title), StepText(number, step.content)]
     return events
+
+
+async def several_paths(
+    agent: ReasoningAgent, question: Question, seed: int, options: AskOptions, count: int, deadline: Deadline
+) -> list[ReasoningPath]:
+    """`count` paths at once, each from a seed of its own; the first is the one that is drawn alone."""
+    bounded = agent.within(for_path(options, count))
+    seeds = [seed, *(seed_of(seed, question.id, "path", index) for index in range(1, count))]
+    found = await all_of([one_path(bounded, question, each, deadline, options.max_steps) for each in seeds])
+    return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]
+
+
+async def shown_path(
+    scorer: Scorer | None, question: Question, found: Sequence[ReasoningPath], deadline: Deadline
+) -> ReasoningPath:
+    """The path that the summary agent sees: the only one, the best by the scorer, or without one all of them in one."""
+    if len(found) == 1:
+        return found[0]
+    return merged(question, found) if scorer is None else await best_of(scorer, question, found, deadline)
 
 
 async def best_of(

@@ -6,26 +6,26 @@ print(reasoner.answer("chart.png", "Which bar is tallest?").text)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from insightv.concurrency import all_of, blocking, blocking_stream, blocking_twin
+from insightv.concurrency import all_of, blocking_stream_twin, blocking_twin
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError
 from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
-from insightv.inputs.images import question_about
+from insightv.inputs.images import ImageSource, question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import checked, closed, described, models_in, unfit
 from insightv.plugins import Registry
 from insightv.reasoner.answers import answered, answered_many, answering
 from insightv.reasoner.checkpoint_agents import as_trained, refuse_other_models, trained_folders, with_trained
-from insightv.reasoner.paths import Deadline, best_of, for_path, merged, one_path, told, walk
-from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath, seed_of
+from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, told, walk
+from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.runs.reader import CONFIG
 
 __all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
@@ -150,7 +150,7 @@ class Reasoner:
 
     async def aanswer(
         self,
-        images: Any,
+        images: ImageSource | Sequence[ImageSource],
         question: str | Question,
         *,
         seed: int = 0,
@@ -183,15 +183,15 @@ class Reasoner:
         deadline = Deadline(options.deadline_s)
         show = self._show(seed, paths, show)
         asked = await question_about(images, question)
-        found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show, deadline)
+        found = await several_paths(self.reasoning_agent, asked, seed, options, paths, deadline)
+        shown = await shown_path(self.scorer if show == "best" else None, asked, found, deadline)
         return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
     answer = blocking_twin(aanswer)
 
     async def astream(
         self,
-        images: Any,
+        images: ImageSource | Sequence[ImageSource],
         question: str | Question,
         *,
         seed: int = 0,
@@ -218,8 +218,8 @@ class Reasoner:
                     else:
                         yield event
         else:
-            found = await self._reason(asked, seed, options, paths, deadline)
-        shown = await self._shown(asked, found, show, deadline)
+            found = await several_paths(self.reasoning_agent, asked, seed, options, paths, deadline)
+        shown = await shown_path(self.scorer if show == "best" else None, asked, found, deadline)
         for step in () if paths == 1 else told(shown):
             yield step
         yield PathDone(shown)
@@ -227,18 +227,19 @@ class Reasoner:
             async for part in parts:
                 yield part
 
-    def stream(self, images: Any, question: str | Question, **asked: Any) -> Generator[Event, None, None]:
-        """`astream`, blocking; `asked` is as there. Works inside a notebook too; leaving it early ends the calls."""
-        return blocking_stream(self.astream(images, question, **asked))
-
-    def answer_many(self, questions: Iterable[Question], **asked: Any) -> list[Answer | InsightvError]:
-        """`aanswer_many`, blocking; works inside a notebook too."""
-        return blocking(self.aanswer_many(questions, **asked))
+    stream = blocking_stream_twin(astream)
 
     async def aanswer_many(
-        self, questions: Iterable[Question], *, concurrency: int = 16, **asked: Any
+        self,
+        questions: Iterable[Question],
+        *,
+        concurrency: int = 16,
+        seed: int = 0,
+        options: AskOptions | Mapping[str, Any] = _AS_SET,
+        paths: int = 1,
+        show: Show | None = None,
     ) -> list[Answer | InsightvError]:
-        """The answers in the order of the questions, `concurrency` at work at once; `asked` is as in `aanswer`.
+        """The answers in the order of the questions, `concurrency` at work at once; the others are as in `aanswer`.
 
         Where one could not be answered its error stands in its place, and the others continue. After a StopRun none is
         begun; those that were not have that error too.
@@ -247,7 +248,10 @@ class Reasoner:
             ValueError: concurrency is less than 1.
             InputError: `questions` is one question, or the name of a file.
         """
-        return await answered_many(partial(self.aanswer, **asked), questions, concurrency)
+        ask = partial(self.aanswer, seed=seed, options=options, paths=paths, show=show)
+        return await answered_many(ask, questions, concurrency)
+
+    answer_many = blocking_twin(aanswer_many)
 
     async def acheck(self) -> None:
         """Look, without paying, whether the models, those of agents that were given too, can be asked at all.
@@ -285,25 +289,6 @@ class Reasoner:
         if show == "best" and self.scorer is None and paths > 1:
             raise ConfigError('show = "best" needs a scorer; give the reasoner one, or show = "all"')
         return show or ("all" if self.scorer is None else "best")
-
-    async def _reason(
-        self, asked: Question, seed: int, options: AskOptions, paths: int, deadline: Deadline
-    ) -> list[ReasoningPath]:
-        agent = self.reasoning_agent.within(for_path(options, paths))
-        if paths == 1:
-            return [await one_path(agent, asked, seed, deadline, options.max_steps)]
-        seeds = [seed, *(seed_of(seed, asked.id, "path", index) for index in range(1, paths))]
-        found = await all_of([one_path(agent, asked, each, deadline, options.max_steps) for each in seeds])
-        return [path.model_copy(update={"index": index}) if index else path for index, path in enumerate(found)]
-
-    async def _shown(
-        self, asked: Question, found: Sequence[ReasoningPath], show: Show, deadline: Deadline
-    ) -> ReasoningPath:
-        if len(found) == 1:
-            return found[0]
-        if show == "best" and self.scorer is not None:
-            return await best_of(self.scorer, asked, found, deadline)
-        return merged(asked, found)
 
 
 def _chat_model(workshop: RoleFactory, name: str, given: object, backend: Mapping[str, Any]) -> ChatModel:
