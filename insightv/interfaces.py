@@ -3,12 +3,23 @@
 A plugin author reads this file and `records`, nothing else. All are async; blocking calls stand in `Pipeline` and
 `Reasoner`. A role raises plain errors; the pipeline records them as failures of the item at hand and continues. A role
 never catches `insightv.errors.StopRun`.
+
+A part may be given to `Pipeline` as an object. What identifies it, when its run is resumed, is the class and the
+arguments that it was made with: plain values, models and other parts. Where an argument is something else, or results
+depend on more, the class says so itself, by a property:
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return {"words": self.words, "lexicon": self.lexicon.version}
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +49,31 @@ def _in_pieces(cls: type, role: type, whole: str, pieces: str) -> None:
         setattr(cls, pieces, getattr(role, pieces))
 
 
+MADE_WITH = "_made_with"
+"""The attribute of an object with the arguments that it was made with, by name."""
+
+
+def _keep_arguments(cls: type) -> None:
+    """Let the objects of a class remember the arguments of their constructor: these are the options of a part.
+
+    A run compares them where it is resumed (see `insightv.config.identity`).
+    """
+    init = vars(cls).get("__init__")
+    if init is None:
+        return
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def remembering(self: object, /, *args: Any, **options: Any) -> None:
+        if not hasattr(self, MADE_WITH):  # else: a subclass calls its parent's
+            with suppress(TypeError):  # the constructor itself says what is wrong
+                given = signature.bind(self, *args, **options)
+                object.__setattr__(self, MADE_WITH, dict(list(given.arguments.items())[1:]))
+        init(self, *args, **options)
+
+    type.__setattr__(cls, "__init__", remembering)
+
+
 class ChatModel(ABC):
     """A model that answers a conversation. Backends implement this and nothing else."""
 
@@ -48,6 +84,7 @@ class ChatModel(ABC):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        _keep_arguments(cls)
         _in_pieces(cls, ChatModel, "chat", "stream")
 
     @abstractmethod
@@ -92,6 +129,7 @@ class Generator(ABC):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        _keep_arguments(cls)
         _in_pieces(cls, Generator, "generate", "stream")
 
     @abstractmethod
@@ -110,6 +148,10 @@ class Generator(ABC):
 class Scorer(ABC):
     """Judges the paths of one question."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _keep_arguments(cls)
+
     @abstractmethod
     async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
         """One score per path, in order. What could not be judged has value and accepted None."""
@@ -120,6 +162,7 @@ class ReasoningAgent(ABC):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        _keep_arguments(cls)
         _in_pieces(cls, ReasoningAgent, "reason", "stream_reason")
 
     @abstractmethod
@@ -140,6 +183,7 @@ class SummaryAgent(ABC):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        _keep_arguments(cls)
         _in_pieces(cls, SummaryAgent, "summarize", "stream_summary")
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, Self
 
 from insightv.atomic_files import CreatedFiles
 from insightv.config.file import origin_of, write_settings
-from insightv.config.identity import role_identity
+from insightv.config.identity import object_identity, role_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import Assembly, RoleFactory, given_table
 from insightv.config.settings import Settings, check_settings, load_settings
@@ -90,6 +90,9 @@ class RunBuilder:
             table["train"] = table.get("train", {}) | own
         self.settings = self._checked(table)
         RoleFactory(self._registry, self.settings).check_options()
+        for part in self._objects.values():
+            if isinstance(part, Generator | Scorer):
+                object_identity(part)  # one that cannot be compared is refused before anything is started
         self._origin = ""
         self._switch: StopSwitch | None = None
         self._interrupted: Interrupted | None = None
@@ -243,8 +246,11 @@ class RunBuilder:
         scorers = zip(session.scorers, settings.scorers, strict=True)
         return {
             "seed": settings.seed,
-            "generator": role_identity(session.generator, settings.generator),
-            "scorers": {str(i): role_identity(part, table) for i, (part, table) in enumerate(scorers)},
+            "generator": role_identity(session.generator, settings.generator, self._objects.get("generator")),
+            "scorers": {
+                str(i): role_identity(part, table, self._objects.get(f"scorers.{i}"))
+                for i, (part, table) in enumerate(scorers)
+            },
             "bands": settings.bands.model_dump(),
             "images": {"max_pixels": settings.images.max_pixels},
         }

@@ -98,7 +98,7 @@ def take_in(
     row = connection.execute("SELECT epoch, settings FROM epochs ORDER BY epoch DESC LIMIT 1").fetchone()
     text = json.dumps(identity, sort_keys=True)
     with intact("the settings of the run"):
-        differences = settings_differences(_as_named_now(json.loads(row[1])), json.loads(text)) if row else []
+        differences = settings_differences(_as_named_now(json.loads(row[1]), identity), json.loads(text)) if row else []
     sizes = [difference for difference in differences if difference.startswith("images.")]
     if sizes and entrants is None:
         raise RunChanged(f"{sizes[0]}: give the questions file too, so that pictures are opened anew", tuple(sizes))
@@ -116,12 +116,19 @@ def take_in(
         _admit(connection, epoch, anew=bool(sizes))
 
 
-def _as_named_now(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a run as it is written now: 0.1.0 kept the class of each role as well, beside its name."""
-    roles = (identity.get("generator", {}), *identity.get("scorers", {}).values())
-    for role in roles:
-        role.pop("class", None)
-    return identity
+def _as_named_now(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity that a run was made with, in the form of today.
+
+    0.1.0 kept the class of each role beside its name, and nothing of what an object was made with.
+    """
+    for role, today in zip(_roles(before), _roles(now), strict=False):
+        if role.pop("class", None) is not None and "object" in today:
+            role["object"] = today["object"]
+    return before
+
+
+def _roles(identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [identity.get("generator", {}), *identity.get("scorers", {}).values()]
 
 
 def changed(differences: list[str]) -> RunChanged:

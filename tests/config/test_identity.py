@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from insightv import Question, ReasoningPath, Score, Scorer
-from insightv.config.identity import role_identity
+from insightv import ChatModel, ConfigError, Pipeline, Question, ReasoningPath, RunChanged, Score, Scorer, StopRun
+from insightv.agents.generator import ProgressiveGenerator
+from insightv.config.identity import object_identity, role_identity
 from insightv.config.roles import Part
 from insightv.config.settings import ScorerTable
 from insightv.plugins import PluginSource
+from insightv.testing import ScriptedModel
 
 
 class OneScorer(Scorer):
@@ -24,3 +29,93 @@ def test_how_a_model_is_run_is_free_for_our_backends_alone(distribution: str, co
     part = Part[Scorer](OneScorer(), None, backend=PluginSource("backends", distribution, "1"))
     table = ScorerTable.model_validate({"use": "one", "model": "zoo/x", "backend": {"batch": 8, "threads": 2}})
     assert ("backend" in role_identity(part, table)) is counts
+
+
+class Lengthy(Scorer):
+    def __init__(self, words: int, *, judge: Scorer | None = None, model: ChatModel | None = None) -> None:
+        self._most = words
+        self.calls = 0
+
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        self.calls += 1
+        return [Score(scorer="lengthy", value=50.0, accepted=True) for _ in paths]
+
+
+@dataclass
+class Declared(Scorer):
+    words: int = 5
+
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        return []
+
+
+class Learned(Scorer):
+    """One whose argument says nothing; it declares what changes its results."""
+
+    def __init__(self, table: object) -> None:
+        self.table = table
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return {"table": 3}
+
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        return []
+
+
+class Opaque(Lengthy):
+    def __init__(self, table: object) -> None:
+        super().__init__(3)
+        self.table = table
+
+
+def test_an_object_is_known_by_the_arguments_that_it_was_made_with() -> None:
+    model = ScriptedModel("fine", name="zoo/a")
+    scorer = Lengthy(7, judge=Declared(9), model=model)
+    scorer.calls = 12
+    assert object_identity(scorer) == {
+        "words": 7,
+        "judge": {"class": "tests.config.test_identity.Declared", "options": {"words": 9}},
+        "model": {"model": "zoo/a", "options": {"script": "fine", "name": "zoo/a"}},
+    }
+    assert object_identity(Learned(object())) == {"table": 3}
+
+
+def test_an_object_that_cannot_be_known_must_say_its_identity(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Opaque\.table is .*object.*give the class a property `identity`"):
+        Pipeline(run=tmp_path / "run", scorers=[Opaque(object())])
+    assert not (tmp_path / "run").exists()
+
+
+def stopped_at_four(run: Path, **parts: Any) -> Pipeline:
+    settings = {"seed": 1, "run": {"concurrency": 1, "max_requests": 4}, "generator": {"paths": 1}}
+    pipeline = Pipeline(run=run, settings=settings, **parts)
+    with pytest.raises(StopRun):
+        pipeline.build(QUESTIONS, datasets=False)
+    return pipeline
+
+
+def of(model: str, words: int) -> dict[str, Any]:
+    replies = ['{"title": "Look", "content": "It is 4.", "action": "summary"}', '{"answer": "4"}']
+    scripted = ScriptedModel(lambda messages, schema: replies[len(messages) > 2], name=model)
+    return {"generator": ProgressiveGenerator(scripted, min_steps=1), "scorers": [Lengthy(words)]}
+
+
+QUESTIONS = [Question(id=f"q{i}", question="How many?", answer="4") for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("again", "difference"),
+    [(of("zoo/b", 7), "generator.object.model"), (of("zoo/a", 8), "scorers.0.object.words: 7 -> 8")],
+)
+def test_a_build_of_objects_is_not_resumed_with_other_ones(
+    again: dict[str, Any], difference: str, tmp_path: Path
+) -> None:
+    """Seen: it went on with another model and other options, and finished as one epoch without a word."""
+    stopped_at_four(tmp_path / "run", **of("zoo/a", 7))
+    settings = {"seed": 1, "generator": {"paths": 1}}
+    with pytest.raises(RunChanged) as refused:
+        Pipeline(run=tmp_path / "run", settings=settings, **again).build(datasets=False)
+    assert difference in str(refused.value)
+    same = Pipeline(run=tmp_path / "run", settings=settings, **of("zoo/a", 7))
+    assert same.build(datasets=False)["questions"]["done"] == 6
