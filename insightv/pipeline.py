@@ -23,9 +23,10 @@ from insightv.inputs.questions import QuestionFile
 from insightv.runs.builder import Questions, RunBuilder, checked_watch
 from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
-from insightv.runs.reader import CONFIG, DATABASE, LOG, read_status
+from insightv.runs.reader import CONFIG, DATABASE, LOG
 from insightv.runs.session import Watch
 from insightv.runs.stage_ledger import Ledger
+from insightv.runs.status import RunStatus, read_status
 from insightv.runs.store import pending
 from insightv.train.plan import plan_of
 from insightv.train.recipes import check_train
@@ -64,7 +65,7 @@ class Pipeline(RunBuilder):
         retry_failed: bool = False,
         datasets: bool = True,
         watch: Watch | None = None,
-    ) -> dict[str, Any]:
+    ) -> RunStatus:
         """Generate, assess and select: make the run, or continue it where it stopped. Returns the run's status.
 
         `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,

@@ -195,4 +195,4 @@ def demo(
     tell(f"\nAll paths to look through: {write_report(run).path}")
     tell(f"More: {typed('status', '--run', run)}; {exporting}")
     if as_json:
-        out(json.dumps({"status": found, "training": trained}))
+        out(json.dumps({"status": found.as_json(), "training": trained}))

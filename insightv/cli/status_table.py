@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from insightv.report.format import dollars
+from insightv.runs.status import RunStatus
 from insightv.train.finetune.rounding import FEW
 
 
-def status_lines(status: dict[str, Any]) -> str:
+def status_lines(status: RunStatus) -> str:
     """A run's counts as a few lines for people."""
-    questions, paths = status["questions"], status["paths"]
-    codes = ", ".join(f"{code} {count}" for code, count in paths["by_code"].items())
-    tokens = ", ".join(f"{count:,} {name}" for name, count in status["tokens"].items())
+    questions, paths = status.questions, status.paths
+    codes = ", ".join(f"{code} {count}" for code, count in paths.by_code.items())
+    tokens = ", ".join(f"{count:,} {name}" for name, count in status.tokens)
     lines = [
-        f"questions  {questions['done']} of {questions['total']} done",
-        f"paths      {paths['total']}: ok {paths['ok']}, rejected {paths['rejected']}, failed {paths['failed']}"
+        f"questions  {questions.done} of {questions.total} done",
+        f"paths      {paths.total}: ok {paths.ok}, rejected {paths.rejected}, failed {paths.failed}"
         + (f" ({codes})" if codes else ""),
-        "bands      " + ", ".join(f"{name} {count}" for name, count in status["bands"].items()),
-        f"requests   {status['requests']}; tokens: {tokens}" + (f"; {dollars(status['usd'])}" if status["usd"] else ""),
+        "bands      " + ", ".join(f"{name} {count}" for name, count in status.bands.items()),
+        f"requests   {status.requests}; tokens: {tokens}" + (f"; {dollars(status.usd)}" if status.usd else ""),
     ]
-    if status["unjudged"]:
-        lines.append("unjudged   " + ", ".join(f"{code} {count}" for code, count in status["unjudged_by_code"].items()))
+    if status.unjudged:
+        lines.append("unjudged   " + ", ".join(f"{code} {count}" for code, count in status.unjudged_by_code.items()))
     return "\n".join(lines)
 
 

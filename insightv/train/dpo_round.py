@@ -60,7 +60,7 @@ class Round:
         if self.external is None:
             chosen = self.runs.settings.train.generation
             status = await self.runs.paths(str(policy), self.folder / "paths", f"round {self.number}", chosen.paths)
-            facts |= {"questions": status["questions"]["done"], "paths": status["paths"], "bands": status["bands"]}
+            facts |= {"questions": status.questions.done, "paths": status.paths.model_dump(), "bands": status.bands}
         pairs, found = await asyncio.to_thread(self._pairs)
         facts |= found
         if not pairs:

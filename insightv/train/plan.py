@@ -127,12 +127,12 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
         pairs = check_external(external, allow_http=images.allowed, limits=image_limits(images))
     with RunReader(folder) as run:
         status, digests = run.status(), run.digests()
-        if status["questions"]["done"] < status["questions"]["total"]:
-            left = status["questions"]["total"] - status["questions"]["done"]
+        if status.questions.done < status.questions.total:
+            left = status.questions.total - status.questions.done
             raise InputError(
                 f"{left} questions of the run are not done yet; finish it with: insightv build --run {folder}"
             )
-    counts = {"paths": status["paths"], "bands": status["bands"]}
+    counts = {"paths": status.paths.model_dump(), "bands": status.bands}
     made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
     heldout = read_heldout(settings, folder, general, pairs)
     return TrainingPlan(settings, course, base, identity, made, heldout, external, _trainer(train.trainer, registry))

@@ -122,7 +122,7 @@ class Training:
             facts: dict[str, Any] = {}
             if fresh is not None and reasoning is not None:
                 status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
-                facts = {name: status[name] for name in ("paths", "bands")}
+                facts = {"paths": status.paths.model_dump(), "bands": status.bands}
             settings, raise_if_stopped = self._plan.settings, self._runs.raise_if_stopped
             made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, raise_if_stopped)
             facts |= await self._supervised(job, made.rows)
