@@ -25,7 +25,7 @@ from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
 from insightv.runs.reader import CONFIG, DATABASE, LOG
 from insightv.runs.session import Watch
-from insightv.runs.stage_ledger import Ledger
+from insightv.runs.stage_ledger import Entry, Ledger
 from insightv.runs.status import RunStatus, read_status
 from insightv.runs.store import pending
 from insightv.train.plan import plan_of
@@ -33,7 +33,7 @@ from insightv.train.recipes import check_train
 from insightv.train.rollouts import Rollouts
 from insightv.train.row_sets import check_sets
 from insightv.train.run_datasets import write_datasets
-from insightv.train.stages import Tell, Training
+from insightv.train.stages import Tell, Training, TrainingResult
 
 _BUILT = ("seed", "generator", "scorers", "bands", "images")
 """Sections that say how the paths of a run came about."""
@@ -128,10 +128,10 @@ class Pipeline(RunBuilder):
 
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
-    ) -> dict[str, Any]:
+    ) -> TrainingResult:
         """Train what `[train]` says on the run, or continue where that stopped.
 
-        Returns the recipe, its stages with their facts (see `runs.stage_ledger`), and the folders of the agents.
+        Returns the recipe, its stages with their facts (see `runs.stage_facts`), and the folders of the agents.
 
         Raises:
             InputError, ConfigError, PluginError, MissingExtra: nothing was started, or there is nothing to train on.
@@ -180,5 +180,5 @@ def _digests(file: QuestionFile) -> list[str]:
     return [digest for _, digest in file.items()]
 
 
-def _untold(event: str, facts: Mapping[str, Any]) -> None:
+def _untold(event: str, stage: Entry) -> None:
     """Nobody listens."""

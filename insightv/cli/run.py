@@ -21,7 +21,11 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
     with load_run(run) as reader:
         found, bad_rows, training = reader.status(), reader.bad_rows(), reader.training()
     if as_json:
-        out(json.dumps({**found.as_json(), "rows_left_out": bad_rows, "training": training}))
+        out(
+            json.dumps(
+                {**found.as_json(), "rows_left_out": bad_rows, "training": [stage.as_json() for stage in training]}
+            )
+        )
         return
     out(status_lines(found))
     out(f"time       {clock(found.elapsed_s)}")

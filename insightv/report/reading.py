@@ -12,6 +12,7 @@ from insightv.evaluate.results import RESULT, Result, read_result
 from insightv.report.sample import Sample
 from insightv.report.tally import Tally
 from insightv.runs.reader import DATASETS, EVALUATIONS, RunReader
+from insightv.runs.stage_ledger import Entry
 from insightv.runs.status import RunStatus
 
 _LAST_FAULTS = 20
@@ -30,7 +31,7 @@ class Findings:
     sets: Mapping[str, int | str]
     evaluations: list[Result]
     unread: list[str]
-    training: list[dict[str, Any]]
+    training: list[Entry]
 
     @property
     def bands(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from insightv.errors import InputError
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.runs.database import connect
-from insightv.runs.stage_ledger import read_ledger
+from insightv.runs.stage_ledger import Entry, read_ledger
 from insightv.runs.status import RunStatus, read_status
 from insightv.runs.store import QUESTION_COLUMNS, check_schema, intact, stored_question
 
@@ -96,9 +96,9 @@ class RunReader:
         found: float | None = self._connection.execute("SELECT max(at) FROM calls").fetchone()[0]
         return found
 
-    def training(self) -> list[dict[str, Any]]:
+    def training(self) -> list[Entry]:
         """The stages of the run's training as they stand (see `insightv.runs.stage_ledger`)."""
-        return [entry.as_json() for entry in read_ledger(self.folder / DATABASE)]
+        return read_ledger(self.folder / DATABASE)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The settings that results were made under, in order."""
