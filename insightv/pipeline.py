@@ -25,7 +25,7 @@ from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
 from insightv.runs.reader import CONFIG, DATABASE, LOG
 from insightv.runs.session import Watch
-from insightv.runs.stage_ledger import Entry, Ledger
+from insightv.runs.stage_ledger import Entry, Ledger, TrainingResult
 from insightv.runs.status import RunStatus, read_status
 from insightv.runs.store import pending
 from insightv.train.plan import plan_of
@@ -33,7 +33,7 @@ from insightv.train.recipes import check_train
 from insightv.train.rollouts import Rollouts
 from insightv.train.row_sets import check_sets
 from insightv.train.run_datasets import write_datasets
-from insightv.train.stages import Tell, Training, TrainingResult
+from insightv.train.stages import Tell, Training
 
 _BUILT = ("seed", "generator", "scorers", "bands", "images")
 """Sections that say how the paths of a run came about."""

@@ -133,8 +133,8 @@ def test_a_build_uses_an_installed_backend_and_scorer(installed: Path, tmp_path:
     done = insightv("build", "questions.jsonl", "--run", "run", "--json", site=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
-    assert status.paths.ok == 4
-    assert status.bands["wrong"] == 2
+    assert status["paths"]["ok"] == 4
+    assert status["bands"]["wrong"] == 2
     out = tmp_path / "paths.jsonl"
     insightv("export", "--run", "run", "--what", "paths", "--out", out, site=installed, cwd=tmp_path)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,8 @@ from insightv.errors import require
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer
 from insightv.runs.reader import DATASETS, load_run
+from insightv.runs.stage_ledger import TrainingResult
 from insightv.train.row_sets import SETS
-
-if TYPE_CHECKING:
-    from insightv.train.stages import TrainingResult
-
-    pass
 
 SEED = 7
 TRAIN = {

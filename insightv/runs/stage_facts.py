@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from insightv.records import Record
+from insightv.runs.status import PathCounts
 
 _ROUND = "round "
 
@@ -100,16 +101,6 @@ class Drift(LedgerRecord):
     log_ratio_rejected: Ends | None = None
 
 
-class PathTally(LedgerRecord):
-    """The fresh paths of a stage (see `insightv.runs.status.PathCounts`)."""
-
-    total: int = 0
-    ok: int = 0
-    rejected: int = 0
-    failed: int = 0
-    by_code: dict[str, int] = Field(default_factory=dict)
-
-
 class Age(LedgerRecord):
     """How old the paths of a round were when their pairs were taken."""
 
@@ -136,7 +127,7 @@ class StageFacts(LedgerRecord):
     policy_identity: str | None = None
     source: str | None = None
     questions: int | None = None
-    paths: PathTally | None = None
+    paths: PathCounts | None = None
     bands: dict[str, int] | None = None
     pairs: int | None = None
     age: Age | None = None

@@ -1,7 +1,6 @@
 """The ledger of a run's training: one row for each stage, in `run.db`, committed before it counts.
 
-A stage's identity is all that decides its result, its facts are what came
-of it. Knows no model and no order of stages.
+A stage's identity is all that decides its result. Knows no model and no order of stages.
 """
 
 from __future__ import annotations
@@ -48,6 +47,32 @@ class Entry:
         seconds = None if self.ended is None else round(self.ended - self.began, 1)
         aside = {"laid_aside": True} if self.laid_aside else {}
         return {"stage": self.name, "done": self.done, "seconds": seconds, **aside, **self.facts.as_json()}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A training that is done: its recipe, every stage of it in order, and where the agents are by name.
+
+    `failed` counts the paths whose model was not reached, and held-out questions likewise.
+    """
+
+    recipe: str
+    stages: tuple[Entry, ...]
+    checkpoints: dict[str, Path]
+
+    @property
+    def failed(self) -> int:
+        """Paths and held-out questions that failed."""
+        return sum(stage.facts.failed for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "recipe": self.recipe,
+            "stages": [{"stage": stage.name, **stage.facts.as_json()} for stage in self.stages],
+            "checkpoints": {name: str(folder) for name, folder in self.checkpoints.items()},
+            "failed": self.failed,
+        }
 
 
 class Ledger:

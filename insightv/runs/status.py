@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from insightv.records import Band, Record
 from insightv.runs.store import SETBACK, read_totals
 
@@ -19,13 +21,18 @@ class QuestionCounts(Record):
 
 
 class PathCounts(Record):
-    """The paths of finished questions: total = ok + rejected + failed; `by_code` says why paths are not ok."""
+    """The paths of finished questions: total = ok + rejected + failed; `by_code` says why paths are not ok.
 
-    total: int
-    ok: int
-    rejected: int
-    failed: int
-    by_code: dict[str, int]
+    The ledger of a training keeps it too: what a ledger of another release has more or less is no fault.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    total: int = 0
+    ok: int = 0
+    rejected: int = 0
+    failed: int = 0
+    by_code: dict[str, int] = Field(default_factory=dict)
 
 
 class TokenCounts(Record):

@@ -25,7 +25,7 @@ from insightv.interfaces import PreferenceTrainer
 from insightv.plugin_guard import told
 from insightv.records import Json, PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
-from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, PathTally, StageFacts, StageId
+from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
 from insightv.runs.status import RunStatus
 from insightv.train.data.external import read_external
 from insightv.train.data.length_balance import Lengths, statistics
@@ -226,7 +226,7 @@ def evidence(before: Result | None, after: Result | None) -> StageFacts:
 
 def fresh_paths(status: RunStatus) -> StageFacts:
     """The paths of a policy that a stage is trained on."""
-    return StageFacts(paths=PathTally(**status.paths.model_dump()), bands=status.bands)
+    return StageFacts(paths=status.paths, bands=status.bands)
 
 
 def hurts(compared: Compared | None, p: float) -> bool:

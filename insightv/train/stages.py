@@ -15,7 +15,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from insightv.backends.checkpoints import identity_of, last_complete
 from insightv.errors import InputError, RunChanged
 from insightv.runs.reader import CHECKPOINTS, DATASETS, ROUNDS, RunReader, settings_differences
 from insightv.runs.stage_facts import StageFacts, StageId
-from insightv.runs.stage_ledger import Entry, Ledger
+from insightv.runs.stage_ledger import Entry, Ledger, TrainingResult
 from insightv.train.dpo_round import Round, evidence, fresh_paths, placed, trainer_of
 from insightv.train.finetune.fit import STEPS
 from insightv.train.finetune.process import run_here, run_job
@@ -48,32 +47,6 @@ TITLES = {
 }
 Tell = Callable[[str, Entry], None]
 """Is told what happens: an event ("begin", "done", "kept") and the stage as the ledger has it."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A training that is done: its recipe, every stage of it in order, and where the agents are by name.
-
-    `failed` counts the paths whose model was not reached, and held-out questions likewise.
-    """
-
-    recipe: str
-    stages: tuple[Entry, ...]
-    checkpoints: dict[str, Path]
-
-    @property
-    def failed(self) -> int:
-        """Paths and held-out questions that failed."""
-        return sum(stage.facts.failed for stage in self.stages)
-
-    def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
-        return {
-            "recipe": self.recipe,
-            "stages": [{"stage": stage.name, **stage.facts.as_json()} for stage in self.stages],
-            "checkpoints": {name: str(folder) for name, folder in self.checkpoints.items()},
-            "failed": self.failed,
-        }
 
 
 class Training:

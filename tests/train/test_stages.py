@@ -14,9 +14,8 @@ from insightv.config.settings import Settings, check_settings
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.pipeline import Pipeline
 from insightv.runs.reader import DATABASE, load_run
-from insightv.runs.stage_ledger import Entry, read_ledger
+from insightv.runs.stage_ledger import Entry, TrainingResult, read_ledger
 from insightv.tiny.world import write_questions
-from insightv.train.stages import TrainingResult
 
 pytestmark = [
     pytest.mark.slow,
