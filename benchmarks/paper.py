@@ -133,7 +133,7 @@ def teacher_runs(folder: Path, size: Size) -> None:
         questions = write_questions(folder / f"train-{count}", count, seed=1, split="train")
         pipeline = Pipeline(run=run, settings=settings_of(0, size, folder))
         pipeline.build(questions, allow_change=True)
-        say(f"the teacher's paths about {count} questions: {pipeline.status()['bands']}")
+        say(f"the teacher's paths about {count} questions: {pipeline.status().bands}")
         before = run
     write_external(folder / f"teacher-{size.scaling[-1]}", folder / "external.jsonl")
 

@@ -117,8 +117,8 @@ def measure(model: VllmModel, folder: Path, questions: int, paths: int = 4) -> d
     hits = after["hits"] - before["hits"]
     return {
         "questions": questions,
-        "paths": status["paths"],
-        "requests": status["requests"],
+        "paths": status.paths.model_dump(),
+        "requests": status.requests,
         "seconds": round(time.monotonic() - began, 1),
         "prompt_tokens": after["queries"] - before["queries"],
         "prompt_tokens_by_our_count": could["prompt_tokens"],

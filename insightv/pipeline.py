@@ -23,9 +23,10 @@ from insightv.inputs.questions import QuestionFile
 from insightv.runs.builder import Questions, RunBuilder, checked_watch
 from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
-from insightv.runs.reader import CONFIG, DATABASE, LOG, read_status
+from insightv.runs.reader import CONFIG, DATABASE, LOG
 from insightv.runs.session import Watch
-from insightv.runs.stage_ledger import Ledger
+from insightv.runs.stage_ledger import Entry, Ledger, TrainingResult
+from insightv.runs.status import RunStatus, read_status
 from insightv.runs.store import pending
 from insightv.train.plan import plan_of
 from insightv.train.recipes import check_train
@@ -64,7 +65,7 @@ class Pipeline(RunBuilder):
         retry_failed: bool = False,
         datasets: bool = True,
         watch: Watch | None = None,
-    ) -> dict[str, Any]:
+    ) -> RunStatus:
         """Generate, assess and select: make the run, or continue it where it stopped. Returns the run's status.
 
         `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
@@ -127,10 +128,10 @@ class Pipeline(RunBuilder):
 
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
-    ) -> dict[str, Any]:
+    ) -> TrainingResult:
         """Train what `[train]` says on the run, or continue where that stopped.
 
-        Returns the recipe, its stages with their facts (see `runs.stage_ledger`), and the folders of the agents.
+        Returns the recipe, its stages with their facts (see `runs.stage_facts`), and the folders of the agents.
 
         Raises:
             InputError, ConfigError, PluginError, MissingExtra: nothing was started, or there is nothing to train on.
@@ -179,5 +180,5 @@ def _digests(file: QuestionFile) -> list[str]:
     return [digest for _, digest in file.items()]
 
 
-def _untold(event: str, facts: Mapping[str, Any]) -> None:
+def _untold(event: str, stage: Entry) -> None:
     """Nobody listens."""

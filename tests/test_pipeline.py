@@ -42,6 +42,7 @@ from insightv.config.settings import check_settings
 from insightv.inputs.questions import BadRows
 from insightv.records import Message, Picture, Sampling, Schema
 from insightv.runs.session import Snapshot
+from insightv.runs.status import RunStatus
 from insightv.testing import ScriptedModel
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import check_balance, insightv, path_rows, write_questions
@@ -160,16 +161,16 @@ def test_objects_are_roles_and_their_models_are_in_the_journal(tmp_path: Path) -
     model = ScriptedModel(reply)
     generator = ProgressiveGenerator(model)
 
-    def build() -> dict[str, object]:
+    def build() -> RunStatus:
         pipeline = Pipeline(run=tmp_path / "run", generator=generator, scorers=["answer", Length()], settings=SETTINGS)
         return pipeline.build(QUESTIONS, datasets=False)
 
     status = build()
-    assert status["bands"] == {"high": 0, "mid": 0, "low": 6, "wrong": 6, "unscored": 0}
+    assert status.bands == {"high": 0, "mid": 0, "low": 6, "wrong": 6, "unscored": 0}
     asked = len(model.asked)
     assert asked > 0
     again = build()
-    assert {**again, "elapsed_s": 0} == {**status, "elapsed_s": 0}
+    assert {**again.as_json(), "elapsed_s": 0} == {**status.as_json(), "elapsed_s": 0}
     assert len(model.asked) == asked  # everything came from the record
     with pytest.raises(ConfigError, match="ProgressiveGenerator"):
         Pipeline.from_config(run=tmp_path / "run").build(QUESTIONS)
@@ -191,7 +192,7 @@ def test_an_answer_check_given_as_an_object_makes_paths_wrong_like_one_by_name(t
         generator = ProgressiveGenerator(ScriptedModel(reply))
         pipeline = Pipeline(run=tmp_path / name, generator=generator, scorers=[scorer, Length()], settings=SETTINGS)
         status = pipeline.build(QUESTIONS, datasets=False)
-        assert status["bands"] == {"high": 0, "mid": 0, "low": 6, "wrong": 6, "unscored": 0}
+        assert status.bands == {"high": 0, "mid": 0, "low": 6, "wrong": 6, "unscored": 0}
         scorers = {score["scorer"] for row in path_rows(tmp_path / name) for score in row["scores"]}
         assert scorers == {"answer", "length"}
     with pytest.raises(BadRows, match="no answer"):
@@ -248,12 +249,12 @@ def test_a_role_that_breaks_its_contract_costs_its_questions_only(tmp_path: Path
     pipeline = Pipeline(run=tmp_path / "run", generator=Odd(), scorers=["answer"], settings=SETTINGS)
     status = pipeline.build(QUESTIONS, datasets=False)
     check_balance(tmp_path / "run")
-    assert status["paths"]["by_code"] == {"generator_error": 6, "oom": 2}
-    assert status["paths"]["ok"] == 4
+    assert status.paths.by_code == {"generator_error": 6, "oom": 2}
+    assert status.paths.ok == 4
 
 
 def test_questions_that_differ_from_the_run_are_named(tmp_path: Path) -> None:
-    def build(questions: list[Question], allow_change: bool = False) -> dict[str, object]:
+    def build(questions: list[Question], allow_change: bool = False) -> RunStatus:
         generator = ProgressiveGenerator(ScriptedModel(reply))
         pipeline = Pipeline(run=tmp_path / "run", generator=generator, scorers=["answer"], settings=SETTINGS)
         return pipeline.build(questions, datasets=False, allow_change=allow_change)
@@ -268,8 +269,8 @@ def test_questions_that_differ_from_the_run_are_named(tmp_path: Path) -> None:
         "question 'q2': is not in the file any more",
     )
     status = build(other, allow_change=True)
-    assert status["questions"] == {"total": 3, "done": 3, "bad_rows": 0}
-    assert status["bands"] == {"high": 0, "mid": 0, "low": 0, "wrong": 6, "unscored": 0}
+    assert status.questions.model_dump() == {"total": 3, "done": 3, "bad_rows": 0}
+    assert status.bands == {"high": 0, "mid": 0, "low": 0, "wrong": 6, "unscored": 0}
     with load_run(tmp_path / "run") as run:
         assert len(run.epochs()) == 2
         old = run._connection.execute("SELECT DISTINCT epoch FROM paths ORDER BY 1").fetchall()
@@ -289,7 +290,7 @@ def test_a_run_can_be_replayed_without_a_server(tmp_path: Path) -> None:
     made = insightv(
         "export", "--run", tmp_path / "first", "--what", "calls", "--out", tmp_path / "calls.jsonl", "--json"
     )
-    assert json.loads(made.stdout)["rows"] == first.status()["requests"]
+    assert json.loads(made.stdout)["rows"] == first.status().requests
     again = Pipeline(
         run=tmp_path / "again", generator={"model": f"replay/{tmp_path / 'calls.jsonl'}", "paths": 3}, scorers=[table]
     )
@@ -349,8 +350,8 @@ def test_what_watches_a_build_and_fails_ends_it_resumable(tmp_path: Path) -> Non
     pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(Late(reply)))
     with pytest.raises(RuntimeError, match="the bar broke"):
         pipeline.build(QUESTIONS, datasets=False, watch=watch)
-    assert pipeline.status()["requests"] > 0
-    assert pipeline.build(datasets=False)["paths"]["ok"] == 12
+    assert pipeline.status().requests > 0
+    assert pipeline.build(datasets=False).paths.ok == 12
 
     async def unheard(snapshot: Snapshot) -> None:
         """Nobody would await this."""
@@ -368,7 +369,7 @@ def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
             pipeline.build(QUESTIONS, datasets=False)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert pipeline.build(datasets=False)["paths"]["ok"] == 12
+    assert pipeline.build(datasets=False).paths.ok == 12
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_a_dataset_object_is_read_with_its_images(tmp_path: Path) -> None:
     model = ScriptedModel(reply)
     pipeline = Pipeline(run=tmp_path / "run", settings=SETTINGS, generator=ProgressiveGenerator(model))
     status = pipeline.build(datasets.Dataset.from_dict(rows), datasets=False)
-    assert status["paths"]["ok"] == 4
+    assert status.paths.ok == 4
     seen = {part.sha256 for asked in model.asked for part in asked.messages[-1].parts if isinstance(part, Picture)}
     seen |= {part.sha256 for asked in model.asked for part in asked.messages[1].parts if isinstance(part, Picture)}
     assert len(seen) == 2

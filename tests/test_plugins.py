@@ -161,7 +161,7 @@ def test_a_run_made_with_a_plugin_asks_for_it_and_notices_another_version(
         Pipeline.from_config(run=run, registry=other).build()
     assert "insightv-echo 1.2.3" in str(changed.value)
     assert "zoo-echo 2.0" in str(changed.value)
-    assert Pipeline.from_config(run=run, registry=bare).status()["questions"]["done"] == 2
+    assert Pipeline.from_config(run=run, registry=bare).status().questions.done == 2
 
 
 def test_the_package_keeps_the_contracts_it_is_an_example_of(installed: Path, load: Load) -> None:
@@ -342,11 +342,11 @@ def test_a_scorer_that_breaks_its_contract_costs_its_own_scores_only(
     }
     pipeline = Pipeline(run=tmp_path / "run", settings=check_settings(table), registry=registry)
     status = pipeline.build(write_questions(tmp_path), datasets=False)
-    assert status["paths"]["ok"] == 4
-    assert status["bands"] == {"high": 0, "mid": 0, "low": 0, "wrong": 2, "unscored": 2}
-    assert status["unjudged"] == 2
+    assert status.paths.ok == 4
+    assert status.bands == {"high": 0, "mid": 0, "low": 0, "wrong": 2, "unscored": 2}
+    assert status.unjudged == 2
     code = "timeout" if name == "hanging" else "scorer_error"
-    assert status["unjudged_by_code"] == {f"{name}: {code}": 2}
+    assert status.unjudged_by_code == {f"{name}: {code}": 2}
 
 
 def test_parts_that_cannot_be_made_are_refused_before_anything_is_paid_for(
@@ -450,7 +450,7 @@ def test_a_model_that_cannot_be_closed_costs_no_build(tmp_path: Path, caplog: py
     status = unwell(tmp_path, lambda model: Unwell(end=RuntimeError("stuck"))).build(
         write_questions(tmp_path), datasets=False
     )
-    assert status["questions"]["done"] == status["questions"]["total"]
+    assert status.questions.done == status.questions.total
     assert "could not be closed: RuntimeError: stuck" in caplog.text
 
 

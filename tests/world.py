@@ -67,7 +67,7 @@ def path_rows(run: Path) -> list[dict[str, Any]]:
 def check_balance(run: Path, *, done: bool = True) -> dict[str, Any]:
     """A run's status, after a check that its sums balance and its file is whole."""
     with load_run(run) as reader:
-        status = reader.status()
+        status = reader.status().as_json()
         (whole,) = reader._connection.execute("PRAGMA integrity_check").fetchone()
     assert whole == "ok"
     paths = status["paths"]

@@ -48,10 +48,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "image_bytes": sum(file.stat().st_size for file in (options.run / "images").iterdir()),
         "database_bytes": (options.run / "run.db").stat().st_size,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "requests": status["requests"],
-        "done": status["questions"]["done"],
-        "paths": status["paths"],
-        "unjudged": status["unjudged"],
+        "requests": status.requests,
+        "done": status.questions.done,
+        "paths": status.paths.model_dump(),
+        "unjudged": status.unjudged,
     }
 
 

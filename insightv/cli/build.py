@@ -16,6 +16,7 @@ from insightv.errors import ConfigError, InsightvError
 
 if TYPE_CHECKING:
     from insightv.evaluate.pilot import PilotReport
+    from insightv.runs.status import RunStatus
 
 
 def build(
@@ -71,7 +72,7 @@ def show_stopped(run: Path, as_json: bool) -> None:
         return
     try:
         with load_run(run) as reader:
-            out(json.dumps(reader.status()))
+            out(json.dumps(reader.status().as_json()))
     except (sqlite3.Error, InsightvError) as error:  # a full disk, or a run that its holder is only about to begin
         say(f"the run cannot be read now: {error}; see later: {typed('status', '--run', run, '--json')}")
 
@@ -84,23 +85,21 @@ def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:
     say(f"the rest, with nothing paid again: {typed('build', '--run', run)}")
 
 
-def finish_build(status: dict[str, Any], run: Path, as_json: bool) -> None:
+def finish_build(status: RunStatus, run: Path, as_json: bool) -> None:
     """Print a finished build and leave with 4 where items failed."""
     if as_json:
-        out(json.dumps(status))
+        out(json.dumps(status.as_json()))
     else:
         out(status_lines(status))
         if (run / "datasets").is_dir():
             out(f"datasets: {run / 'datasets'}")
-    if status["questions"]["bad_rows"]:
+    if status.questions.bad_rows:
+        say(f"{status.questions.bad_rows} faults in rows that were left out; see: {typed('status', '--run', run)}")
+    if status.paths.failed or status.unjudged:
         say(
-            f"{status['questions']['bad_rows']} faults in rows that were left out; see: {typed('status', '--run', run)}"
-        )
-    if status["paths"]["failed"] or status["unjudged"]:
-        say(
-            f"{status['paths']['failed']} paths and {status['unjudged']} scores failed; try them again with: "
+            f"{status.paths.failed} paths and {status.unjudged} scores failed; try them again with: "
             f"{typed('build', '--run', run, '--retry-failed')}"
         )
-        codes = {**status["paths"]["by_code"], **status["unjudged_by_code"]}
+        codes = {**status.paths.by_code, **status.unjudged_by_code}
         say(f"codes: {', '.join(f'{code} {count}' for code, count in codes.items())}; the reasons are in the report")
         raise typer.Exit(4)

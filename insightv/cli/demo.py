@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,8 @@ from insightv.errors import require
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer
 from insightv.runs.reader import DATASETS, load_run
+from insightv.runs.stage_ledger import TrainingResult
 from insightv.train.row_sets import SETS
-
-if TYPE_CHECKING:
-    pass
 
 SEED = 7
 TRAIN = {
@@ -128,18 +126,18 @@ def show_run(run: Path, say: Say) -> None:
     say(ask_both_agents(run))
 
 
-def describe_training(found: Mapping[str, Any]) -> str:
+def describe_training(found: TrainingResult) -> str:
     """Held-out accuracy before and after each stage of a training."""
     lines = []
-    for stage in found["stages"]:
-        before, after = stage.get("before"), stage.get("after")
-        name = _STAGES.get(stage["stage"], f"DPO, {stage['stage']}")
-        if stage.get("trained") is False:
+    for stage in found.stages:
+        facts, name = stage.facts, _STAGES.get(stage.name, f"DPO, {stage.name}")
+        if facts.trained is False:
             lines.append(f"{name:<36} no two paths of a question to prefer one of; the agent stays as it is")
-        if before is None or after is None:
+        if facts.before is None or facts.after is None:
             continue
-        verdict = "; rolled back" if stage.get("rolled_back") else ""
-        lines.append(f"{name:<36} {accuracy(before)} -> {accuracy(after)} of {after['total']} questions{verdict}")
+        verdict = "; rolled back" if facts.rolled_back else ""
+        measured = f"{accuracy(facts.before)} -> {accuracy(facts.after)} of {facts.after.total} questions"
+        lines.append(f"{name:<36} {measured}{verdict}")
     return "\n".join(lines)
 
 
@@ -195,4 +193,4 @@ def demo(
     tell(f"\nAll paths to look through: {write_report(run).path}")
     tell(f"More: {typed('status', '--run', run)}; {exporting}")
     if as_json:
-        out(json.dumps({"status": found, "training": trained}))
+        out(json.dumps({"status": found.as_json(), "training": trained and trained.as_json()}))

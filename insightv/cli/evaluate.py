@@ -108,13 +108,10 @@ def finish(evaluation: Evaluation, other: Result | None, bad_rows: str, retry_fa
         if other is not None:
             out(comparison_tables(compare(other, result)).rstrip())
     status = evaluation.status()
-    if status["questions"]["bad_rows"]:
-        say(f"{status['questions']['bad_rows']} faults in rows that were left out")
-    if status["paths"]["failed"] or status["unjudged"]:
-        say(
-            f"{status['paths']['failed']} replies and {status['unjudged']} grades failed; try them again with "
-            "--retry-failed"
-        )
+    if status.questions.bad_rows:
+        say(f"{status.questions.bad_rows} faults in rows that were left out")
+    if status.paths.failed or status.unjudged:
+        say(f"{status.paths.failed} replies and {status.unjudged} grades failed; try them again with --retry-failed")
         raise typer.Exit(4)
 
 

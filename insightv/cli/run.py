@@ -21,15 +21,19 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
     with load_run(run) as reader:
         found, bad_rows, training = reader.status(), reader.bad_rows(), reader.training()
     if as_json:
-        out(json.dumps({**found, "rows_left_out": bad_rows, "training": training}))
+        out(
+            json.dumps(
+                {**found.as_json(), "rows_left_out": bad_rows, "training": [stage.as_json() for stage in training]}
+            )
+        )
         return
     out(status_lines(found))
-    out(f"time       {clock(found['elapsed_s'])}")
-    if found["setbacks"]:
-        told = ", ".join(f"{kind} {count}" for kind, count in found["setbacks"].items())
+    out(f"time       {clock(found.elapsed_s)}")
+    if found.setbacks:
+        told = ", ".join(f"{kind} {count}" for kind, count in found.setbacks.items())
         out(f"setbacks   {told} (tries that were made again)")
-    if found["faults"]:
-        out("faults     " + ", ".join(f"{code} {count}" for code, count in found["faults"].items()))
+    if found.faults:
+        out("faults     " + ", ".join(f"{code} {count}" for code, count in found.faults.items()))
     for row in bad_rows[:20]:
         field = f"{row['field']}: " if row["field"] else ""
         out(f"left out   {row['file']}:{row['line']}: {row['id'] or 'no id'}: {field}{row['reason']}")

@@ -54,12 +54,12 @@ def train(
         )
         found = interruptible(work, pipeline.interrupt, typed(*sys.argv[1:]))
     if as_json:
-        out(json.dumps(found))
+        out(json.dumps(found.as_json()))
     else:
-        for name, folder in found["checkpoints"].items():
+        for name, folder in found.checkpoints.items():
             out(f"{name + ' agent':<16} {folder}")
-    if found["failed"]:
-        say(f"{found['failed']} paths or held-out questions failed; see: insightv status --run {run} --json")
+    if found.failed:
+        say(f"{found.failed} paths or held-out questions failed; see: insightv status --run {run} --json")
         raise typer.Exit(4)
 
 

@@ -45,6 +45,7 @@ from insightv.records import Question, Usage
 from insightv.runs.builder import Questions, RunBuilder
 from insightv.runs.reader import CONFIG, EVALUATIONS, load_run
 from insightv.runs.session import Watch
+from insightv.runs.status import RunStatus
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -169,7 +170,7 @@ class Evaluation:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""
         self._builder.interrupt(signal_number)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RunStatus:
         """The counts and sums of the evaluation's own run, grading included."""
         return self._builder.status()
 
@@ -182,7 +183,7 @@ class Evaluation:
             seed=self.settings.seed,
             models={role: table.model for role, table in self._tables.items()},
             grading=table_identity(self._grader),
-            bad_rows=self.status()["questions"]["bad_rows"],
+            bad_rows=self.status().questions.bad_rows,
             rows=tuple(self._rows()),
         )
 

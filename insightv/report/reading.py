@@ -12,6 +12,8 @@ from insightv.evaluate.results import RESULT, Result, read_result
 from insightv.report.sample import Sample
 from insightv.report.tally import Tally
 from insightv.runs.reader import DATASETS, EVALUATIONS, RunReader
+from insightv.runs.stage_ledger import Entry
+from insightv.runs.status import RunStatus
 
 _LAST_FAULTS = 20
 
@@ -21,7 +23,7 @@ class Findings:
     """A run as read. `sets` are rows by set, or why they were not counted; `unread` says which evaluations were not."""
 
     name: str
-    status: dict[str, Any]
+    status: RunStatus
     epochs: list[dict[str, Any]]
     bad_rows: list[dict[str, Any]]
     faults: list[tuple[str, str, str]]
@@ -29,7 +31,7 @@ class Findings:
     sets: Mapping[str, int | str]
     evaluations: list[Result]
     unread: list[str]
-    training: list[dict[str, Any]]
+    training: list[Entry]
 
     @property
     def bands(self) -> dict[str, float]:

@@ -27,12 +27,12 @@ def note(*parts: object) -> Html:
 
 def funnel(found: Findings) -> Html:
     """From questions to rows of the sets."""
-    tally, questions = found.tally, found.status["questions"]
-    rows = [_stage("questions", questions["total"], questions["total"], "")]
-    rows.append(_stage("… done", tally.questions, questions["total"], "of the questions"))
+    tally, questions = found.tally, found.status.questions
+    rows = [_stage("questions", questions.total, questions.total, "")]
+    rows.append(_stage("… done", tally.questions, questions.total, "of the questions"))
     if tally.verdicts:
-        rows.append(_stage("… with a right path", tally.with_right, questions["total"], "of the questions"))
-    rows.append(_stage("… with a path in the high band", tally.with_high, questions["total"], "of the questions"))
+        rows.append(_stage("… with a right path", tally.with_right, questions.total, "of the questions"))
+    rows.append(_stage("… with a path in the high band", tally.with_high, questions.total, "of the questions"))
     rows.append(_stage("paths", tally.paths, tally.paths, ""))
     rows.append(_stage("… that came to an answer (ok)", tally.ok, tally.paths, "of the paths"))
     if tally.verdicts:
@@ -53,10 +53,10 @@ def _stage(name: str, count: int, whole: int, of: str) -> list[object]:
 
 def _balance(found: Findings) -> Html | None:
     tally = found.tally
-    if tally.questions < found.status["questions"]["total"]:
+    if tally.questions < found.status.questions.total:
         return note(
             el("strong", "The run is not finished. "),
-            f"{found.status['questions']['total'] - tally.questions:,} questions are still open; paths are counted "
+            f"{found.status.questions.total - tally.questions:,} questions are still open; paths are counted "
             "once their question is done.",
         )
     return None
@@ -107,16 +107,16 @@ def _figure(chart: Html, title: str, counts: Any) -> Html:
 def costs(found: Findings) -> Html:
     """What the run took, as a whole and for each result."""
     status, tally = found.status, found.tally
-    tokens = status["tokens"]
-    cached = f"{tokens['cached']:,}" + (f" ({tokens['cached'] / tokens['prompt']:.1%})" if tokens["prompt"] else "")
+    tokens = status.tokens
+    cached = f"{tokens.cached:,}" + (f" ({tokens.cached / tokens.prompt:.1%})" if tokens.prompt else "")
     whole = facts(
         [
-            ("requests", f"{status['requests']:,}"),
-            ("prompt tokens", f"{tokens['prompt']:,}"),
+            ("requests", f"{status.requests:,}"),
+            ("prompt tokens", f"{tokens.prompt:,}"),
             ("of them cached", cached),
-            ("completion tokens", f"{tokens['completion']:,}"),
-            ("money", f"${status['usd']:,.2f}" if status["usd"] else "no prices set"),
-            ("time", clock(status["elapsed_s"])),
+            ("completion tokens", f"{tokens.completion:,}"),
+            ("money", f"${status.usd:,.2f}" if status.usd else "no prices set"),
+            ("time", clock(status.elapsed_s)),
         ]
     )
     each = [
@@ -128,18 +128,18 @@ def costs(found: Findings) -> Html:
     rows: list[list[object]] = [
         [
             f"per {name}",
-            f"{status['requests'] / count:,.1f}",
-            f"{tokens['prompt'] / count:,.0f}",
-            f"{tokens['completion'] / count:,.0f}",
-            f"${status['usd'] / count:,.4f}" if status["usd"] else "-",
-            f"{status['elapsed_s'] / count:,.2f} s",
+            f"{status.requests / count:,.1f}",
+            f"{tokens.prompt / count:,.0f}",
+            f"{tokens.completion / count:,.0f}",
+            f"${status.usd / count:,.4f}" if status.usd else "-",
+            f"{status.elapsed_s / count:,.2f} s",
         ]
         for name, count in each
         if count
     ]
     head = ["", "requests", "prompt tokens", "completion tokens", "money", "time"]
     per = table(head, rows, numbers=5, caption="All that was spent, divided") if rows else None
-    again: list[list[object]] = [[text(kind, 200), f"{count:,}"] for kind, count in status["setbacks"].items()]
+    again: list[list[object]] = [[text(kind, 200), f"{count:,}"] for kind, count in status.setbacks.items()]
     tries = table(["class", "tries"], again, numbers=1, caption="Tries that were made again") if again else None
     return section("costs", "What it took", whole, per, tries)
 
@@ -154,8 +154,8 @@ def codes(found: Findings) -> Html | None:
             for (status, code), count in found.tally.codes.most_common()
         ]
         parts.append(table(["code", "status", "paths", "share"], rows, numbers=2, caption="Paths by code"))
-    if found.status["faults"]:
-        rows = [[text(code, 200), f"{count:,}"] for code, count in found.status["faults"].items()]
+    if found.status.faults:
+        rows = [[text(code, 200), f"{count:,}"] for code, count in found.status.faults.items()]
         parts.append(table(["code", "calls"], rows, numbers=1, caption="Calls that were not answered"))
         rows = [[text(one, 200), text(code, 200), text(message, 500)] for one, code, message in found.faults]
         last = table(["question", "code", "message"], rows)

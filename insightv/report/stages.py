@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from insightv.report.markup import Html, el, table, text
 from insightv.report.reading import Findings
 from insightv.report.sections import note, section
+from insightv.runs.stage_facts import Accuracy, Compared
+from insightv.runs.stage_ledger import Entry
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 46, 34, 12
-Point = tuple[str, Mapping[str, Any], bool]
-"""A name, an accuracy with its interval, and whether what was trained was rolled back."""
+
+
+class Point(NamedTuple):
+    """A point of the curve; `back`: what was trained was rolled back."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float] | None
+    back: bool = False
 
 
 def training(found: Findings) -> Html | None:
@@ -20,7 +29,7 @@ def training(found: Findings) -> Html | None:
         return None
     rows: list[list[object]] = [_row(stage) for stage in found.training]
     head = ["stage", "", "trained on", "before", "after", "difference", "p (McNemar)"]
-    points = _points([stage for stage in found.training if not stage.get("laid_aside")])
+    points = _points([stage for stage in found.training if not stage.laid_aside])
     curve = (
         el("figure", el("figcaption", "Held-out accuracy of the reasoning agent"), _curve(points)) if points else None
     )
@@ -32,42 +41,41 @@ def training(found: Findings) -> Html | None:
     return section("training", "Training and its rounds", about, curve, table(head, rows, numbers=4))
 
 
-def _row(stage: Mapping[str, Any]) -> list[object]:
-    compared = stage.get("compared") or {}
-    state = "rolled back" if stage.get("rolled_back") else "done" if stage.get("done") else "not finished"
-    state = "laid aside" if stage.get("laid_aside") else state
-    counted = (("pairs", "pairs"), ("rows_trained_on", "rows"))
-    amount = next((f"{stage[key]} {name}" for key, name in counted if stage.get(key) is not None), "-")
-    difference, p = compared.get("difference"), compared.get("p")
+def _row(stage: Entry) -> list[object]:
+    facts, compared = stage.facts, stage.facts.compared or Compared()
+    state = "rolled back" if facts.rolled_back else "done" if stage.done else "not finished"
+    state = "laid aside" if stage.laid_aside else state
+    counted = ((facts.pairs, "pairs"), (facts.rows_trained_on, "rows"))
+    amount = next((f"{count} {name}" for count, name in counted if count is not None), "-")
+    difference, p = compared.difference, compared.p
     return [
-        text(stage.get("stage", ""), 100),
+        text(stage.name, 100),
         state,
         text(amount, 100),
-        _percent(stage.get("before")),
-        _percent(stage.get("after")),
+        _percent(facts.before),
+        _percent(facts.after),
         "-" if difference is None else f"{100 * difference:+.1f} %",
         "-" if p is None else f"{p:.3g}",
     ]
 
 
-def _percent(measured: Mapping[str, Any] | None) -> str:
-    found = measured or {}
-    open_ = f" ({found['ungraded']} of {found['total']} not graded)" if found.get("ungraded") else ""
-    return ("-" if found.get("accuracy") is None else f"{100 * found['accuracy']:.1f} %") + open_
+def _percent(measured: Accuracy | None) -> str:
+    found = measured or Accuracy()
+    open_ = f" ({found.ungraded} of {found.total} not graded)" if found.ungraded else ""
+    return ("-" if found.accuracy is None else f"{100 * found.accuracy:.1f} %") + open_
 
 
-def _points(stages: Sequence[Mapping[str, Any]]) -> list[Point]:
+def _points(stages: Sequence[Entry]) -> list[Point]:
     """The reasoning agent's accuracy before its first stage and after each; the summary agent is another system."""
     found: list[Point] = []
     for stage in stages:
-        name = str(stage.get("stage", ""))
-        if name != "reasoning" and not name.startswith("round "):
+        if stage.name.round is None:
             continue
-        before, after = stage.get("before"), stage.get("after")
-        if not found and before and before.get("accuracy") is not None:
-            found.append(("before", before, False))
-        if after and after.get("accuracy") is not None:
-            found.append((name, after, bool(stage.get("rolled_back"))))
+        before, after = stage.facts.before, stage.facts.after
+        if not found and before and before.accuracy is not None:
+            found.append(Point("before", before.accuracy, before.interval))
+        if after and after.accuracy is not None:
+            found.append(Point(stage.name, after.accuracy, after.interval, bool(stage.facts.rolled_back)))
     return found
 
 
@@ -79,13 +87,13 @@ def _curve(points: Sequence[Point]) -> Html:
         y = _TOP + tall * (1 - level / 100)
         parts.append(el("line", x1=_LEFT, x2=_LEFT + wide, y1=y, y2=y, klass="level"))
         parts.append(el("text", f"{level} %", x=_LEFT - 6, y=y + 4, text_anchor="end"))
-    for at, (name, measured, back) in enumerate(points):
+    for at, (name, accuracy, interval, back) in enumerate(points):
         x = round(_LEFT + wide * (at + 0.5) / len(points), 1)
-        y = round(_TOP + tall * (1 - measured["accuracy"]), 1)
-        if ends := measured.get("interval"):
-            low, high = (round(_TOP + tall * (1 - end), 1) for end in ends)
+        y = round(_TOP + tall * (1 - accuracy), 1)
+        if interval:
+            low, high = (round(_TOP + tall * (1 - end), 1) for end in interval)
             parts.append(el("line", x1=x, x2=x, y1=low, y2=high, klass="interval"))
-        told = f"{name}: {100 * measured['accuracy']:.1f} %" + (", rolled back" if back else "")
+        told = f"{name}: {100 * accuracy:.1f} %" + (", rolled back" if back else "")
         parts.append(el("circle", el("title", told), cx=x, cy=y, r=5, klass="hollow" if back else "point"))
         parts.append(el("text", name[:20], x=x, y=_HEIGHT - _BOTTOM + 16, text_anchor="middle"))
         if not back:

@@ -33,8 +33,9 @@ from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
 from insightv.runs.loop_watchdog import blockers_named
 from insightv.runs.question_loop import Build
-from insightv.runs.reader import CONFIG, DATABASE, IMAGES, LOG, load_run, read_status
+from insightv.runs.reader import CONFIG, DATABASE, IMAGES, LOG, load_run
 from insightv.runs.session import Session, Snapshot, Tally, Watch
+from insightv.runs.status import RunStatus, read_status
 
 log = logging.getLogger("insightv")
 _WARNINGS = 20
@@ -127,7 +128,7 @@ class RunBuilder:
         allow_change: bool = False,
         retry_failed: bool = False,
         watch: Watch | None = None,
-    ) -> dict[str, Any]:
+    ) -> RunStatus:
         """Generate and assess: make the run, or continue it where it stopped. Returns the run's status.
 
         `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
@@ -201,12 +202,12 @@ class RunBuilder:
         if self._interrupted is not None:
             raise self._interrupted
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RunStatus:
         """`astatus`, blocking."""
         with load_run(self.folder) as run:
             return run.status()
 
-    async def astatus(self) -> dict[str, Any]:
+    async def astatus(self) -> RunStatus:
         """The run's counts and sums."""
         return await asyncio.to_thread(self.status)
 
@@ -304,13 +305,13 @@ def _warn(warnings: Sequence[str]) -> None:
 
 def _prepare(
     connection: sqlite3.Connection, identity: dict[str, Any], intake: ingest.Intake | None, allow: bool, retry: bool
-) -> dict[str, Any]:
+) -> RunStatus:
     ingest.take_in(connection, identity, intake.entrants if intake else None, allow=allow)
     if intake is not None:
         ingest.keep_bad_rows(connection, intake.bad_rows)
     if retry:
         ingest.retry_failed(connection)
     status = read_status(connection)
-    if status["questions"]["total"] == 0:  # said before the commit: nothing of the run is begun
+    if status.questions.total == 0:  # said before the commit: nothing of the run is begun
         raise InputError("the run has no questions yet; give a questions file")
     return status

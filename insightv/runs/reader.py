@@ -1,7 +1,7 @@
 """A run's folder: who holds it, what it was made with, and what it holds, for reading.
 
 with RunReader("runs/charts") as run:
-    print(run.status()["bands"])
+    print(run.status().bands)
     for assessed in run.assessed():
         ...
 """
@@ -9,8 +9,7 @@ with RunReader("runs/charts") as run:
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +21,9 @@ from insightv.errors import InputError
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.runs.database import connect
-from insightv.runs.stage_ledger import read_ledger
-from insightv.runs.store import QUESTION_COLUMNS, SETBACK, check_schema, intact, read_totals, stored_question
+from insightv.runs.stage_ledger import Entry, read_ledger
+from insightv.runs.status import RunStatus, read_status
+from insightv.runs.store import QUESTION_COLUMNS, check_schema, intact, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"
@@ -63,7 +63,7 @@ class RunReader:
         """Close the database."""
         self._connection.close()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RunStatus:
         """Counts and sums (see `read_status`)."""
         return read_status(self._connection)
 
@@ -96,9 +96,9 @@ class RunReader:
         found: float | None = self._connection.execute("SELECT max(at) FROM calls").fetchone()[0]
         return found
 
-    def training(self) -> list[dict[str, Any]]:
+    def training(self) -> list[Entry]:
         """The stages of the run's training as they stand (see `insightv.runs.stage_ledger`)."""
-        return [entry.as_json() for entry in read_ledger(self.folder / DATABASE)]
+        return read_ledger(self.folder / DATABASE)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The settings that results were made under, in order."""
@@ -168,56 +168,6 @@ def open_stored(question: Question, images: ImageStore) -> Question:
         for image in question.images
     )
     return question.model_copy(update={"images": opened})
-
-
-def read_status(connection: sqlite3.Connection) -> dict[str, Any]:
-    """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
-    one = _counter(connection)
-    total = one("SELECT count(*) FROM questions WHERE present = 1")
-    done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
-    paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
-    codes: dict[str, int] = {}
-    bands: dict[str, int] = dict.fromkeys((band.value for band in Band), 0)
-    rows = connection.execute(
-        "SELECT p.status, p.code, p.band, count(*) FROM paths p JOIN questions q ON q.seq = p.question "
-        "AND q.epoch = p.epoch WHERE q.present = 1 AND q.state = 'done' GROUP BY 1, 2, 3"
-    )
-    for status, code, band, number in rows:
-        paths[status] += number
-        if code:
-            codes[code] = codes.get(code, 0) + number
-        if band:
-            bands[band] += number
-    sums = read_totals(connection)
-    unjudged = dict(connection.execute(_UNJUDGED).fetchall())
-    return {
-        "questions": {"total": total, "done": done, "bad_rows": one("SELECT count(*) FROM bad_rows")},
-        "paths": {"total": sum(paths.values()), **paths, "by_code": dict(sorted(codes.items()))},
-        "bands": bands,
-        "requests": int(sums["requests"]),
-        "tokens": {name: int(sums[f"{name}_tokens"]) for name in ("prompt", "cached", "completion")},
-        "usd": round(sums["usd"], 6),
-        "elapsed_s": round(sums["elapsed_s"], 3),
-        "unjudged": sum(unjudged.values()),
-        "unjudged_by_code": unjudged,
-        "setbacks": {name.removeprefix(SETBACK): int(sums[name]) for name in sorted(sums) if name.startswith(SETBACK)},
-        "faults": dict(connection.execute("SELECT code, count(*) FROM faults GROUP BY code ORDER BY code").fetchall()),
-    }
-
-
-_UNJUDGED = """
-SELECT json_extract(record, '$.scorer') || ': ' || json_extract(record, '$.details.failed') AS code, count(*) FROM (
-SELECT CAST(s.record AS TEXT) AS record FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch
-WHERE s.failed = 1 AND q.present = 1) GROUP BY code ORDER BY code"""
-"""Scores that failed, by scorer and code."""
-
-
-def _counter(connection: sqlite3.Connection) -> Callable[[str], int]:
-    def one(sql: str) -> int:
-        row = connection.execute(sql).fetchone()
-        return int(row[0]) if row else 0
-
-    return one
 
 
 def load_run(folder: str | Path) -> RunReader:

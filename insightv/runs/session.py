@@ -29,6 +29,7 @@ from insightv.runs.journal import Journal, JournaledModel
 from insightv.runs.limiter import CallLimiter, StopSwitch
 from insightv.runs.question_opener import QuestionOpener
 from insightv.runs.reader import DATABASE, IMAGES
+from insightv.runs.status import RunStatus
 from insightv.runs.store import TOTALS, open_database, read_totals, sums_statements
 
 if TYPE_CHECKING:
@@ -132,11 +133,11 @@ class Session:
         self._elapsed_before = totals["elapsed_s"]
         self._began = self._kept = time.monotonic()
 
-    def begin(self, status: Mapping[str, Any]) -> None:
+    def begin(self, status: RunStatus) -> None:
         """Take the numbers of the run as it stands."""
-        self.tally.total, self.tally.done = status["questions"]["total"], status["questions"]["done"]
-        self.tally.paths = {name: status["paths"][name] for name in self.tally.paths}
-        self.tally.bands = dict(status["bands"])
+        self.tally.total, self.tally.done = status.questions.total, status.questions.done
+        self.tally.paths = {"ok": status.paths.ok, "rejected": status.paths.rejected, "failed": status.paths.failed}
+        self.tally.bands = dict(status.bands)
         self.journal.answered = self.tally.paths["ok"] + self.tally.paths["rejected"] > 0
 
     @property

@@ -1,7 +1,6 @@
 """The ledger of a run's training: one row for each stage, in `run.db`, committed before it counts.
 
-A stage is "reasoning", "round 1", "summary", ...; its identity is all that decides its result, its facts are what came
-of it. Knows no model and no order of stages.
+A stage's identity is all that decides its result. Knows no model and no order of stages.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import Any, Self
 
 from insightv.errors import InputError
 from insightv.runs.database import connect, storage_trouble
+from insightv.runs.stage_facts import StageFacts, StageId
+from insightv.runs.store import intact
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS stages (
@@ -33,10 +34,10 @@ class Entry:
     `laid_aside`: its result is not part of the agents as they are now; the same training again takes it up.
     """
 
-    name: str
+    name: StageId
     identity: dict[str, Any]
     done: bool
-    facts: dict[str, Any]
+    facts: StageFacts
     began: float
     ended: float | None
     laid_aside: bool = False
@@ -45,7 +46,33 @@ class Entry:
         """The stage for programs: its name, whether it is done, its seconds (pauses included), and its facts."""
         seconds = None if self.ended is None else round(self.ended - self.began, 1)
         aside = {"laid_aside": True} if self.laid_aside else {}
-        return {"stage": self.name, "done": self.done, "seconds": seconds, **aside, **self.facts}
+        return {"stage": self.name, "done": self.done, "seconds": seconds, **aside, **self.facts.as_json()}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A training that is done: its recipe, every stage of it in order, and where the agents are by name.
+
+    `failed` counts the paths whose model was not reached, and held-out questions likewise.
+    """
+
+    recipe: str
+    stages: tuple[Entry, ...]
+    checkpoints: dict[str, Path]
+
+    @property
+    def failed(self) -> int:
+        """Paths and held-out questions that failed."""
+        return sum(stage.facts.failed for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "recipe": self.recipe,
+            "stages": [{"stage": stage.name, **stage.facts.as_json()} for stage in self.stages],
+            "checkpoints": {name: str(folder) for name, folder in self.checkpoints.items()},
+            "failed": self.failed,
+        }
 
 
 class Ledger:
@@ -76,18 +103,20 @@ class Ledger:
         """The stage of that name; None where it was never begun."""
         return next((entry for entry in _read(self._connection) if entry.name == name), None)
 
-    def begin(self, name: str, identity: Mapping[str, Any]) -> None:
+    def begin(self, name: str, identity: Mapping[str, Any]) -> Entry:
         """Record that a stage is begun, in place of an earlier one of its name; one begun alike keeps its beginning."""
         kept = self.find(name)
         if kept is not None and not kept.done and kept.identity == identity:
-            return
+            return kept
         row = (name, json.dumps(identity, sort_keys=True), time.time())
         self._write("INSERT OR REPLACE INTO stages VALUES (?, ?, 0, '{}', ?, NULL)", row)
+        return self._stage(name)
 
-    def finish(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Record the facts of a stage, and that it is done."""
-        row = (json.dumps(facts), time.time(), name)
+    def finish(self, name: str, facts: StageFacts) -> Entry:
+        """Record what came of a stage, and that it is done."""
+        row = (json.dumps(facts.as_json()), time.time(), name)
         self._write("UPDATE stages SET done = 1, facts = ?, ended = ? WHERE name = ?", row)
+        return self._stage(name)
 
     def forget(self, name: str) -> None:
         """Remove a stage, so that it is done anew."""
@@ -100,6 +129,10 @@ class Ledger:
     def names(self) -> list[str]:
         """The stages that were begun, in that order."""
         return [entry.name for entry in _read(self._connection)]
+
+    def _stage(self, name: str) -> Entry:
+        """A stage that was begun."""
+        return next(entry for entry in _read(self._connection) if entry.name == name)
 
     def _write(self, sql: str, row: tuple[object, ...] = ()) -> None:
         try:
@@ -128,7 +161,16 @@ def _read(connection: sqlite3.Connection) -> list[Entry]:
     rows = connection.execute("SELECT name, identity, done, facts, began, ended FROM stages ORDER BY began").fetchall()
     found = connection.execute("SELECT names FROM laid_aside").fetchone() if _has(connection, "laid_aside") else None
     aside = json.loads(found[0]) if found else []
-    return [
-        Entry(name, json.loads(identity), bool(done), json.loads(facts), began, ended, name in aside)
-        for name, identity, done, facts, began, ended in rows
-    ]
+    with intact("a stage of the training"):
+        return [
+            Entry(
+                StageId(name),
+                json.loads(identity),
+                bool(done),
+                StageFacts(**json.loads(facts)),
+                began,
+                ended,
+                name in aside,
+            )
+            for name, identity, done, facts, began, ended in rows
+        ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +25,8 @@ from insightv.interfaces import PreferenceTrainer
 from insightv.plugin_guard import told
 from insightv.records import Json, PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
+from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
+from insightv.runs.status import RunStatus
 from insightv.train.data.external import read_external
 from insightv.train.data.length_balance import Lengths, statistics
 from insightv.train.data.pairs import PairRule, select_pairs
@@ -47,31 +49,35 @@ class Round:
     trainer: PreferenceTrainer
     external: Path | None = None
 
-    async def run(self, policy: Path) -> dict[str, Any]:
-        """Train `policy` for a round; returns the ledger's entry, in which `result` is the policy that is kept.
+    async def run(self, policy: Path) -> StageFacts:
+        """Train `policy` for a round; returns its facts, in which `result` is the policy that goes on.
 
         Raises:
             RunChanged: the folder holds a round of something else.
             StopRun: stopped and resumable.
         """
-        facts: dict[str, Any] = {"round": self.number, "policy": self._placed(policy)}
-        facts["policy_identity"] = identity_of(policy)
-        facts["source"] = str(self.external) if self.external else "the policy's own paths"
+        facts = StageFacts(
+            round=self.number,
+            policy=self._placed(policy),
+            policy_identity=identity_of(policy),
+            source=str(self.external) if self.external else "the policy's own paths",
+        )
         if self.external is None:
             chosen = self.runs.settings.train.generation
-            status = await self.runs.paths(str(policy), self.folder / "paths", f"round {self.number}", chosen.paths)
-            facts |= {"questions": status["questions"]["done"], "paths": status["paths"], "bands": status["bands"]}
+            name = str(StageId.of_round(self.number))  # the seed of the paths depends on the type of the name
+            status = await self.runs.paths(str(policy), self.folder / "paths", name, chosen.paths)
+            facts |= StageFacts(questions=status.questions.done) | fresh_paths(status)
         pairs, found = await asyncio.to_thread(self._pairs)
         facts |= found
         if not pairs:
-            return facts | {"result": self._placed(policy), "trained": False, "rolled_back": False}
+            return facts | StageFacts(result=self._placed(policy), trained=False, rolled_back=False)
         trained = await asyncio.to_thread(self._trained, policy, pairs)
-        facts |= {"trained": True, "drift": drift_of(trained)}
+        facts |= StageFacts(trained=True, drift=drift_of(trained))
         before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
         after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
         facts |= evidence(before, after)
-        worse = hurts(facts.get("compared"), self.runs.settings.train.rollback_p)
-        return facts | {"rolled_back": worse, "result": self._placed(policy if worse else trained)}
+        worse = hurts(facts.compared, self.runs.settings.train.rollback_p)
+        return facts | StageFacts(rolled_back=worse, result=self._placed(policy if worse else trained))
 
     def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
         """What the trainer made, marked as whole.
@@ -101,7 +107,7 @@ class Round:
     def _placed(self, policy: Path) -> str:
         return placed(policy, self.runs.folder)
 
-    def _pairs(self) -> tuple[list[PreferencePair], dict[str, Any]]:
+    def _pairs(self) -> tuple[list[PreferencePair], StageFacts]:
         settings, main = self.runs.settings, self.runs.folder
         store = ImageStore(main / IMAGES)
         with RunReader(main) as run:
@@ -119,7 +125,7 @@ class Round:
                 lengths = [
                     Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs
                 ]
-                return pairs, {"pairs": len(pairs), "age": None, "lengths": statistics(lengths)}
+                return pairs, StageFacts(pairs=len(pairs), age=None, lengths=statistics(lengths))
         with RunReader(self.folder / "paths") as fresh:
             selection = Selection(fresh, settings, self.runs.raise_if_stopped)
 
@@ -134,13 +140,13 @@ class Round:
                 Licence(source=data.source, licence=data.licence),
             )
             written = fresh.written()
-        return selected.pairs, {
-            "pairs": len(selected.pairs),
-            "age": {"rounds": 0, "seconds": round(time.time() - written, 1) if written else None},
-            "margins": margins(selected.pairs),
-            "lengths": selected.lengths,
-            "left_out": dict(selected.left_out),
-        }
+        return selected.pairs, StageFacts(
+            pairs=len(selected.pairs),
+            age=Age(rounds=0, seconds=round(time.time() - written, 1) if written else None),
+            margins=margins(selected.pairs),
+            lengths=selected.lengths,
+            left_out=dict(selected.left_out),
+        )
 
 
 def trainer_of(runs: Rollouts) -> PreferenceTrainer:
@@ -180,20 +186,16 @@ def placed(path: Path, run: Path) -> str:
     return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
 
-def margins(pairs: Sequence[PreferencePair]) -> dict[str, float] | None:
+def margins(pairs: Sequence[PreferencePair]) -> Margins | None:
     """Points of score between the two paths of a pair: least, mean and most."""
     found = [pair.margin for pair in pairs]
     if not found:
         return None
-    return {"least": round(min(found), 2), "mean": round(fmean(found), 2), "most": round(max(found), 2)}
+    return Margins(least=round(min(found), 2), mean=round(fmean(found), 2), most=round(max(found), 2))
 
 
-def drift_of(policy: Path) -> dict[str, Any] | None:
-    """How far a policy moved from its reference, as its training's log says; None where a trainer keeps no such log.
-
-    `log_ratio_*` are mean log-ratios of policy to reference in nats, `margin` and `accuracy` those of TRL's rewards;
-    `change_kept` is the share of the change that the type of the written weights keeps.
-    """
+def drift_of(policy: Path) -> Drift | None:
+    """How far a policy moved from its reference, as its training's log says; None where a trainer keeps no such log."""
     report = policy / "report.json"
     told: dict[str, Any] = orjson.loads(report.read_bytes()) if report.is_file() else {}
     found = told.get("preference")
@@ -201,36 +203,39 @@ def drift_of(policy: Path) -> dict[str, Any] | None:
         return None
     names = ("margin", "accuracy", "log_ratio_chosen", "log_ratio_rejected")
     facts = {"steps": told.get("steps"), "change_kept": told.get("change_kept")}
-    return facts | {name: found[name] for name in names if name in found}
+    return Drift(**facts, **{name: found[name] for name in names if name in found})
 
 
-def accuracy_of(result: Result | None) -> dict[str, Any] | None:
+def accuracy_of(result: Result | None) -> Accuracy | None:
     """A held-out result in short: accuracy on 0..1 with its 95 % interval, and where the whole of it is."""
     if result is None:
         return None
     found = summary(result.rows)["questions"]
     names = ("total", "right", "graded", "ungraded", "failed", "accuracy", "interval")
-    return {**{name: found[name] for name in names}, "evaluation": result.name}
+    return Accuracy(**{name: found[name] for name in names}, evaluation=result.name)
 
 
-def evidence(before: Result | None, after: Result | None) -> dict[str, Any]:
+def evidence(before: Result | None, after: Result | None) -> StageFacts:
     """Held-out accuracy before and after a stage, and the paired comparison on the same questions."""
-    facts: dict[str, Any] = {"before": accuracy_of(before), "after": accuracy_of(after)}
-    if before is not None and after is not None:
-        found = compare(before, after)
-        facts["compared"] = {
-            name: found[name] for name in ("pairs", "only_first", "only_second", "difference", "interval", "p", "right")
-        }
-    return facts
+    facts = StageFacts(before=accuracy_of(before), after=accuracy_of(after))
+    if before is None or after is None:
+        return facts
+    found = compare(before, after)
+    return facts | StageFacts(compared=Compared(**{name: found[name] for name in Compared.model_fields}))
 
 
-def hurts(compared: Mapping[str, Any] | None, p: float) -> bool:
+def fresh_paths(status: RunStatus) -> StageFacts:
+    """The paths of a policy that a stage is trained on."""
+    return StageFacts(paths=status.paths, bands=status.bands)
+
+
+def hurts(compared: Compared | None, p: float) -> bool:
     """Whether the second is worse than the first beyond noise: fewer right, and McNemar's exact p below `p`.
 
     An answer that the grader cannot tell is not right here: a policy whose answers nobody can read any more has none
     that are graded wrong.
     """
-    found = compared["right"] if compared else None
-    if not found or found["p"] is None:
+    found = compared.right if compared else None
+    if found is None or found.p is None:
         return False
-    return bool(found["only_second"] < found["only_first"] and found["p"] < p)
+    return found.only_second < found.only_first and found.p < p

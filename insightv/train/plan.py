@@ -21,6 +21,7 @@ from insightv.errors import ConfigError, InputError, require
 from insightv.inputs.questions import QuestionFile
 from insightv.plugins import Registry
 from insightv.runs.reader import RunReader
+from insightv.runs.stage_facts import StageId
 from insightv.train.data.external import check_external
 from insightv.train.finetune.models import fetched
 from insightv.train.finetune.process import accelerate_file
@@ -43,27 +44,29 @@ class TrainingPlan:
     external: Path | None
     trainer: str = "dpo"
 
-    def stages(self) -> dict[str, dict[str, Any]]:
+    def stages(self) -> dict[StageId, dict[str, Any]]:
         """All stages in order, each with what decides its result as far as that is known before the first."""
         course, settings = self.course, self.settings
-        stages: dict[str, dict[str, Any]] = {}
+        stages: dict[StageId, dict[str, Any]] = {}
         if course.alone:
-            stages[course.alone] = self._decides(course.alone)
+            stages[StageId(course.alone)] = self._decides(course.alone)
         if course.reasoning:
-            stages["reasoning"] = self._decides("reasoning") | {"shown": table_identity(settings.reasoning_agent)}
+            stages[StageId("reasoning")] = self._decides("reasoning") | {
+                "shown": table_identity(settings.reasoning_agent)
+            }
         drawn = {
             "generation": settings.train.generation.model_dump(),
             "scorers": [table_identity(table) for table in settings.scorers],
             "bands": settings.bands.model_dump(),
         }
         for number in range(1, course.rounds + 1):
-            stages[f"round {number}"] = self._decides("preference") | {
+            stages[StageId.of_round(number)] = self._decides("preference") | {
                 "trainer": self.trainer,
                 "rollback_p": settings.train.rollback_p,
                 **({"external": _digest(self.external)} if self.external else drawn | {"pairs": self._pairs()}),
             }
         if course.summary:
-            stages["summary"] = (
+            stages[StageId("summary")] = (
                 self._decides("summary")
                 | drawn
                 | {
@@ -127,12 +130,12 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
         pairs = check_external(external, allow_http=images.allowed, limits=image_limits(images))
     with RunReader(folder) as run:
         status, digests = run.status(), run.digests()
-        if status["questions"]["done"] < status["questions"]["total"]:
-            left = status["questions"]["total"] - status["questions"]["done"]
+        if status.questions.done < status.questions.total:
+            left = status.questions.total - status.questions.done
             raise InputError(
                 f"{left} questions of the run are not done yet; finish it with: insightv build --run {folder}"
             )
-    counts = {"paths": status["paths"], "bands": status["bands"]}
+    counts = {"paths": status.paths.model_dump(), "bands": status.bands}
     made = hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
     heldout = read_heldout(settings, folder, general, pairs)
     return TrainingPlan(settings, course, base, identity, made, heldout, external, _trainer(train.trainer, registry))

@@ -31,6 +31,7 @@ from insightv.records import Question, ReasoningPath, seed_of
 from insightv.runs.builder import RunBuilder
 from insightv.runs.reader import IMAGES, RunReader
 from insightv.runs.session import Watch
+from insightv.runs.status import RunStatus
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Rollouts:
         asked = trained_table(table, policy, train.backend, train.backend_options)
         return type(table).model_validate(asked.model_dump(exclude_unset=True) | options)
 
-    async def paths(self, policy: str, out: Path, name: str, n: int) -> dict[str, Any]:
+    async def paths(self, policy: str, out: Path, name: str, n: int) -> RunStatus:
         """Write and assess `n` paths for questions of the run, drawn by `name`, in the run `out`; returns its status.
 
         Raises:

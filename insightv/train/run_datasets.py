@@ -39,6 +39,7 @@ from insightv.runs.reader import (
     RunReader,
     open_stored,
 )
+from insightv.runs.status import RunStatus
 from insightv.train.data.card import Origin
 from insightv.train.data.export import Exported, build_set, export_paths, export_set
 from insightv.train.data.sets import RowSet, SummarySet
@@ -159,19 +160,19 @@ def write_summary_set(
         return build_set(rows, assessed, out, selections[0].origin())
 
 
-def why_empty(status: Mapping[str, Any], scorers: Sequence[str]) -> str:
+def why_empty(status: RunStatus, scorers: Sequence[str]) -> str:
     """Why a run, by its status, has no rows to train on, with the cure; `scorers` are those of its settings by name."""
-    paths, bands = status["paths"], status["bands"]
-    if not paths["ok"]:
+    paths, bands = status.paths, status.bands
+    if not paths.ok:
         return (
-            f"none of its {paths['total']} paths can be used ({paths['rejected']} rejected, {paths['failed']} failed); "
+            f"none of its {paths.total} paths can be used ({paths.rejected} rejected, {paths.failed} failed); "
             "`insightv status` says why"
         )
     if not bands["unscored"] or any(bands[name] for name in ("high", "mid", "low")):
         return "no path is good enough; generate more paths, or lower the thresholds of [bands]"
-    if status["unjudged"]:
+    if status.unjudged:
         return (
-            f"{bands['unscored']} paths are in no band, as {status['unjudged']} scores could not be given (`insightv "
+            f"{bands['unscored']} paths are in no band, as {status.unjudged} scores could not be given (`insightv "
             "status` says why); try those again with: insightv build --retry-failed"
         )
     return (

@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -25,8 +25,9 @@ from insightv.atomic_files import remove
 from insightv.backends.checkpoints import identity_of, last_complete
 from insightv.errors import InputError, RunChanged
 from insightv.runs.reader import CHECKPOINTS, DATASETS, ROUNDS, RunReader, settings_differences
-from insightv.runs.stage_ledger import Entry, Ledger
-from insightv.train.dpo_round import Round, evidence, placed, trainer_of
+from insightv.runs.stage_facts import StageFacts, StageId
+from insightv.runs.stage_ledger import Entry, Ledger, TrainingResult
+from insightv.train.dpo_round import Round, evidence, fresh_paths, placed, trainer_of
 from insightv.train.finetune.fit import STEPS
 from insightv.train.finetune.process import run_here, run_job
 from insightv.train.finetune.settings import Job, Stage
@@ -37,14 +38,15 @@ from insightv.train.rollouts import Rollouts
 from insightv.train.run_datasets import why_empty, write_datasets, write_summary_set
 
 log = logging.getLogger("insightv")
+T = TypeVar("T")
 ALONE = {"direct": "direct-cot", "multi-turn": "multi-turn"}
 """The system that asks a model trained alone."""
 TITLES = {
     "direct": "One model that reasons and answers in one reply",
     "multi-turn": "One model that reasons in one turn and answers in the next",
 }
-Tell = Callable[[str, Mapping[str, Any]], None]
-"""Called with an event ("begin", "done", "kept") and the stage with its facts."""
+Tell = Callable[[str, Entry], None]
+"""Is told what happens: an event ("begin", "done", "kept") and the stage as the ledger has it."""
 
 
 class Training:
@@ -58,7 +60,7 @@ class Training:
         self._folder = runs.folder
         self._train = plan.settings.train
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> TrainingResult:
         """Do what is not done yet; returns the recipe, every stage of it, and where the agents are.
 
         Raises:
@@ -71,58 +73,55 @@ class Training:
             trainer_of(self._runs)  # one that cannot be made is said before anything is trained
         if "summary" in stages:  # a model alone stands beside the agents, and changes nothing of them
             self._ledger.lay_aside({*self._ledger.names()} - {*stages, *ALONE})
-        done: dict[str, dict[str, Any]] = {}
+        done: list[Entry] = []
         reasoning: Path | None = None
         for name, identity in stages.items():
             if name == "reasoning":
-                done[name] = await self._reasoning(identity)
+                entry = await self._reasoning(identity)
             elif name == "summary":
-                done[name] = await self._summary(identity, reasoning)
-            elif name.startswith("round ") and reasoning is not None:
-                done[name] = await self._round(name, identity, reasoning)
+                entry = await self._summary(identity, reasoning)
+            elif name.round is not None and reasoning is not None:
+                entry = await self._round(name, name.round, identity, reasoning)
             else:
-                done[name] = await self._alone(name, identity)
-            if name == "reasoning" or name.startswith("round "):
-                reasoning = self._folder / done[name]["result"]
+                entry = await self._alone(name, identity)
+            done.append(entry)
+            if name.round is not None:
+                reasoning = self._result(entry.facts)
         if "summary" in stages:
             tell_shown(self._folder, self._plan.settings)
         trained = [name for name in ("reasoning", "summary", self._plan.course.alone) if name in stages]
-        agents = {name: str(self._checkpoint(name)) for name in trained}
-        shown = [{"stage": name, **facts} for name, facts in done.items()]
-        return {"recipe": self._train.recipe, "stages": shown, "checkpoints": agents, "failed": _failed(done.values())}
+        return TrainingResult(self._train.recipe, tuple(done), {name: self._checkpoint(name) for name in trained})
 
-    async def _reasoning(self, identity: dict[str, Any]) -> dict[str, Any]:
+    async def _reasoning(self, identity: dict[str, Any]) -> Entry:
         job = self._job("reasoning", self._folder / DATASETS / "reason", self._folder / ROUNDS / "0" / "policy")
 
-        async def work() -> dict[str, Any]:
+        async def work() -> StageFacts:
             facts = await self._supervised(job, await self._written("reason"))
             before = await self._runs.accuracy("reasoning-only", reasoning=self._plan.base)
             after = await self._runs.accuracy("reasoning-only", reasoning=str(job.out))
             return facts | evidence(before, after)
 
-        return await self._stage("reasoning", identity, work)
+        return await self._stage(StageId("reasoning"), identity, work)
 
-    async def _round(self, name: str, identity: dict[str, Any], policy: Path) -> dict[str, Any]:
-        number = int(name.removeprefix("round "))
+    async def _round(self, name: StageId, number: int, identity: dict[str, Any], policy: Path) -> Entry:
         folder = self._folder / ROUNDS / str(number)
         one = Round(number, folder, self._runs, trainer_of(self._runs), self._plan.external)
 
-        async def work() -> dict[str, Any]:
-            facts: dict[str, Any] = await self._allowed(lambda: one.run(policy), folder / "policy.training")
-            return facts
+        async def work() -> StageFacts:
+            return await self._allowed(lambda: one.run(policy), folder / "policy.training")
 
         return await self._stage(name, identity | {"policy": identity_of(policy)}, work)
 
-    async def _summary(self, identity: dict[str, Any], reasoning: Path | None) -> dict[str, Any]:
+    async def _summary(self, identity: dict[str, Any], reasoning: Path | None) -> Entry:
         last = self._folder / ROUNDS / "last"
         fresh = last / "paths" if reasoning is not None and self._train.summary_paths else None
         job = self._job("summary", last / "set", self._checkpoint("summary"))
 
-        async def work() -> dict[str, Any]:
-            facts: dict[str, Any] = {}
+        async def work() -> StageFacts:
+            facts = StageFacts()
             if fresh is not None and reasoning is not None:
                 status = await self._runs.paths(str(reasoning), fresh, "last", self._train.summary_paths)
-                facts = {name: status[name] for name in ("paths", "bands")}
+                facts = fresh_paths(status)
             settings, raise_if_stopped = self._plan.settings, self._runs.raise_if_stopped
             made = await asyncio.to_thread(write_summary_set, self._folder, settings, fresh, job.data, raise_if_stopped)
             facts |= await self._supervised(job, made.rows)
@@ -135,15 +134,15 @@ class Training:
             return facts | evidence(before, after)
 
         identity |= {"reasoner": identity_of(reasoning) if reasoning is not None else None}
-        self._refuse({"summary": identity})  # while the agents still stand
+        self._refuse({StageId("summary"): identity})  # while the agents still stand
         await asyncio.to_thread(publish, self._folder, self._ledger, reasoning)
-        return await self._stage("summary", identity, work)
+        return await self._stage(StageId("summary"), identity, work)
 
-    async def _alone(self, name: str, identity: dict[str, Any]) -> dict[str, Any]:
+    async def _alone(self, name: StageId, identity: dict[str, Any]) -> Entry:
         job = self._job(name, self._folder / DATASETS / name, self._checkpoint(name))
         system = ALONE[name]
 
-        async def work() -> dict[str, Any]:
+        async def work() -> StageFacts:
             facts = await self._supervised(job, await self._written(name))
             before = await self._runs.accuracy(system, alone=self._plan.base)
             return facts | evidence(before, await self._runs.accuracy(system, alone=str(job.out)))
@@ -155,44 +154,46 @@ class Training:
         write = partial(write_datasets, self._folder, self._plan.settings, self._runs.raise_if_stopped, (name,))
         return (await asyncio.to_thread(write))[name].rows
 
-    async def _stage(
-        self, name: str, identity: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
-    ) -> dict[str, Any]:
-        """The facts of a stage: of one that is done as they are in the ledger, else of its work."""
+    async def _stage(self, name: StageId, identity: dict[str, Any], work: Callable[[], Awaitable[StageFacts]]) -> Entry:
+        """A stage that is done: as it is in the ledger, or after its work."""
         self._refuse({name: identity})
         entry = self._ledger.find(name)
         if entry is not None and entry.done and entry.identity == identity and self._whole(entry):
-            self._tell("kept", {"stage": name, **entry.facts})
-            return entry.facts
+            self._tell("kept", entry)
+            return entry
         self._runs.raise_if_stopped()
-        self._ledger.begin(name, identity)
-        self._tell("begin", {"stage": name})
+        self._tell("begin", self._ledger.begin(name, identity))
         log.info("training: %s began", name)
         facts = await work()
-        facts["result_identity"] = await asyncio.to_thread(identity_of, self._folder / facts["result"])
-        self._ledger.finish(name, facts)
+        facts |= StageFacts(result_identity=await asyncio.to_thread(identity_of, self._result(facts)))
+        entry = self._ledger.finish(name, facts)
+        shown = facts.as_json()
         log.info(
-            "training: %s done: %s", name, json.dumps({k: facts.get(k) for k in ("after", "rolled_back", "pairs")})
+            "training: %s done: %s", name, json.dumps({k: shown.get(k) for k in ("after", "rolled_back", "pairs")})
         )
-        self._tell("done", {"stage": name, **facts})
-        return facts
+        self._tell("done", entry)
+        return entry
+
+    def _result(self, facts: StageFacts) -> Path:
+        """The policy or agent that a stage ends with."""
+        if facts.result is None:
+            raise InputError("a stage of the ledger is done and names no result; restore run.db from a copy")
+        return self._folder / facts.result
 
     def _begun(self, entry: Entry) -> bool:
         """Whether anything was trained in a stage; what failed before that has no result that could be mixed."""
-        if entry.name == "reasoning" or entry.name.startswith("round "):
-            out = self._folder / ROUNDS / (entry.name.removeprefix("round ") if " " in entry.name else "0") / "policy"
-        else:
-            out = self._checkpoint(entry.name)
+        number = entry.name.round
+        out = self._checkpoint(entry.name) if number is None else self._folder / ROUNDS / str(number) / "policy"
         return entry.done or last_complete(out.with_name(f"{out.name}.training") / STEPS) is not None
 
     def _whole(self, entry: Entry) -> bool:
         """Whether the result of a stage is there unchanged."""
         try:
-            found = identity_of(self._folder / entry.facts["result"])
+            found = identity_of(self._result(entry.facts))
         except InputError:
             found = ""
-        if found != entry.facts["result_identity"]:
-            log.warning("training: the result of %s is gone or damaged; it is done again", entry.name)
+        if found != entry.facts.result_identity:
+            log.warning("training: what came of %s is gone or damaged; it is done anew", entry.name)
             return False
         return True
 
@@ -208,7 +209,7 @@ class Training:
             own_place(self._folder, agent)
         self._refuse(self._plan.stages())
 
-    def _refuse(self, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    def _refuse(self, stages: Mapping[StageId, Mapping[str, Any]]) -> None:
         found: list[str] = []
         for name, identity in stages.items():
             entry = self._ledger.find(name)
@@ -217,7 +218,7 @@ class Training:
         if found and not self._runs.allow_change:
             raise _changed(found)
 
-    async def _supervised(self, job: Job, rows: int) -> dict[str, Any]:
+    async def _supervised(self, job: Job, rows: int) -> StageFacts:
         if not rows:
             with RunReader(self._folder) as run:
                 why = why_empty(run.status(), [table.use for table in self._plan.settings.scorers])
@@ -231,12 +232,15 @@ class Training:
         for warning in report.get("warnings", ()):
             log.warning("training: %s", warning)
         losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
-        facts = {name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")}
-        facts["change_kept"] = report.get("change_kept")
-        return facts | {"loss": losses[-1] if losses else report["loss"], "result": placed(job.out, self._folder)}
+        return StageFacts(
+            **{name: report[name] for name in ("steps", "rows_trained_on", "rows_left_out", "resumed_from_step")},
+            change_kept=report.get("change_kept"),
+            loss=losses[-1] if losses else report["loss"],
+            result=placed(job.out, self._folder),
+        )
 
-    async def _allowed(self, work: Callable[[], Awaitable[Any]], half: Path) -> Any:
-        """The work; where it starts from something else, and changes are allowed, without what was half done."""
+    async def _allowed(self, work: Callable[[], Awaitable[T]], half: Path) -> T:
+        """The work; where it goes on from something else, and changes are allowed, without what was half done."""
         try:
             return await work()
         except RunChanged:
@@ -272,9 +276,3 @@ def _changed(differences: list[str]) -> RunChanged:
         "follow from them) anew, or use another --run",
         tuple(differences),
     )
-
-
-def _failed(stages: Iterable[Mapping[str, Any]]) -> int:
-    """Paths whose model was not reached, and held-out questions likewise."""
-    parts = [facts.get(name) or {} for facts in stages for name in ("paths", "before", "after")]
-    return sum(part.get("failed", 0) for part in parts)

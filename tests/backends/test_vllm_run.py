@@ -29,7 +29,7 @@ def pipeline(base: Path, fake: Path, run: Path, **behaviour: object) -> Pipeline
 def test_all_roles_of_a_run_share_one_server(tmp_path: Path) -> None:
     base, fake, run = model_folder(tmp_path / "base"), tmp_path / "fake", tmp_path / "run"
     status = pipeline(base, fake, run).build(QUESTIONS, datasets=False)
-    assert status["paths"]["ok"] == 6
+    assert status.paths.ok == 6
     assert len(starts(fake)) == 1
     assert "fake vllm, start 0" in (run / "vllm-base.log").read_text()
     said = [json.loads(line)["message"] for line in (run / "log.jsonl").read_text().splitlines()]

@@ -41,7 +41,7 @@ def build(
         "run": {"grace_s": 3, **limits},
     }
     pipeline = Pipeline(run=folder, settings=check_settings(table))
-    return asyncio.run(pipeline.abuild(questions, datasets=False))
+    return asyncio.run(pipeline.abuild(questions, datasets=False)).as_json()
 
 
 @pytest.mark.parametrize(("fault", "wait_s"), [("429=3", 3.0), ("429={date+3}", 2.0), ("503:retry-after-ms=2500", 2.5)])
@@ -158,7 +158,7 @@ def test_hung_and_dripping_replies_cost_their_paths_by_the_deadline_and_can_be_t
         pipeline = Pipeline.from_config(run=tmp_path / "run")
         again = asyncio.run(pipeline.abuild(datasets=False, retry_failed=True))
         sent = [(entry["sha"], entry["seed"]) for entry in server.log() if entry["fault"] is None]
-    assert again["paths"]["ok"] == 48
+    assert again.paths.ok == 48
     assert len(sent) == len(set(sent)), "what was answered was asked again"
 
 

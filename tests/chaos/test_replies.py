@@ -70,7 +70,7 @@ def build(folder: Path, server: FakeServer, questions: list[Question], **table: 
         **table,
     }
     pipeline = Pipeline(run=folder, settings=check_settings(settings))
-    status = asyncio.run(pipeline.abuild(questions, datasets=False, bad_rows="skip"))
+    status = asyncio.run(pipeline.abuild(questions, datasets=False, bad_rows="skip")).as_json()
     check_run(folder)
     return status
 

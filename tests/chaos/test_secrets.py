@@ -93,6 +93,6 @@ def test_a_plugin_that_logs_and_raises_the_key(tmp_path: Path, monkeypatch: pyte
     folder = tmp_path / "run"
     pipeline = Pipeline(run=folder, settings=settings, generator=OddGenerator(), registry=registry)
     status = pipeline.build([Question(id="q", question="Which?", answer="1")], datasets=False)
-    assert status["unjudged"] == 2
+    assert status.unjudged == 2
     check_run(folder)
     assert "[secret]" in (folder / "log.jsonl").read_text()

@@ -216,7 +216,7 @@ async def build(folder: Path, generator: Generator, *scorers: Scorer) -> dict[st
     questions = [Question(id=f"q{i}", question=f"Which? {i}", answer="1", meta={"k": [i]}) for i in range(3)]
     settings = check_settings({"generator": {"paths": 2}, "run": {"deadline_s": 0.5, "grace_s": 1}})
     pipeline = Pipeline(run=folder, settings=settings, generator=generator, scorers=scorers)
-    status = await asyncio.wait_for(pipeline.abuild(questions, datasets=False), 30)
+    status = (await asyncio.wait_for(pipeline.abuild(questions, datasets=False), 30)).as_json()
     check_run(folder)
     for form in ("jsonl", "parquet"):
         export(folder, "paths", form, folder.with_name("out"))

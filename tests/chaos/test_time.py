@@ -171,5 +171,5 @@ def test_blocking_and_cancelled_by_its_own_loop_the_run_is_left_resumable(tmp_pa
 
         asyncio.run(cancelled())
         assert check_run(tmp_path / "run", done=False)["requests"] == len(server.log())
-        assert Pipeline.from_config(run=tmp_path / "run").build(datasets=False)["paths"]["ok"] == 40
+        assert Pipeline.from_config(run=tmp_path / "run").build(datasets=False).paths.ok == 40
         assert check_run(tmp_path / "run")["requests"] == len(server.log())

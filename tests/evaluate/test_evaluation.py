@@ -248,7 +248,7 @@ def test_the_python_door(tmp_path: Path) -> None:
         job = evaluation.Evaluation(tmp_path / "run", data, **options)
         result = job.run()
         assert len(result.rows) == 6
-        assert job.status()["requests"] == len(server.log())
+        assert job.status().requests == len(server.log())
         other = evaluation.Evaluation(tmp_path / "run", data, model="openai/fake", base_url=server.base_url, **options)
         assert other.name == job.name  # where a model is reached changes nothing
         changed = evaluation.Evaluation(

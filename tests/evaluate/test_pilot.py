@@ -233,7 +233,7 @@ def test_the_audit_finds_the_faults_of_judges_that_have_them(tmp_path: Path) -> 
     assert "50 % (" in next(line for line in pilot_lines(report).splitlines() if line.startswith("canary"))
     before = pipeline.status()
     status = pipeline.build()
-    assert status["requests"] == before["requests"]  # all twelve were the sample
+    assert status.requests == before.requests  # all twelve were the sample
     rows = path_rows(tmp_path / "run")
     assert [row["scores"][1]["value"] for row in rows] == [90] * 12
 

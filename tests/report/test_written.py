@@ -14,6 +14,7 @@ import pytest
 from insightv import ConfigError, InputError, load_run
 from insightv.report import write_report
 from insightv.report.charts import bins_of
+from insightv.runs.stage_facts import StageFacts
 from insightv.runs.stage_ledger import Ledger
 from tests.report.world import HOSTILE, blob, build, noisy, questions
 from tests.servers.fake_openai import FakeServer, Settings
@@ -179,7 +180,8 @@ def test_the_stages_of_training_are_a_curve_and_a_table(tmp_path: Path) -> None:
             }
             sides["after"] |= {"ungraded": 5, "total": 9} if back else {"ungraded": 0, "total": 9}
             compared = {"difference": after - before, "p": 0.03}
-            ledger.finish(name, {**sides, "compared": compared, "rolled_back": back, "pairs": 12})
+            facts = {**sides, "compared": compared, "rolled_back": back, "pairs": 12}
+            ledger.finish(name, StageFacts.model_validate(facts))
         ledger.begin("<b>summary</b>", {})
     write_report(run)
     text = (run / "report.html").read_text("utf-8")

@@ -65,5 +65,5 @@ def test_a_scorer_that_blocks_a_build_is_named(tmp_path: Path, caplog: pytest.Lo
     settings = check_settings({"generator": {"paths": 1}})
     pipeline = Pipeline(run=tmp_path / "run", generator=One(), scorers=[Blocks()], settings=settings)
     status = pipeline.build([Question(id="q", question="How many?")], datasets=False)
-    assert status["bands"]["high"] == 1
+    assert status.bands["high"] == 1
     assert f"score() in {__file__}, line " in caplog.text

@@ -95,9 +95,9 @@ def test_a_call_that_is_cut_off_at_the_end_of_the_grace_time_is_counted(tmp_path
     with load_run(tmp_path / "run") as run:
         status = run.status()
         assert [code for _, code, _ in run.faults()] == ["cancelled"]
-    assert status["requests"] == 1
-    assert status["faults"] == {"cancelled": 1}
-    assert status["paths"]["failed"] == 0
+    assert status.requests == 1
+    assert status.faults == {"cancelled": 1}
+    assert status.paths.failed == 0
 
 
 def test_a_check_of_models_hears_a_stop(tmp_path: Path) -> None:

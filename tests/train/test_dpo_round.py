@@ -21,7 +21,8 @@ from insightv.plugins import Registry
 from insightv.reasoner.checkpoint_agents import trained_folders
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.runs.reader import DATABASE
-from insightv.runs.stage_ledger import Ledger
+from insightv.runs.stage_facts import Drift, Ends, Margins, StageFacts, StageId
+from insightv.runs.stage_ledger import Entry, Ledger
 from insightv.runs.store import open_database
 from insightv.train.dpo_round import Round, drift_of, evidence, hurts, margins, placed, trainer_of
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
@@ -39,10 +40,14 @@ def result(outcomes: Sequence[Outcome]) -> Result:
     )
 
 
+def entry(name: str, facts: StageFacts) -> Entry:
+    return Entry(StageId(name), {}, True, facts, 0, 1)
+
+
 def verdict(worse: int, better: int, p: float = 0.05) -> bool:
     before: list[Outcome] = [*RIGHT * worse, *WRONG * better, *RIGHT * 20]
     after: list[Outcome] = [*WRONG * worse, *RIGHT * better, *RIGHT * 20]
-    return hurts(evidence(result(before), result(after))["compared"], p)
+    return hurts(evidence(result(before), result(after)).compared, p)
 
 
 class Odd(PreferenceTrainer):
@@ -163,28 +168,29 @@ def test_a_policy_whose_answers_nobody_can_grade_is_rolled_back() -> None:
     unread: tuple[Outcome, ...] = ("ungraded",)
     before, collapsed = result([*RIGHT * 24, *WRONG * 6]), result([*RIGHT * 3, *unread * 27])
     facts = evidence(before, collapsed)
-    assert facts["after"]["accuracy"] == 1.0  # of what could be graded
-    assert hurts(facts["compared"], 0.05)
-    assert "(27 of 30 not graded)" in accuracy(facts["after"])
-    assert hurts(evidence(before, result(unread * 30))["compared"], 0.05)
+    assert facts.after is not None
+    assert facts.after.accuracy == 1.0  # of what could be graded
+    assert hurts(facts.compared, 0.05)
+    assert "(27 of 30 not graded)" in accuracy(facts.after)
+    assert hurts(evidence(before, result(unread * 30)).compared, 0.05)
     lost: tuple[Outcome, ...] = ("failed",)
-    assert not hurts(evidence(before, result(lost * 30))["compared"], 0.05)  # of the policy that says nothing
-    assert not hurts(evidence(result([*unread * 27, *RIGHT * 3]), result([*RIGHT * 27, *WRONG * 3]))["compared"], 0.05)
+    assert not hurts(evidence(before, result(lost * 30)).compared, 0.05)  # of the policy that says nothing
+    assert not hurts(evidence(result([*unread * 27, *RIGHT * 3]), result([*RIGHT * 27, *WRONG * 3])).compared, 0.05)
 
 
 def test_evidence_has_both_accuracies_and_the_paired_difference() -> None:
-    facts = evidence(result([*RIGHT * 3, *WRONG]), result(RIGHT * 4))
+    facts = evidence(result([*RIGHT * 3, *WRONG]), result(RIGHT * 4)).as_json()
     assert (facts["before"]["accuracy"], facts["after"]["accuracy"]) == (0.75, 1.0)
     assert facts["compared"]["difference"] == 0.25
     low, high = facts["before"]["interval"]
     assert 0 < low < 0.75 < high < 1
-    assert evidence(None, None) == {"before": None, "after": None}
+    assert evidence(None, None).as_json() == {"before": None, "after": None}
 
 
 def test_margins_and_places() -> None:
     path = ReasoningPath(question_id="q", index=0, status="ok")
     pairs = [PreferencePair(question_id="q", chosen=path, rejected=path, margin=margin) for margin in (20, 60)]
-    assert margins(pairs) == {"least": 20, "mean": 40, "most": 60}
+    assert margins(pairs) == Margins(least=20, mean=40, most=60)
     assert margins([]) is None
     assert placed(Path("run/rounds/1"), Path("run")) == "rounds/1"
     assert placed(Path("/elsewhere"), Path("run")) == "/elsewhere"
@@ -192,25 +198,24 @@ def test_margins_and_places() -> None:
 
 
 def test_a_stage_without_a_logged_loss_reads_plainly() -> None:
-    facts = {"stage": "summary", "steps": 2, "rows_trained_on": 12, "rows_left_out": 0, "loss": None}
-    assert "2 steps on 12 rows, loss not logged" in "\n".join(stage_lines(facts))
+    facts = StageFacts(steps=2, rows_trained_on=12, rows_left_out=0, loss=None)
+    assert "2 steps on 12 rows, loss not logged" in "\n".join(stage_lines(entry("summary", facts)))
 
 
 @pytest.mark.parametrize("rolled_back", [True, False])
 def test_a_round_reads_plainly(rolled_back: bool) -> None:
-    facts = {
-        "stage": "round 2",
-        "pairs": 40,
-        "source": "the policy's own paths",
-        "policy": "rounds/1/policy",
-        "margins": {"least": 20, "mean": 45.5, "most": 99},
-        "trained": True,
-        "drift": {"log_ratio_chosen": {"last": 0.5}, "log_ratio_rejected": {"last": None}},
-        "rolled_back": rolled_back,
-        "result": "rounds/1/policy",
-        **evidence(result([*RIGHT * 8, *WRONG]), result(WRONG * 9)),
-    }
-    text = "\n".join(stage_lines(facts))
+    facts = StageFacts(
+        pairs=40,
+        source="the policy's own paths",
+        policy="rounds/1/policy",
+        margins=Margins(least=20, mean=45.5, most=99),
+        trained=True,
+        drift=Drift(log_ratio_chosen=Ends(last=0.5), log_ratio_rejected=Ends(last=None)),
+        rolled_back=rolled_back,
+        result="rounds/1/policy",
+    )
+    compared = evidence(result([*RIGHT * 8, *WRONG]), result(WRONG * 9))
+    text = "\n".join(stage_lines(entry("round 2", facts | compared)))
     assert "40 pairs" in text
     assert "+0.500" in text
     assert "unknown" in text

@@ -18,6 +18,7 @@ from insightv.cli.train import train_settings
 from insightv.config.settings import Settings, check_settings
 from insightv.errors import ConfigError, InputError, PluginError
 from insightv.inputs.questions import QuestionFile, read_questions
+from insightv.runs.status import PathCounts, QuestionCounts, RunStatus, TokenCounts
 from insightv.train import row_sets
 from insightv.train.heldout import read_heldout
 from insightv.train.plan import plan_of
@@ -158,9 +159,22 @@ def test_a_run_whose_scorers_give_no_values_is_told_so(tmp_path: Path) -> None:
 def test_an_empty_set_is_told_with_its_cause(
     paths: dict[str, int], bands: dict[str, int], unjudged: int, says: str
 ) -> None:
-    whole = {"total": sum(paths.values()), "rejected": 0, "failed": 0} | paths
+    whole = {"total": sum(paths.values()), "rejected": 0, "failed": 0, "by_code": {}} | paths
     sorted_ = dict.fromkeys(("high", "mid", "low", "wrong", "unscored"), 0) | bands
-    assert says in why_empty({"paths": whole, "bands": sorted_, "unjudged": unjudged}, ["answer", "path"])
+    status = RunStatus(
+        questions=QuestionCounts(total=1, done=1, bad_rows=0),
+        paths=PathCounts.model_validate(whole),
+        bands=sorted_,
+        requests=0,
+        tokens=TokenCounts(prompt=0, cached=0, completion=0),
+        usd=0,
+        elapsed_s=0,
+        unjudged=unjudged,
+        unjudged_by_code={},
+        setbacks={},
+        faults={},
+    )
+    assert says in why_empty(status, ["answer", "path"])
 
 
 def test_pairs_of_somebody_else_that_cannot_be_used_are_named_beforehand(built: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from insightv.plugins import PluginSource, Register, Registry, hookimpl
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Question, ReasoningPath
 from insightv.runs.reader import DATABASE
+from insightv.runs.stage_facts import StageFacts, StageId
 from insightv.runs.stage_ledger import Ledger
 from insightv.runs.store import open_database
 from insightv.train.plan import TrainingPlan
@@ -77,8 +78,8 @@ def test_the_agents_stand_where_a_change_is_refused(tmp_path: Path, ledger: Ledg
     chosen = check_settings({"train": {"recipe": "summary-only"}})
     plan = TrainingPlan(chosen, course_of(chosen), "base", "its hash", "the run's hash", None, None)
     training = Training(plan, Rollouts(tmp_path, chosen, Registry(), {}), ledger, lambda event, facts: None)
-    ledger.begin("summary", plan.stages()["summary"] | {"reasoner": "the hash of one"})
-    ledger.finish("summary", {})
+    ledger.begin("summary", plan.stages()[StageId("summary")] | {"reasoner": "the hash of one"})
+    ledger.finish("summary", StageFacts())
     training.refuse_changes()  # which reasoner it has met, only the stage itself finds out
     with pytest.raises(RunChanged, match="summary: reasoner"):
         blocking(training.run())

@@ -10,6 +10,7 @@ from insightv.config.file import write_settings
 from insightv.config.settings import check_settings, load_settings
 from insightv.errors import ConfigError
 from insightv.pipeline import Pipeline
+from insightv.runs.stage_facts import StageId
 from insightv.train.plan import TrainingPlan
 from insightv.train.recipes import agent_settings, check_train, course_of
 
@@ -101,7 +102,7 @@ def test_a_stage_is_known_as_in_the_ledgers_of_before() -> None:
     def made_with(**datasets: object) -> dict[str, object]:
         settings = check_settings({"datasets": datasets})
         plan = TrainingPlan(settings, course_of(settings), "base", "its hash", "the run's hash", None, None)
-        found: dict[str, object] = plan.stages()["reasoning"]["datasets"]
+        found: dict[str, object] = plan.stages()[StageId("reasoning")]["datasets"]
         return found
 
     before = ["best_per_question", "general", "general_share", "summary_mix", "summary_per_question", "summary_total"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from insightv.config.settings import Settings, check_settings
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.pipeline import Pipeline
 from insightv.runs.reader import DATABASE, load_run
-from insightv.runs.stage_ledger import read_ledger
+from insightv.runs.stage_ledger import Entry, TrainingResult, read_ledger
 from insightv.tiny.world import write_questions
 
 pytestmark = [
@@ -70,7 +69,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(built: Path, heldout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def trained(built: Path, heldout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
     run = tmp_path_factory.mktemp("trained") / "run"
     shutil.copytree(built, run)
     return run, Pipeline(run=run, settings=settings(heldout=str(heldout))).train()
@@ -79,16 +78,17 @@ def trained(built: Path, heldout: Path, tmp_path_factory: pytest.TempPathFactory
 def again(run: Path, heldout: Path, allow_change: bool = False, **train: Any) -> list[tuple[str, str]]:
     told: list[tuple[str, str]] = []
 
-    def tell(event: str, facts: Mapping[str, Any]) -> None:
-        told.append((event, facts["stage"]))
+    def tell(event: str, stage: Entry) -> None:
+        told.append((event, stage.name))
 
     pipeline = Pipeline(run=run, settings=settings(heldout=str(heldout), **train))
     pipeline.train(tell=tell, allow_change=allow_change)
     return told
 
 
-def test_every_stage_is_done_and_measured(trained: tuple[Path, dict[str, Any]]) -> None:
-    run, found = trained
+def test_every_stage_is_done_and_measured(trained: tuple[Path, TrainingResult]) -> None:
+    run, result = trained
+    found = result.as_json()
     assert [stage["stage"] for stage in found["stages"]] == ["reasoning", "round 1", "summary"]
     for stage in found["stages"]:
         assert stage["before"]["total"] == stage["after"]["total"] == 8
@@ -102,13 +102,11 @@ def test_every_stage_is_done_and_measured(trained: tuple[Path, dict[str, Any]]) 
     assert identity_of(run / "checkpoints" / "reasoning") == identity_of(run / found["stages"][1]["result"])
 
 
-def test_the_ledger_says_what_a_round_was_made_of(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_ledger_says_what_a_round_was_made_of(trained: tuple[Path, TrainingResult]) -> None:
     run, found = trained
     with load_run(run) as reader:
-        assert [
-            {k: v for k, v in stage.items() if k not in ("done", "seconds")} for stage in reader.training()
-        ] == found["stages"]
-    one = found["stages"][1]
+        assert tuple(reader.training()) == found.stages
+    one = found.stages[1].facts.as_json()
     assert one["policy"] == "rounds/0/policy"
     assert one["policy_identity"] == identity_of(run / "rounds/0/policy")
     assert one["questions"] == 6
@@ -123,7 +121,7 @@ def test_the_ledger_says_what_a_round_was_made_of(trained: tuple[Path, dict[str,
     assert models == {f"hf/{(run / 'rounds/0/policy').absolute()}"}
 
 
-def test_the_summary_agent_has_met_the_reasoner_it_will_judge(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_summary_agent_has_met_the_reasoner_it_will_judge(trained: tuple[Path, TrainingResult]) -> None:
     import datasets
 
     run, _ = trained
@@ -133,7 +131,7 @@ def test_the_summary_agent_has_met_the_reasoner_it_will_judge(trained: tuple[Pat
     assert any(model.startswith("hf/") and "rounds/1/policy" in model for model in models)
 
 
-def test_what_is_done_is_not_done_again(trained: tuple[Path, dict[str, Any]], heldout: Path) -> None:
+def test_what_is_done_is_not_done_again(trained: tuple[Path, TrainingResult], heldout: Path) -> None:
     run, _ = trained
     before = read_ledger(run / DATABASE)
     assert again(run, heldout) == [("kept", "reasoning"), ("kept", "round 1"), ("kept", "summary")]
@@ -141,7 +139,7 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, dict[str, Any]], he
     assert read_ledger(run / DATABASE) == before
 
 
-def test_what_changed_is_named_and_nothing_is_started(trained: tuple[Path, dict[str, Any]], heldout: Path) -> None:
+def test_what_changed_is_named_and_nothing_is_started(trained: tuple[Path, TrainingResult], heldout: Path) -> None:
     run, _ = trained
     before = (run / "config.toml").read_bytes()
     with pytest.raises(RunChanged) as refused:
@@ -152,7 +150,7 @@ def test_what_changed_is_named_and_nothing_is_started(trained: tuple[Path, dict[
 
 
 def test_a_longer_recipe_keeps_the_rounds_that_it_shares(
-    trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path
+    trained: tuple[Path, TrainingResult], heldout: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
@@ -163,7 +161,7 @@ def test_a_longer_recipe_keeps_the_rounds_that_it_shares(
     assert told[2:] == [("begin", "round 2"), ("done", "round 2"), ("begin", "summary"), ("done", "summary")]
 
 
-def test_what_is_gone_is_made_again(trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path) -> None:
+def test_what_is_gone_is_made_again(trained: tuple[Path, TrainingResult], heldout: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     shutil.rmtree(run / "checkpoints")
@@ -173,7 +171,7 @@ def test_what_is_gone_is_made_again(trained: tuple[Path, dict[str, Any]], heldou
 
 
 def test_external_preferences_stand_in_for_the_policys_own(
-    trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path
+    trained: tuple[Path, TrainingResult], heldout: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
@@ -189,9 +187,9 @@ def test_external_preferences_stand_in_for_the_policys_own(
     told = again(run, heldout, allow_change=True, recipe="external", external=str(file))
     assert told[0] == ("kept", "reasoning")
     [_, one, _] = load_run(run).training()
-    assert one["stage"] == "round 1"
-    assert one["pairs"] == 2
-    assert one["source"] == str(file)
+    assert one.name == "round 1"
+    assert one.facts.pairs == 2
+    assert one.facts.source == str(file)
 
 
 def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_what_cannot_be_trained_is_refused_at_once(built: Path, heldout: Path, t
 
 @pytest.mark.parametrize(("recipe", "system"), [("direct", "direct-cot"), ("multi-turn", "multi-turn")])
 def test_a_model_alone_is_trained_beside_the_agents(
-    trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path, recipe: str, system: str
+    trained: tuple[Path, TrainingResult], heldout: Path, tmp_path: Path, recipe: str, system: str
 ) -> None:
     from insightv.evaluate.evaluation import Evaluation
 
@@ -231,17 +229,18 @@ def test_a_model_alone_is_trained_beside_the_agents(
     assert again(run, heldout, recipe=recipe) == [("begin", recipe), ("done", recipe)]
     assert is_complete(run / "checkpoints" / recipe)
     assert again(run, heldout)[-1] == ("kept", "summary")  # the two agents are as they were
-    [one] = [stage for stage in load_run(run).training() if stage["stage"] == recipe]
-    assert one["after"]["evaluation"].startswith(system)
+    [one] = [stage for stage in load_run(run).training() if stage.name == recipe]
+    assert one.facts.after is not None
+    assert one.facts.after.evaluation.startswith(system)
     assert Evaluation(run, heldout, system=system).run().models
 
 
-def test_the_summary_agent_alone(trained: tuple[Path, dict[str, Any]], heldout: Path, tmp_path: Path) -> None:
+def test_the_summary_agent_alone(trained: tuple[Path, TrainingResult], heldout: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     with pytest.raises(RunChanged, match="summary: rounds: 1 -> 0"):
         again(run, heldout, recipe="summary-only")
     assert again(run, heldout, recipe="summary-only", allow_change=True) == [("begin", "summary"), ("done", "summary")]
-    aside = [stage["stage"] for stage in load_run(run).training() if stage.get("laid_aside")]
+    aside = [stage.name for stage in load_run(run).training() if stage.laid_aside]
     assert aside == ["reasoning", "round 1"]
     assert not (run / "checkpoints" / "reasoning").exists()  # the summary agent has not met it
