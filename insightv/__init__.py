@@ -67,6 +67,8 @@ if TYPE_CHECKING:
         seed_of,
     )
     from insightv.runs.reader import load_run
+    from insightv.runs.stage_ledger import TrainingResult
+    from insightv.runs.status import RunStatus
 
 __all__ = [
     "Answer",
@@ -107,6 +109,7 @@ __all__ = [
     "RequestsRefused",
     "RunChanged",
     "RunHeld",
+    "RunStatus",
     "Sampling",
     "Schema",
     "Score",
@@ -119,6 +122,7 @@ __all__ = [
     "StopRun",
     "StorageFull",
     "SummaryAgent",
+    "TrainingResult",
     "Usage",
     "hookimpl",
     "load_run",
@@ -151,6 +155,8 @@ _HOME = {
         "ReasoningPath Sampling Schema Score Step Usage seed_of "
     ),
     "runs.reader": "load_run",
+    "runs.stage_ledger": "TrainingResult",
+    "runs.status": "RunStatus",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

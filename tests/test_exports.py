@@ -55,6 +55,8 @@ CONTRACT = {
     "StepEvent",
     "StepStarted",
     "StepText",
+    "RunStatus",
+    "TrainingResult",
 }
 
 

@@ -61,12 +61,12 @@ def _verdict(facts: StageFacts) -> list[str]:
     if facts.rolled_back:
         found = compared.right if compared is not None else None
         ends = f" (right only before {found.only_first}, only after {found.only_second})" if found else ""
-        lines.append(f"rolled back: the round did harm beyond noise{ends}; {facts.result} goes on")
+        lines.append(f"rolled back: the round did harm beyond noise{ends}; {facts.result} is kept")
     return lines
 
 
 def told(event: str, stage: Entry) -> str:
-    """What a training tells while it goes on (see `insightv.train.stages.Tell`), for people."""
+    """What a training reports while it runs (see `insightv.train.stages.Tell`), for people."""
     if event == "begin":
         return f"{stage.name:<10} begins"
     lines = stage_lines(stage)

@@ -74,6 +74,10 @@ class TrainingResult:
             "failed": self.failed,
         }
 
+    def __getitem__(self, key: str) -> Any:
+        """A part as in `as_json`, for programs written for 0.1.0, where a training came back as a dict."""
+        return self.as_json()[key]
+
 
 class Ledger:
     """The ledger of a run that this process holds; close it, or use it as a context manager.
@@ -113,7 +117,7 @@ class Ledger:
         return self._stage(name)
 
     def finish(self, name: str, facts: StageFacts) -> Entry:
-        """Record what came of a stage, and that it is done."""
+        """Record the facts of a stage, and that it is done."""
         row = (json.dumps(facts.as_json()), time.time(), name)
         self._write("UPDATE stages SET done = 1, facts = ?, ended = ? WHERE name = ?", row)
         return self._stage(name)

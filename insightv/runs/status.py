@@ -66,6 +66,10 @@ class RunStatus(Record):
         """The same for programs."""
         return self.model_dump(mode="json")
 
+    def __getitem__(self, key: str) -> Any:
+        """A part as in `as_json`, for programs written for 0.1.0, where a status was a dict."""
+        return self.as_json()[key]
+
 
 def read_status(connection: sqlite3.Connection) -> RunStatus:
     """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""

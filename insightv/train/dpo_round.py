@@ -50,7 +50,7 @@ class Round:
     external: Path | None = None
 
     async def run(self, policy: Path) -> StageFacts:
-        """Train `policy` for a round; returns its facts, in which `result` is the policy that goes on.
+        """Train `policy` for a round; returns its facts, in which `result` is the policy that is kept.
 
         Raises:
             RunChanged: the folder holds a round of something else.

@@ -46,7 +46,7 @@ TITLES = {
     "multi-turn": "One model that reasons in one turn and answers in the next",
 }
 Tell = Callable[[str, Entry], None]
-"""Is told what happens: an event ("begin", "done", "kept") and the stage as the ledger has it."""
+"""Called with an event ("begin", "done", "kept") and the stage as the ledger has it."""
 
 
 class Training:
@@ -193,7 +193,7 @@ class Training:
         except InputError:
             found = ""
         if found != entry.facts.result_identity:
-            log.warning("training: what came of %s is gone or damaged; it is done anew", entry.name)
+            log.warning("training: the result of %s is gone or damaged; it is done again", entry.name)
             return False
         return True
 
@@ -240,7 +240,7 @@ class Training:
         )
 
     async def _allowed(self, work: Callable[[], Awaitable[T]], half: Path) -> T:
-        """The work; where it goes on from something else, and changes are allowed, without what was half done."""
+        """The work; where it starts from something else, and changes are allowed, without what was half done."""
         try:
             return await work()
         except RunChanged:
