@@ -9,6 +9,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from insightv.assess import numbers
 from insightv.assess.comparing import Comparison
 from insightv.assess.text import plain, stems
 from insightv.assess.units import SCALES, units_of
@@ -111,9 +112,31 @@ _GENERAL = stems(
 )
 
 
-def keeps_to(subject: str, how: Comparison) -> bool:
-    """Whether a sentence's subject has no word that the question has not, but for the most general."""
-    return stems(subject) <= how.words | _GENERAL
+_HEDGE = re.compile(
+    r"(?i)\b(?:not|no|never|neither|nor|if|or|either|maybe|perhaps|might|may|could|cannot|can't|isn't|aren't|wasn't|"
+    r"between|than|least|most|over|under|except|wrong|incorrect|but|however|unless|would|unlike|rather|instead|"
+    r"assuming|suppose)\b"
+)
+_SENTENCE = re.compile(
+    r"(?is)^(?P<subject>[^\d\n]{1,160}?)(?:\b(?:is|are|was|were|equals|has|have|had|costs|cost|totals|scored)\b|=|:)\s*"
+    r"(?:(?:equal|up|down)?\s*to\s+)?(?P<value>\S.{0,79})$"
+)
+_SUM = re.compile(r"(?s)^(?:[\d\s.,+\-*/\u00d7\u00f7()%$^]{1,160}|[A-Za-z]\s*)=\s*(?P<value>[^=]{1,80})$")
+
+
+def stated(text: str, how: Comparison) -> tuple[numbers.Quantity, ...]:
+    """The text as a quantity, alone or at the end of a sum ("2 + 3 = 5") or a sentence ("The total is 5 kg").
+
+    A sentence's subject may have no word that the question has not, but for the most general.
+    """
+    if found := numbers.read(text):
+        return found
+    if match := _SUM.match(text):
+        return numbers.read(match["value"].strip())
+    match = _SENTENCE.match(text)
+    if match is None or _HEDGE.search(match["subject"]) or not stems(match["subject"]) <= how.words | _GENERAL:
+        return ()
+    return numbers.read(match["value"].strip())
 
 
 def order_counts(question: str) -> bool:

@@ -32,9 +32,10 @@ _QUANTITY = re.compile(
 )
 _ROUGHLY = re.compile(
     r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
-    r"only|just|a total of|in total)\s+|[~≈]\s*)+"
+    r"only|just|a total of|in total)\s+|[~≈]\s*|(?:in\s+)?(?:the\s+)?(?:year\s+)?(?=\d{4}$))+"
 )
-_DECADE = re.compile(r"(?:the\s+)?\d{2,3}0'?s", re.IGNORECASE)
+_NAME = re.compile(r"(?i)(?:the\s+)?\d{2,3}0'?s|0\d+")
+"""A decade, or a code such as 007."""
 _MINUS = re.compile(r"(?i)^(?:minus|negative)\s+(?=[\d.$\u20ac\u00a3])")
 _NOT_UNITS = frozenset(
     re.findall(
@@ -53,8 +54,8 @@ _NOT_UNITS = frozenset(
 class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
-    `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. "label" is no
-    quantity at all. `bare_integer` says that a whole number alone was written, `exact` that it is a fraction or a
+    `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. `letter` is a
+    capital at the number itself, which may be part of a name. `bare_integer` says that a whole number alone was written, `exact` that it is a fraction or a
     power, `printed` that it is money to the cent; `top` is the upper number of a fraction.
     """
 
@@ -70,6 +71,7 @@ class Quantity:
     parted: bool = False
     printed: bool = False
     suffix: str = ""
+    letter: str = ""
 
 
 def _power(text: str) -> Fraction:
@@ -109,7 +111,7 @@ def read(text: str) -> tuple[Quantity, ...]:
     if len(text) > _LONGEST:
         return ()
     text = _MINUS.sub("-", _ROUGHLY.sub("", _from_latex(text)).strip())
-    match = None if _DECADE.fullmatch(text) else _QUANTITY.fullmatch(text)
+    match = None if _NAME.fullmatch(text) else _QUANTITY.fullmatch(text)
     if match is None:
         words = read_number_words(text)
         return () if words is None else _with_rest(words[0], words[1], "", digits=False)
@@ -125,8 +127,8 @@ def read(text: str) -> tuple[Quantity, ...]:
         readings = tuple(replace(reading, parted=True) for reading in readings)
     if re.search(r"\.\d\d$", match["main"] or ""):
         readings = tuple(replace(reading, printed=reading.dimension.startswith("money")) for reading in readings)
-    if re.fullmatch(r"\d+[A-JL-Z]", text):  # 7A may be seven amperes, or a door
-        readings += (Quantity(value, "label", suffix=text[-1]),)
+    if re.fullmatch(r"\d+[A-JL-Z]", text) and text[-1] not in LETTER_SCALES:
+        readings = tuple(replace(reading, letter=text[-1]) for reading in readings)
     top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
     return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
 
