@@ -79,8 +79,9 @@ def read_verdict(value: dict[str, Any]) -> tuple[bool | None, str]:
 class AnswerScorer(Scorer):
     """Holds each path's answer against the ground truth.
 
-    `value` is always None, `accepted` the verdict. `details["by"]` is "rule:<family>" or "model", and
-    `details["rule"]` the name of the rule that decided (a row of `rules.RULES`); where nobody could decide, `reason` says why, with `details["failed"]` as a code where a model was asked in vain. `tolerance` is
+    `value` is always None, `accepted` the verdict. `details["by"]` is "rule:<family>" or "model", and `details["rule"]`
+    names the rule that decided (a row of `rules.RULES` or `comparing.NUMBER_RULES`, or "math"); where nobody could
+    decide, `reason` says why, with `details["failed"]` as a code where a model was asked in vain. `tolerance` is
     relative, for numbers; 0 asks for the same number. `exact_text` makes a text that is unlike the truth wrong without
     asking a model, for data with a fixed set of labels. The same answer to one question is judged once.
 

@@ -38,12 +38,19 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[Case]):
-    """A row of a table of rules. `decide` gives None where the rule does not apply, a ruling where another table does."""
+    """A row of a table. `decide` gives None where the rule does not apply, a ruling where another table decides."""
 
     name: str
     reason: str
     decide: Callable[[Case], bool | Open | Ruling | None]
     family: str = "number"
+
+
+def when(
+    then: bool | Open, name: str, reason: str, holds: Callable[[Case], bool], family: str = "number"
+) -> Rule[Case]:
+    """A rule that decides the same wherever it applies."""
+    return Rule(name, reason, lambda case: then if holds(case) else None, family)
 
 
 def first_of(rules: Iterable[Rule[Case]], case: Case) -> Ruling:
@@ -62,15 +69,15 @@ class Comparison:
     """What the question's words say of a number.
 
     `tolerance` is relative to the truth (0.05: ChartQA's relaxed accuracy), the bound included; 0 asks for the same
-    number. `counting`, `exact` and `year` say whether the number counts things, names one (a page, a code) or is a
-    year; None, it may (for `exact`: it is worked out or printed rather than read off a scale). `percent`, `scale` and
+    number. `counting` and `year` say whether the number counts things or is a year; None, it may. `exact`: it names a
+    thing (a page, a code), is worked out or printed, rather than read off a scale. `percent`, `scale` and
     `units` are what the answer is asked for in. `falling`: the question speaks of a change; `heat`: it may ask for a
     temperature, so that K may be kelvin. `words` are the stems of its words.
     """
 
     tolerance: Fraction = Fraction(1, 20)
     counting: bool | None = False
-    exact: bool | None = False
+    exact: bool = False
     year: bool | None = None
     percent: bool = False
     falling: bool = False
@@ -90,7 +97,7 @@ class Comparison:
         alike = [(truth, answer) for truth, answer in pairs if truth.dimension == answer.dimension]
         if not any(truth.dimension for truth, _ in alike):  # both may be bare numbers, and yet one a number of metres
             alike = pairs
-        found = [first_of(NUMBER_RULES, Pair.of(truth, answer, self)) for truth, answer in alike]
+        found = [first_of(NUMBER_RULES, _Pair.of(truth, answer, self)) for truth, answer in alike]
         return found[0] if len({ruling.correct for ruling in found}) == 1 else Ruling(None)
 
     def _sensible(self, readings: tuple[Quantity, ...]) -> tuple[Quantity, ...]:
@@ -100,7 +107,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class _Pair:
     """One reading of the truth and one of the answer, with their values in one unit as far as there is one."""
 
     truth: Quantity
@@ -110,7 +117,7 @@ class Pair:
     given: Fraction
 
     @classmethod
-    def of(cls, truth: Quantity, answer: Quantity, how: Comparison) -> Pair:
+    def of(cls, truth: Quantity, answer: Quantity, how: Comparison) -> _Pair:
         """The pair, the answer in the unit of the truth, or in the one asked for; 0.25 as 25 %."""
         raw = cls(truth, answer, how, truth.value, answer.value)
         if raw.kinds == {"", "percent"}:
@@ -127,6 +134,14 @@ class Pair:
     @property
     def kinds(self) -> set[str]:
         return {self.truth.dimension, self.answer.dimension}
+
+    @property
+    def of_two_kinds(self) -> bool:
+        return self.truth.dimension != self.answer.dimension
+
+    @property
+    def hot(self) -> bool:
+        return self.of_two_kinds and self.kinds <= TEMPERATURES
 
     @property
     def equal(self) -> bool:
@@ -153,7 +168,7 @@ class Pair:
         return wanted != given and (self.within(wanted * factor, given) or self.within(wanted, given * factor))
 
 
-def _other_things(pair: Pair) -> bool:
+def _other_things(pair: _Pair) -> bool:
     if pair.kinds == {"word"}:
         return pair.truth.word != pair.answer.word
     name = pair.truth.suffix[:1].isupper() or any(map(SCALES_ABROAD.match, pair.truth.said))  # 10 Downing Street
@@ -161,14 +176,14 @@ def _other_things(pair: Pair) -> bool:
     return "word" in pair.kinds and not (pair.kinds == {"", "word"} and counted)
 
 
-def _other_unit(pair: Pair) -> bool:
+def _other_unit(pair: _Pair) -> bool:
     """Whether the answer does not convert to the unit asked for, or is right only if its unit is passed over."""
     if pair.truth.dimension or pair.kinds <= {"", "word", "percent"} or not pair.how.units:
         return False
     return len(pair.factors_asked) != 1 or (pair.within(pair.truth.value, pair.answer.value) and not pair.near)
 
 
-def _unit_unsaid(pair: Pair) -> bool:
+def _unit_unsaid(pair: _Pair) -> bool:
     truth, answer = pair.truth, pair.answer
     if pair.near or "" not in pair.kinds or (pair.how.units and not truth.dimension):
         return False
@@ -177,22 +192,31 @@ def _unit_unsaid(pair: Pair) -> bool:
     return any(pair.within(known.value * known.factor, bare.value * factor) for factor in factors)
 
 
-def _scale_unsaid(pair: Pair) -> bool:
+def _scale_unsaid(pair: _Pair) -> bool:
     truth, answer = pair.truth, pair.answer
     if truth.scale != answer.scale and 1 in (truth.scale, answer.scale):
         return pair.within(truth.value * answer.scale, answer.value * truth.scale)
     return pair.how.scale != 1 and pair.within(pair.wanted * pair.how.scale, pair.given)
 
 
-def _point_or_comma(pair: Pair) -> bool:
+def _point_or_comma(pair: _Pair) -> bool:
     truth, answer = pair.truth, pair.answer
     ends = truth.dimension.startswith("money") or pair.wanted.denominator == pair.given.denominator == 1
     return (truth.parted != answer.parted and ends) or ((truth.parted or answer.parted) and pair.times(1000))
 
 
-def _out_of(pair: Pair) -> bool:
+def _out_of(pair: _Pair) -> bool:
     truth, answer = pair.truth, pair.answer
     return (answer.top == pair.wanted and not truth.exact) or (truth.top == pair.given and not answer.exact)
+
+
+def _percent_or_share(pair: _Pair) -> bool:
+    small = pair.kinds == {"", "percent"} and not pair.how.percent and 0 < abs(pair.wanted) <= 1
+    return small and pair.within(pair.truth.value, pair.answer.value)
+
+
+def _share(pair: _Pair) -> bool:
+    return pair.kinds <= {"", "percent"} and pair.times(100)
 
 
 def _if_so(asked: bool | None, applies: bool) -> bool | Open | None:
@@ -200,37 +224,27 @@ def _if_so(asked: bool | None, applies: bool) -> bool | Open | None:
     return None if asked is False or not applies else False if asked else OPEN
 
 
-def _left(name: str, reason: str, holds: Callable[[Pair], bool]) -> Rule[Pair]:
-    return Rule(name, reason, lambda pair: OPEN if holds(pair) else None)
-
-
-def _says(correct: bool, name: str, reason: str, holds: Callable[[Pair], bool]) -> Rule[Pair]:
-    return Rule(name, reason, lambda pair: correct if holds(pair) else None)
-
-
-NUMBER_RULES: tuple[Rule[Pair], ...] = (
-    _left("other_things", "Apples are no oranges; a word may multiply the number or change it.", _other_things),
-    _left("letter", "7A may be a door.", lambda p: p.truth.letter != p.answer.letter and len(p.kinds) > 1),
-    _left("points", "Percentage points are often called percent.", lambda p: p.kinds == {"percent", "points"}),
-    _says(True, "degrees", "20° may be 20 °C.", lambda p: p.equal and p.kinds < TEMPERATURES and p.answer.dimension == "angle"),
-    _left("heat", "Scales of heat convert by no factor.", lambda p: len(p.kinds) > 1 and p.kinds <= TEMPERATURES),
-    _says(False, "dimension", "A length is no mass.", lambda p: len(p.kinds) > 1 and "" not in p.kinds and "word" not in p.kinds),
-    _left("other_unit", "The question asks for another unit than the answer's.", _other_unit),
-    _left("point_or_comma", "1.000 is one, or a thousand.", _point_or_comma),
-    _left("percent_or_share", "0.25 and 0.25 % are easily mixed up.", lambda p: p.kinds == {"", "percent"} and not p.how.percent and 0 < abs(p.wanted) <= 1 and p.within(p.truth.value, p.answer.value)),
-    _left("share_of_percent", "0.4 is 40 %, but was not asked for.", lambda p: p.how.percent and p.kinds <= {"", "percent"} and p.times(100)),
-    _says(True, "equal", "It is the same number.", lambda p: p.equal),
-    _left("scale_unsaid", "The axis or the question may be in millions.", _scale_unsaid),
-    _left("change", "A fall of 5 is a change of -5.", lambda p: p.how.falling and p.given == -p.wanted),
-    _left("out_of", "85 may be said as 85/100.", _out_of),
-    _left("unit_unsaid", "A bare number may be in another unit than the other.", _unit_unsaid),
-    _says(False, "far", "It is not within the tolerance.", lambda p: not p.near),
+NUMBER_RULES: tuple[Rule[_Pair], ...] = (
+    when(OPEN, "other_things", "Apples are no oranges; a word may multiply the number or change it.", _other_things),
+    when(OPEN, "letter", "7A may be a door.", lambda p: p.truth.letter != p.answer.letter and p.of_two_kinds),
+    when(OPEN, "points", "Percentage points are often called percent.", lambda p: p.kinds == {"percent", "points"}),
+    when(True, "degrees", "20° may be 20 °C.", lambda p: p.equal and p.hot and p.answer.dimension == "angle"),
+    when(OPEN, "heat", "Scales of heat convert by no factor.", lambda p: p.hot),
+    when(False, "dimension", "A length is no mass.", lambda p: p.of_two_kinds and "" not in p.kinds),
+    when(OPEN, "other_unit", "The question asks for another unit than the answer's.", _other_unit),
+    when(OPEN, "point_or_comma", "1.000 is one, or a thousand.", _point_or_comma),
+    when(OPEN, "percent_or_share", "0.25 and 0.25 % are easily mixed up.", _percent_or_share),
+    when(OPEN, "share_asked", "0.4 is 40 %, but a percentage is asked for.", lambda p: p.how.percent and _share(p)),
+    when(True, "equal", "It is the same number.", lambda p: p.equal),
+    when(OPEN, "scale_unsaid", "The axis or the question may be in millions.", _scale_unsaid),
+    when(OPEN, "change", "A fall of 5 is a change of -5.", lambda p: p.how.falling and p.given == -p.wanted),
+    when(OPEN, "out_of", "85 may be said as 85/100.", _out_of),
+    when(OPEN, "unit_unsaid", "A bare number may be in another unit than the other.", _unit_unsaid),
+    when(False, "far", "It is not within the tolerance.", lambda p: not p.near),
     Rule("count", "30 bars are not 31.", lambda p: _if_so(p.how.counting, p.whole and abs(p.wanted) <= 100)),
     Rule("year", "A year is met exactly.", lambda p: _if_so(p.how.year, p.whole and 1500 <= p.wanted <= 2100)),
-    _says(True, "fraction", "0.67 is 2/3, rounded.", lambda p: p.truth.exact),
-    _says(False, "name", "Page 120 is not page 121.", lambda p: p.how.exact is True),
-    _says(True, "rounded", "0.33 is 1/3, rounded.", lambda p: p.answer.exact),
-    _left("cents", "A sum to the cent is printed, and not read off a scale.", lambda p: p.truth.printed),
-    _left("result", "A number near a computed or printed one may be a slip.", lambda p: p.how.exact is None),
-    _says(True, "near", "A value read off a chart is met within the tolerance.", lambda p: True),
+    when(True, "fraction", "0.67 is 2/3, rounded.", lambda p: p.truth.exact),
+    when(OPEN, "cents", "A sum to the cent is printed, and not read off a scale.", lambda p: p.truth.printed),
+    when(OPEN, "result", "A number near a computed or printed one, or a page's, may be a slip.", lambda p: p.how.exact),
+    when(True, "near", "A value read off a chart is met within the tolerance.", lambda p: True),
 )

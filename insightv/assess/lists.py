@@ -100,16 +100,11 @@ def in_order(truth: str, answer: str, how: Comparison) -> bool:
 
 
 def _pairs_off(table: list[list[bool | None]]) -> bool:
-    """Whether each row can have a column of its own where it is True (augmenting paths)."""
-    owner: dict[int, int] = {}
-
-    def place(row: int, tried: set[int]) -> bool:
-        for column, fits in enumerate(table[row]):
-            if fits and column not in tried:
-                tried.add(column)
-                if column not in owner or place(owner[column], tried):
-                    owner[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(table)))
+    """Whether each row finds a column that no row before it has taken where it is True."""
+    free = set(range(len(table)))
+    for row in table:
+        fitting = [at for at in free if row[at]]
+        if not fitting:
+            return False
+        free.remove(min(fitting))
+    return True

@@ -32,7 +32,7 @@ _QUANTITY = re.compile(
 )
 _ROUGHLY = re.compile(
     r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
-    r"only|just|a total of|in total)\s+|[~≈]\s*|(?:in\s+)?(?:the\s+)?(?:year\s+)?(?=\d{4}$))+"
+    r"only|just|a total of|in total)\s+|[~≈]\s*)+"
 )
 _NAME = re.compile(r"(?i)(?:the\s+)?\d{2,3}0'?s|0\d+")
 """A decade, or a code such as 007."""
@@ -55,8 +55,9 @@ class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
     `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. `letter` is a
-    capital at the number itself, which may be part of a name. `bare_integer` says that a whole number alone was written, `exact` that it is a fraction or a
-    power, `printed` that it is money to the cent; `top` is the upper number of a fraction.
+    capital at the number itself, which may be part of a name. `bare_integer` says that a whole number alone was
+    written, `exact` that it is a fraction or a power, `printed` that it is money to the cent; `top` is the upper number
+    of a fraction.
     """
 
     value: Fraction

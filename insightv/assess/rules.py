@@ -7,7 +7,7 @@ open is left to the judge. Mathematics stands apart in `mathematics`, since it n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +15,7 @@ from functools import cached_property
 from insightv.assess import choices as multiple_choice
 from insightv.assess import numbers
 from insightv.assess.asked import comparison, may_be_no_fraction, order_counts, stated
-from insightv.assess.comparing import OPEN, Comparison, Open, Rule, Ruling, first_of
+from insightv.assess.comparing import OPEN, Comparison, Open, Rule, Ruling, first_of, when
 from insightv.assess.dates import read_date, same_date
 from insightv.assess.lists import in_order, same_items, unlike
 from insightv.assess.number_words import mentions_number
@@ -29,7 +29,7 @@ _IN_BRACKETS = re.compile(r"\([^\w()]?[\d,.]+%?\)")
 
 
 @dataclass(frozen=True)
-class Case:
+class _Case:
     """A truth and an answer, and what the question says of them."""
 
     question: str
@@ -66,11 +66,15 @@ class Case:
         return same_items(self.wanted, self.given, self.how)
 
 
-def _choice(case: Case) -> bool | None:
+def _choice(case: _Case) -> bool | None:
     return multiple_choice.verdict(case.truth, case.answer, case.choices) if case.choices else None
 
 
-def _choice_by_value(case: Case) -> bool | None:
+def _label(case: _Case) -> bool | None:
+    return multiple_choice.label(case.truth, case.answer, case.question)
+
+
+def _choice_by_value(case: _Case) -> bool | None:
     """Choices that are all quantities: the answer must equal one of them exactly, without tolerance."""
     if not case.choices:
         return None
@@ -84,28 +88,30 @@ def _choice_by_value(case: Case) -> bool | None:
     return met == right if len(met) == 1 else None
 
 
-def _number(case: Case) -> Ruling | None:
+def _number(case: _Case) -> Ruling | None:
     found = case.by_number
     unread = found and found.correct is None and case.exact_text and not mentions_number(case.given)
     return None if unread else found
 
 
-def _other_brackets(case: Case) -> bool:
+def _other_brackets(case: _Case) -> bool:
     """An open and a closed interval, a list and a tuple; (5), which in accounts is below zero."""
     found = [match.groups() for text in (case.wanted, case.given) if (match := _BRACKETED.fullmatch(text))]
     bracketed = _IN_BRACKETS.fullmatch(case.wanted) and case.wanted != case.given
     return bool(bracketed) or (len(found) == 2 and found[0] != found[1])
 
 
-def _written_apart(case: Case) -> bool:
+def _written_apart(case: _Case) -> bool:
     """Whether texts of one key differ in accents that both have, or in the case of a symbol."""
     truth, answer = case.wanted, case.given
+    if not _same_text(case):
+        return False
     if truth.casefold() == answer.casefold():
         return len(truth) == 2 and truth != answer and not (truth.islower() or answer.islower())
     return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
 
 
-def _date(case: Case) -> bool | Open | None:
+def _date(case: _Case) -> bool | Open | None:
     truth, answer = read_date(case.wanted), read_date(case.given)
     if not truth or not answer:
         return None
@@ -113,58 +119,52 @@ def _date(case: Case) -> bool | Open | None:
     return OPEN if same is None else same
 
 
-def _alternatives(case: Case) -> bool:
+def _alternatives(case: _Case) -> bool:
     """Whether the question offers both: "... red or blue?", answered with the other one."""
     truth, answer = case.keys
     pairs = [f"{a} {between} {b}" for a, b in ((truth, answer), (answer, truth)) for between in ("or", "or a")]
     return bool(truth and answer) and any(contains(key(case.question), pair) for pair in pairs)
 
 
-def _unlike_text(case: Case) -> bool:
+def _unlike_text(case: _Case) -> bool:
     truth, answer = case.keys
     apart = set(truth.split()) != set(answer.split()) and not contains(answer, truth) and not contains(truth, answer)
     return bool(case.exact_text and truth and answer and apart)
 
 
-def _comparable(case: Case) -> bool:
+def _comparable(case: _Case) -> bool:
     texts = case.truth, case.answer
     return all(text.strip() and len(text) <= LONGEST for text in texts)
 
 
-def _same_text(case: Case) -> bool:
+def _same_text(case: _Case) -> bool:
     return bool(case.keys[0]) and case.keys[0] == case.keys[1]
 
 
-def _out_of_order(case: Case) -> bool:
+def _out_of_order(case: _Case) -> bool:
     ordered = case.by_items and order_counts(case.question)
     return bool(ordered) and not in_order(case.wanted, case.given, case.how)
 
 
-def _rule(
-    name: str, reason: str, holds: Callable[[Case], bool], then: bool | Open, family: str = "text"
-) -> Rule[Case]:
-    return Rule(name, reason, lambda case: then if holds(case) else None, family)
-
-
-RULES: tuple[Rule[Case], ...] = (
-    _rule("size", "Nothing is compared with nothing, or with a page.", lambda c: not _comparable(c), OPEN, ""),
+RULES: tuple[Rule[_Case], ...] = (
+    when(OPEN, "size", "Nothing is compared with nothing, or with a page.", lambda c: not _comparable(c), "text"),
     Rule("choice", "The answer names a choice.", _choice, "choice"),
     Rule("choice_by_value", "The answer is the value of one choice.", _choice_by_value, "choice"),
-    _rule("no_choice", "Only a choice answers a choice question.", lambda c: bool(c.choices), OPEN, "choice"),
+    when(OPEN, "no_choice", "Only a choice answers a choice question.", lambda c: bool(c.choices), "choice"),
     Rule("yes_no", "A yes is no no.", lambda c: yes_or_no(c.question, c.wanted, c.given), "yes_no"),
-    Rule("label", "A letter names one thing of the picture.", lambda c: multiple_choice.label(c.truth, c.answer, c.question), "label"),
-    Rule("number", "A number is met by a number, in all the ways to read both (`NUMBER_RULES`).", _number),
-    _rule("no_number", "Where labels are fixed, a text without a number is none.", lambda c: c.by_number is not None, False, "number"),
-    _rule("brackets", "Brackets may make an interval, a tuple or a number below zero.", _other_brackets, OPEN),
-    _rule("spelling", "Pêche is not péché, and CO is not Co.", lambda c: _same_text(c) and _written_apart(c), OPEN),
-    _rule("same_text", "Case, articles and punctuation do not count.", _same_text, True),
+    Rule("label", "A letter names one thing of the picture.", _label, "label"),
+    Rule("number", "Two numbers are compared, in all the ways to read them (`NUMBER_RULES`).", _number),
+    when(False, "no_number", "Where labels are fixed, a text is no number.", lambda c: bool(c.by_number), "number"),
+    when(OPEN, "brackets", "Brackets may make an interval, a tuple or a number below zero.", _other_brackets, "text"),
+    when(OPEN, "spelling", "Pêche is not péché, and CO is not Co.", _written_apart, "text"),
+    when(True, "same_text", "Case, articles and punctuation do not count.", _same_text, "text"),
     Rule("date", "A date may be written in many ways.", _date, "date"),
-    _rule("order", "The question may ask for an order.", _out_of_order, OPEN, "list"),
+    when(OPEN, "order", "The question may ask for an order.", _out_of_order, "list"),
     Rule("list", "The items of both lists pair off, or one has no fellow.", lambda c: c.by_items, "list"),
     Rule("closed_class", "Red is not blue, and Mon is Monday.", lambda c: unlike(c.wanted, c.given), "text"),
-    _rule("alternatives", "The question offers both, so that one excludes the other.", _alternatives, False),
-    _rule("unlike_text", "Where labels are fixed, an unlike one is another.", _unlike_text, False),
-)  # fmt: skip
+    when(False, "alternatives", "The question offers both, so that one excludes the other.", _alternatives, "text"),
+    when(False, "unlike_text", "Where labels are fixed, an unlike one is another.", _unlike_text, "text"),
+)
 
 
 def decide(
@@ -187,7 +187,7 @@ def decide(
         exact_text: whether a text that is unlike the truth and does not hold it is wrong, as ChartQA has it, and not
             merely undecided; for data whose answers come from a fixed set of labels.
     """
-    return first_of(RULES, Case(question, truth, answer, choices or (), tolerance, exact_text))
+    return first_of(RULES, _Case(question, truth, answer, choices or (), tolerance, exact_text))
 
 
 def formulas(question: str, truth: str, answer: str) -> bool:
