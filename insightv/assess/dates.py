@@ -23,8 +23,7 @@ _FORMS = tuple(
     re.compile(rf"(?:on\s+|in\s+)?{_WEEKDAY}(?:the\s+)?{form}", re.IGNORECASE)
     for form in (
         rf"{_MONTH}\s+{_DAY}\s*,?\s+{_YEAR}",
-        rf"{_DAY}\s+(?:of\s+)?{_MONTH}\s*,?\s+{_YEAR}",
-        rf"{_DAY}-{_MONTH}-{_YEAR}",
+        rf"{_DAY}(?:-|\s+(?:of\s+)?){_MONTH}(?:-|\s*,?\s+){_YEAR}",
         rf"{_MONTH}(?:\s*,?\s+|-)(?:of\s+)?{_YEAR}",
     )
 )

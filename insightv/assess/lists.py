@@ -14,34 +14,22 @@ from insightv.assess.comparing import Comparison
 from insightv.assess.text import key
 
 _MOST_ITEMS = 20
-_CLASSES: tuple[frozenset[str], ...] = tuple(
-    frozenset(words.split())
-    for words in (
-        "red green blue yellow orange purple pink brown black white gray cyan magenta",
-        "monday tuesday wednesday thursday friday saturday sunday",
-        "january february march april may june july august september october november december",
-        "left right",
-        "up down",
-        "top bottom",
-        "north south east west",
-        "increase decrease",
-        "increasing decreasing",
-        "higher lower",
-        "first second third fourth fifth",
-    )
+_WORDS = (
+    "red green blue yellow orange purple pink brown black white gray cyan magenta; left right; up down; top bottom; "
+    "monday tuesday wednesday thursday friday saturday sunday; increase decrease; increasing decreasing; higher lower; "
+    "january february march april may june july august september october november december; north south east west; "
+    "first second third fourth fifth"
 )
-_SPELLINGS = {
-    "grey": "gray", "violet": "purple", "jan": "january", "feb": "february", "mar": "march", "apr": "april",
-    "jun": "june", "jul": "july", "aug": "august", "sep": "september", "sept": "september", "oct": "october",
-    "nov": "november", "dec": "december", "mon": "monday", "tue": "tuesday", "tues": "tuesday", "wed": "wednesday",
-    "thu": "thursday", "thur": "thursday", "thurs": "thursday", "fri": "friday", "sat": "saturday", "sun": "sunday",
-}  # fmt: skip
+_CLASSES = _WORDS.split("; ")
+_CALENDAR = [name for names in _CLASSES if "monday" in names or "january" in names for name in names.split()]
+_SPELLINGS = {name[:3]: name for name in _CALENDAR} | {"grey": "gray", "violet": "purple", "sept": "september"}
+_SPELLINGS |= {"tues": "tuesday", "thur": "thursday", "thurs": "thursday"}
 
 
 def unlike(truth: str, answer: str) -> bool | None:
     """False for two different members of one closed class (colours, weekdays, months, directions, ...)."""
     wanted, given = (_SPELLINGS.get(key(text), key(text)) for text in (truth, answer))
-    if any(wanted in members and given in members for members in _CLASSES):
+    if any({wanted, given} <= set(members.split()) for members in _CLASSES):
         return wanted == given
     return None
 

@@ -24,7 +24,7 @@ from insightv.assess.yes_no import yes_or_no
 
 LONGEST = 4_000
 """Characters of an answer beyond which no rule looks at it."""
-_BRACKETED = re.compile(r"([\[(])[-+\d.,\s/]+([\])])")
+_BRACKETED = re.compile(r"\\?([\[({])(?:[-+\d.,\s/\u221e]|\\infty)+?\\?([\])}])")
 _IN_BRACKETS = re.compile(r"\([^\w()]?[\d,.]+%?\)")
 
 
@@ -102,12 +102,13 @@ def _other_brackets(case: _Case) -> bool:
 
 
 def _written_apart(case: _Case) -> bool:
-    """Whether texts of one key differ in accents that both have, or in the case of a symbol."""
+    """Whether texts of one key differ in accents that both have, or in the case of a short symbol."""
     truth, answer = case.wanted, case.given
     if not _same_text(case):
         return False
     if truth.casefold() == answer.casefold():
-        return len(truth) == 2 and truth != answer and not (truth.islower() or answer.islower())
+        mixed = len(truth) == 2 or (len(truth) <= 4 and re.search("[a-z][A-Z]", truth + " " + answer))
+        return truth != answer and bool(mixed)
     return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
 
 
@@ -156,12 +157,12 @@ RULES: tuple[Rule[_Case], ...] = (
     Rule("number", "Two numbers are compared, in all the ways to read them (`NUMBER_RULES`).", _number),
     when(False, "no_number", "Where labels are fixed, a text is no number.", lambda c: bool(c.by_number), "number"),
     when(OPEN, "brackets", "Brackets may make an interval, a tuple or a number below zero.", _other_brackets, "text"),
+    Rule("closed_class", "Red is not blue, and Mon is Monday.", lambda c: unlike(c.wanted, c.given), "text"),
     when(OPEN, "spelling", "Pêche is not péché, and CO is not Co.", _written_apart, "text"),
     when(True, "same_text", "Case, articles and punctuation do not count.", _same_text, "text"),
     Rule("date", "A date may be written in many ways.", _date, "date"),
     when(OPEN, "order", "The question may ask for an order.", _out_of_order, "list"),
     Rule("list", "The items of both lists pair off, or one has no fellow.", lambda c: c.by_items, "list"),
-    Rule("closed_class", "Red is not blue, and Mon is Monday.", lambda c: unlike(c.wanted, c.given), "text"),
     when(False, "alternatives", "The question offers both, so that one excludes the other.", _alternatives, "text"),
     when(False, "unlike_text", "Where labels are fixed, an unlike one is another.", _unlike_text, "text"),
 )
