@@ -118,18 +118,10 @@ def final_part(text: str) -> str:
 
 def _without_accents(text: str) -> str:
     """Accents of Latin letters dropped; in other scripts marks are letters of their own."""
-    if text.isascii():
-        return text
-    kept: list[str] = []
-    latin = False
-    for char in unicodedata.normalize("NFD", text):
-        if unicodedata.combining(char):
-            if latin:
-                continue
-        else:
-            latin = "a" <= char <= "z"
-        kept.append(char)
-    return unicodedata.normalize("NFC", "".join(kept))
+    marks = r"(?<=[a-z])[\u0300-\u036f]+"
+    return (
+        text if text.isascii() else unicodedata.normalize("NFC", re.sub(marks, "", unicodedata.normalize("NFD", text)))
+    )
 
 
 @lru_cache(maxsize=256)
