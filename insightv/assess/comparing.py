@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from enum import Enum
 from fractions import Fraction
 from typing import Generic, TypeVar
 
@@ -16,15 +15,6 @@ from insightv.assess.numbers import Quantity
 from insightv.assess.units import SCALES_ABROAD, TEMPERATURES, UNITS
 
 Case = TypeVar("Case")
-
-
-class Open(Enum):
-    """The third thing that a rule can decide, beside right and wrong: that the judge decides."""
-
-    OPEN = "open"
-
-
-OPEN = Open.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +26,22 @@ class Ruling:
     family: str = ""
 
 
+OPEN = Ruling(None)
+"""What a rule decides that leaves a pair to the judge."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[Case]):
     """A row of a table. `decide` gives None where the rule does not apply, a ruling where another table decides."""
 
     name: str
     reason: str
-    decide: Callable[[Case], bool | Open | Ruling | None]
+    decide: Callable[[Case], bool | Ruling | None]
     family: str = "number"
 
 
 def when(
-    then: bool | Open, name: str, reason: str, holds: Callable[[Case], bool], family: str = "number"
+    then: bool | Ruling, name: str, reason: str, holds: Callable[[Case], bool], family: str = "number"
 ) -> Rule[Case]:
     """A rule that decides the same wherever it applies."""
     return Rule(name, reason, lambda case: then if holds(case) else None, family)
@@ -57,11 +51,10 @@ def first_of(rules: Iterable[Rule[Case]], case: Case) -> Ruling:
     """What the first of the rules that applies decides."""
     for rule in rules:
         found = rule.decide(case)
-        if isinstance(found, Ruling):
-            return found if found.rule else replace(found, rule=rule.name, family=rule.family)
-        if found is not None:
-            return Ruling(None if found is OPEN else found is True, rule.name, rule.family)
-    return Ruling(None)
+        ruling = Ruling(found) if isinstance(found, bool) else found
+        if ruling is not None:
+            return ruling if ruling.rule else replace(ruling, rule=rule.name, family=rule.family)
+    return OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,7 @@ class Comparison:
         """The ruling on which all readings of both agree."""
         truths, answers = self._sensible(truths), self._sensible(answers)
         if not truths or not answers:
-            return Ruling(None)
+            return OPEN
         if truths[0].suffix == answers[0].suffix:
             truths, answers = truths[:1], answers[:1]
         pairs = [(truth, answer) for truth in truths for answer in answers]
@@ -98,7 +91,7 @@ class Comparison:
         if not any(truth.dimension for truth, _ in alike):  # both may be bare numbers, and yet one a number of metres
             alike = pairs
         found = [first_of(NUMBER_RULES, _Pair.of(truth, answer, self)) for truth, answer in alike]
-        return found[0] if len({ruling.correct for ruling in found}) == 1 else Ruling(None)
+        return found[0] if len({ruling.correct for ruling in found}) == 1 else OPEN
 
     def _sensible(self, readings: tuple[Quantity, ...]) -> tuple[Quantity, ...]:
         if self.heat or len(readings) < 2:
@@ -219,7 +212,7 @@ def _share(pair: _Pair) -> bool:
     return pair.kinds <= {"", "percent"} and pair.times(100)
 
 
-def _if_so(asked: bool | None, applies: bool) -> bool | Open | None:
+def _if_so(asked: bool | None, applies: bool) -> bool | Ruling | None:
     """A near miss where the question may ask for what is met exactly: wrong where it does, open where it may."""
     return None if asked is False or not applies else False if asked else OPEN
 

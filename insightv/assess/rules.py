@@ -15,7 +15,7 @@ from functools import cached_property
 from insightv.assess import choices as multiple_choice
 from insightv.assess import numbers
 from insightv.assess.asked import comparison, may_be_no_fraction, order_counts, stated
-from insightv.assess.comparing import OPEN, Comparison, Open, Rule, Ruling, first_of, when
+from insightv.assess.comparing import OPEN, Comparison, Rule, Ruling, first_of, when
 from insightv.assess.dates import read_date, same_date
 from insightv.assess.lists import in_order, same_items, unlike
 from insightv.assess.number_words import mentions_number
@@ -112,7 +112,7 @@ def _written_apart(case: _Case) -> bool:
     return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
 
 
-def _date(case: _Case) -> bool | Open | None:
+def _date(case: _Case) -> bool | Ruling | None:
     truth, answer = read_date(case.wanted), read_date(case.given)
     if not truth or not answer:
         return None

@@ -83,7 +83,8 @@ def test_rule_for_choices_decides_its_example(name: str) -> None:
 
 
 def test_every_rule_has_a_name_of_its_own_a_reason_and_an_example() -> None:
-    names = [rule.name for rule in (*RULES, *NUMBER_RULES)]
+    rules = [(rule.name, rule.reason) for rule in RULES] + [(rule.name, rule.reason) for rule in NUMBER_RULES]
+    names = [name for name, _ in rules]
     assert len(names) == len(set(names))
     assert set(names) == NUMBERS.keys() | TEXTS.keys() | CHOICES.keys() | LABELS.keys()
-    assert all(rule.reason for rule in (*RULES, *NUMBER_RULES))
+    assert all(reason for _, reason in rules)
