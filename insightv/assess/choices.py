@@ -24,11 +24,6 @@ _NEGATION = re.compile(
 )
 
 
-def letters(count: int) -> str:
-    """The labels of `count` choices, as `Question.text` shows them."""
-    return "".join(chr(ord("A") + i) for i in range(min(count, 26)))
-
-
 def _by_text(text: str, choices: Sequence[str]) -> set[int]:
     if _LABEL_A.match(text):  # a label, which a key would leave out as an article: "(A) green" is not "green"
         return {i for i, choice in enumerate(choices) if plain(choice).casefold() == text.casefold()}

@@ -128,7 +128,7 @@ def read(text: str) -> tuple[Quantity, ...]:
         readings = tuple(replace(reading, parted=True) for reading in readings)
     if re.search(r"\.\d\d$", match["main"] or ""):
         readings = tuple(replace(reading, printed=reading.dimension.startswith("money")) for reading in readings)
-    if re.fullmatch(r"\d+[A-JL-Z]", text) and text[-1] not in LETTER_SCALES:
+    if re.fullmatch(r"\d+[A-Z]", text) and text[-1] not in LETTER_SCALES:
         readings = tuple(replace(reading, letter=text[-1]) for reading in readings)
     top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
     return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
@@ -145,15 +145,11 @@ def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple
     if word.removesuffix("s") in SCALES or word in SCALES:
         scale = SCALES.get(word) or SCALES[word.removesuffix("s")]
         return _unit(value * scale, after, money, scale, False, rest)
-    readings: tuple[Quantity, ...] = ()
-    if first in LETTER_SCALES and (money or glued or first in "MBK"):
-        scale = LETTER_SCALES[first]
-        readings = _unit(value * scale, after, money, scale, False, rest)
-    elif first == "m" and (money or glued):
-        readings = _unit(value * 10**6, after, money, 10**6, False, rest)
-    if readings and (money or first in "kMB"):
-        return readings
-    return readings + _unit(value, rest, money, 1, digits, rest)
+    scale = (LETTER_SCALES | {"m": 10**6}).get(first, 1)
+    if scale == 1 or not (money or glued or first in "MBK"):
+        return _unit(value, rest, money, 1, digits, rest)
+    readings = _unit(value * scale, after, money, scale, False, rest)
+    return readings if readings and (money or first in "kMB") else readings + _unit(value, rest, money, 1, digits, rest)
 
 
 def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suffix: str) -> tuple[Quantity, ...]:
