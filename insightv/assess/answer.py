@@ -78,7 +78,8 @@ def read_verdict(value: dict[str, Any]) -> tuple[bool | None, str]:
 class AnswerScorer(Scorer):
     """Holds each path's answer against the ground truth.
 
-    `value` is always None, `accepted` the verdict. `details["by"]` is "rule:<name>" or "model"; where nobody could
+    `value` is always None, `accepted` the verdict. `details["by"]` is "rule:<family>" or "model", and `details["rule"]`
+    names the rule that decided (a row of `rules.RULES` or `comparing.NUMBER_RULES`, or "math"); where nobody could
     decide, `reason` says why, with `details["failed"]` as a code where a model was asked in vain. `tolerance` is
     relative, for numbers; 0 asks for the same number. `exact_text` makes a text that is unlike the truth wrong without
     asking a model, for data with a fixed set of labels. The same answer to one question is judged once.
@@ -156,14 +157,14 @@ class AnswerScorer(Scorer):
             tolerance=self._tolerance,
             exact_text=self._exact_text,
         )
-        return None if ruling.correct is None else _ruled(ruling.correct, ruling.rule)
+        return None if ruling.correct is None else _ruled(ruling.correct, ruling.family, ruling.rule)
 
     async def _otherwise(self, question: Question, answer: str) -> Score:
         truth = question.answer or ""
         readable = not question.choices and formulas(question.question, truth, answer)
         equal = await self._mathematics.equal(truth, answer) if readable else None
         if equal is not None:
-            return _ruled(equal, "math")
+            return _ruled(equal, "math", "math")
         if self._asker is None:
             return Score(scorer="answer", reason="could not be judged by rules, no model configured")
         return _asked(await self._ask(self._asker, question, truth, answer))
@@ -204,8 +205,8 @@ class AnswerScorer(Scorer):
         ]
 
 
-def _ruled(correct: bool, rule: str) -> Score:
-    return Score(scorer="answer", accepted=correct, details={"by": f"rule:{rule}"})
+def _ruled(correct: bool, family: str, rule: str) -> Score:
+    return Score(scorer="answer", accepted=correct, details={"by": f"rule:{family}", "rule": rule})
 
 
 def _asked(reply: Reply[tuple[bool | None, str]]) -> Score:

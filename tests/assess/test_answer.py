@@ -33,13 +33,13 @@ def unasked(call: Call, number: int) -> Exception:
 def test_what_rules_decide_is_not_asked() -> None:
     model = FakeJudge(unasked)
     right, wrong, formula = judge(ask_about("12"), ["12", "13", "12.0"], model)
-    assert (right.accepted, right.value, right.details) == (True, None, {"by": "rule:number"})
+    assert (right.accepted, right.value, right.details) == (True, None, {"by": "rule:number", "rule": "equal"})
     assert (wrong.accepted, wrong.value) == (False, None)
     assert formula.accepted is True
     (score,) = judge(ask_about("2\\sqrt{3}"), ["\\sqrt{12}"], model)
-    assert (score.accepted, score.details) == (True, {"by": "rule:math"})
+    assert (score.accepted, score.details) == (True, {"by": "rule:math", "rule": "math"})
     (score,) = judge(ask_about("B", choices=("red", "blue")), ["(B) blue"], model)
-    assert (score.accepted, score.details) == (True, {"by": "rule:choice"})
+    assert (score.accepted, score.details) == (True, {"by": "rule:choice", "rule": "choice"})
     assert model.calls == []
 
 

@@ -17,23 +17,11 @@ _WITH_TEXT = re.compile(
 )
 _LABEL_A = re.compile(r"(?i)^(?:[(\[]\s*a\s*[)\]]|a\s*[).:])")
 _SEVERAL = re.compile(r"^[(\[]?[A-Z][)\]]?(?:\s*(?:,|;|&|/|\band\b|,\s*and\b)\s*[(\[]?[A-Z][)\]]?)+\.?$")
-_ANNOUNCED = re.compile(
-    rf"\b(?i:(?:correct|right|final|best)?\s*{_NOUN}\s*(?:is|:|would\s+be|must\s+be|=))\s*:?\s*\**\s*(?i:{_NOUN}\s+)?"
-    r"(?:[(\[]([A-Z])[)\]]|([A-Z])(?=\s*(?:[.,:;)\n]|\*\*|$|because\b|since\b|as\b)))"
-)
+_COMPACT = re.compile(r"[A-Z]{2,8}")
 _NEGATION = re.compile(
     r"(?i)\b(?:not?|cannot|neither|nor|never|except|incorrect|wrong|instead|rather than|or|but|unless|however|maybe|"
     r"perhaps|possibly|might|could|unsure)\b|n't\b"
 )
-_OF_SEVERAL = re.compile(
-    r"(?i)\b(?:and|both|all|each|every|any|above|two|three)\b|[,;&+/]|\b[A-H]\b.*\b[A-H]\b|[^\x00-\u024f]"
-)
-_NOT_NOUNS = ("a", "an", "and", "or", "not", "no", "than")
-
-
-def letters(count: int) -> str:
-    """The labels of `count` choices, as `Question.text` shows them."""
-    return "".join(chr(ord("A") + i) for i in range(min(count, 26)))
 
 
 def _by_text(text: str, choices: Sequence[str]) -> set[int]:
@@ -68,7 +56,7 @@ def named(text: str, choices: Sequence[str]) -> frozenset[int] | None:
         return None if None in marks else frozenset(at for at in marks if at is not None)
     if match := _WITH_TEXT.match(text):
         return _letter_and_text(match.group(1) or match.group(2), match.group(3), choices)
-    return _announced(text, choices)
+    return None
 
 
 def _letter_and_text(letter: str, rest: str, choices: Sequence[str]) -> frozenset[int] | None:
@@ -83,37 +71,25 @@ def _letter_and_text(letter: str, rest: str, choices: Sequence[str]) -> frozense
     return frozenset({at}) if mentioned == {at} and not others and not _NEGATION.search(rest) else None
 
 
-def _announced(text: str, choices: Sequence[str]) -> frozenset[int] | None:
-    """The choice in a longer text such as "... so the answer is (B).", where it speaks of no other letter at all."""
-    text = plain(text)
-    found = {_index(a or b, len(choices)) for a, b in _ANNOUNCED.findall(text)}
-    marks = {letter for letter in re.findall(r"\b[A-Z]\b", text) if letter != "I"}
-    if len(found) != 1 or len(marks) != 1 or _NEGATION.search(text):
-        return None
-    at = found.pop()
-    return None if at is None else frozenset({at})
+def _compact(text: str, choices: Sequence[str]) -> frozenset[int] | None:
+    """The choices of several letters in a row ("AC")."""
+    marks = [_index(letter, len(choices)) for letter in text.strip()] if _COMPACT.fullmatch(text.strip()) else []
+    found = frozenset(at for at in marks if at is not None)
+    return found if found and len(found) == len(marks) else None
 
 
 def verdict(truth: str, answer: str, choices: Sequence[str]) -> bool | None:
     """Whether the answer names the true choices, all of them and no other; None where either is not plain.
 
-    An answer that adds a second choice to the true one is undecided: it may be a hedge, or a remark. So are several
-    where the true one is itself of several ("both A and B").
+    Several where one is right are undecided: a hedge, a remark, or what one choice says of others ("both A and B").
     """
-    right = named(truth, choices)
-    if right is None and (compact := re.fullmatch(r"[A-Z]{2,8}", truth.strip())):
-        marks = [_index(letter, len(choices)) for letter in compact.group()]
-        if None not in marks and len(set(marks)) == len(marks):
-            right = frozenset(at for at in marks if at is not None)
-    given = named(answer, choices)
-    if right is not None and len(right) > 1 and given is None and re.fullmatch(r"[A-Z]{2,8}", answer.strip()):
-        given = frozenset(at for letter in answer.strip() if (at := _index(letter, len(choices))) is not None)
+    right = named(truth, choices) or _compact(truth, choices)
+    given = named(answer, choices) or (_compact(answer, choices) if right and len(right) > 1 else None)
     if not right or not given:
         return None
     if right == given:
         return True
-    of_several = len(right) == 1 < len(given) and any(_OF_SEVERAL.search(choices[at]) for at in right)
-    return None if of_several or (len(right) == 1 and right < given) else False
+    return None if len(right) == 1 < len(given) else False
 
 
 _LABEL = re.compile(r"^[(\[]?\s*([A-Ha-h])\s*[)\].:]?$")
@@ -122,8 +98,7 @@ _LABEL = re.compile(r"^[(\[]?\s*([A-Ha-h])\s*[)\].:]?$")
 def label(truth: str, answer: str, question: str) -> bool | None:
     """For a truth that is one letter while the choices, if any, stand in the question's own text.
 
-    "B", "(B)", "b." name it. "B. red" or "(B) red" does where the question lists "B" in that way; "bar B" does where
-    the question speaks of bars.
+    "B", "(B)", "b." name it. "B. red" or "(B) red" does where the question lists "B" in that way.
     """
     wanted = _LABEL.match(truth.strip())
     if wanted is None:
@@ -131,10 +106,6 @@ def label(truth: str, answer: str, question: str) -> bool | None:
     text = final_part(answer)
     if given := _LABEL.match(text):
         return given.group(1).upper() == wanted.group(1).upper()
-    if match := re.match(r"^(\w+) ([A-Z])$", text):
-        noun = match.group(1).lower()
-        if noun not in _NOT_NOUNS and re.search(rf"\b{re.escape(noun)}s?\b", question.lower()):
-            return match.group(2) == wanted.group(1).upper()
     if match := _WITH_TEXT.match(text):
         letter = (match.group(1) or match.group(2)).upper()
         listed = re.search(rf"(?:^|[\s(\[]){letter}\s*[).:\]]\s*(\S[^\n]*)", question)

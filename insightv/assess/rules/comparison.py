@@ -1,47 +1,76 @@
-"""Two quantities held against each other: with a tolerance, three-valued.
+"""Two quantities held against each other: `NUMBER_RULES`, a table of which the first rule that says anything decides.
 
-Readings of the same kind are compared, or all where none are, or where a letter may be a unit instead ("100m" against
-"100 million"); where they do not lead to one verdict the verdict is None. Decisions that are not plain arithmetic are
-listed at `Comparison`.
+A text may be read in more than one way. Readings of the same kind are compared, or all where a letter may be a unit
+instead ("100m" against "100 million"); where they do not lead to one verdict, the pair is left to the judge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Generic, TypeVar
 
 from insightv.assess.rules.numbers import Quantity
 from insightv.assess.rules.units import SCALES_ABROAD, TEMPERATURES, UNITS
 
+Case = TypeVar("Case")
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the rules say (None: left to the judge), the name of the one that said it, and the family of that one."""
+
+    correct: bool | None
+    rule: str = ""
+    family: str = ""
+
+
+OPEN = Ruling(None)
+"""What a rule decides that leaves a pair to the judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[Case]):
+    """A row of a table. `decide` gives None where the rule does not apply, a ruling where another table decides."""
+
+    name: str
+    reason: str
+    decide: Callable[[Case], bool | Ruling | None]
+    family: str = "number"
+
+
+def when(
+    then: bool | Ruling, name: str, reason: str, holds: Callable[[Case], bool], family: str = "number"
+) -> Rule[Case]:
+    """A rule that decides the same wherever it applies."""
+    return Rule(name, reason, lambda case: then if holds(case) else None, family)
+
+
+def first_of(rules: Iterable[Rule[Case]], case: Case) -> Ruling:
+    """What the first of the rules that applies decides."""
+    for rule in rules:
+        found = rule.decide(case)
+        ruling = Ruling(found) if isinstance(found, bool) else found
+        if ruling is not None:
+            return ruling if ruling.rule else replace(ruling, rule=rule.name, family=rule.family)
+    return OPEN
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two quantities are held against each other.
+    """What the question's words say of a number.
 
-    - `tolerance` is relative to the truth (0.05: ChartQA's relaxed accuracy), the bound included; a truth of zero is
-      met by zero alone; 0 asks for the same number.
-    - `counting`: a whole number of things up to 100 must be met exactly (30 bars are not 31); None, it may be a count,
-      so that a near miss is undecided.
-    - `exact`: True, the number names a thing (a page, a jersey, a code) and must be met exactly; None, it is worked out
-      or printed rather than read off a scale, so that a near miss is undecided.
-    - `year`: True, a whole number from 1500 to 2100 is a year and must be met exactly; None, it may be one, so that a
-      near miss is undecided.
-    - A truth written as a fraction or a power is met within 1 % (2/3 by 0.67, not by 0.7), by another such exactly.
-    - A truth that is money to the cent is printed, so that a near miss is undecided.
-    - `percent`: the question asks for a percentage, so that 0.25 for 25 or 25 % is undecided. Where it does not, 0.25
-      for 0.25 % is.
-    - `scale`: the question asks for the number in thousands, millions, ...: one that is written out is undecided.
-    - `falling`: the question speaks of a change, so that a wrong sign is undecided instead of wrong.
-    - `heat`: the question may ask for a temperature, so that K may be kelvin; elsewhere it is a thousand.
-    - `units`: the units that the question asks for. A bare truth is in these; an answer in one of another kind is
-      undecided.
-    - `words`: the stems of the question's words. An unknown word after a bare number is what it counts where the
-      question has it ("5 bars"); otherwise it may be anything ("5 squared", "5 Millionen"), and the pair is undecided.
+    `tolerance` is relative to the truth (0.05: ChartQA's relaxed accuracy), the bound included; 0 asks for the same
+    number. `counting` and `year` say whether the number counts things or is a year; None, it may. `exact`: it names a
+    thing (a page, a code), is worked out or printed, rather than read off a scale. `percent`, `scale` and
+    `units` are what the answer is asked for in. `falling`: the question speaks of a change; `heat`: it may ask for a
+    temperature, so that K may be kelvin. `words` are the stems of its words.
     """
 
     tolerance: Fraction = Fraction(1, 20)
     counting: bool | None = False
-    exact: bool | None = False
+    exact: bool = False
     year: bool | None = None
     percent: bool = False
     falling: bool = False
@@ -50,131 +79,165 @@ class Comparison:
     units: frozenset[tuple[str, Fraction]] = frozenset()
     words: frozenset[str] = frozenset()
 
-    def verdict(self, truths: tuple[Quantity, ...], answers: tuple[Quantity, ...]) -> bool | None:
-        """True or False where all readings of both agree on it."""
+    def compare(self, truths: tuple[Quantity, ...], answers: tuple[Quantity, ...]) -> Ruling:
+        """The ruling on which all readings of both agree."""
         truths, answers = self._sensible(truths), self._sensible(answers)
         if not truths or not answers:
-            return None
+            return OPEN
         if truths[0].suffix == answers[0].suffix:
             truths, answers = truths[:1], answers[:1]
         pairs = [(truth, answer) for truth in truths for answer in answers]
         alike = [(truth, answer) for truth, answer in pairs if truth.dimension == answer.dimension]
         if not any(truth.dimension for truth, _ in alike):  # both may be bare numbers, and yet one a number of metres
-            alike = [pair for pair in pairs if not alike or "label" not in (pair[0].dimension, pair[1].dimension)]
-        found = {self._under(truth, answer)._exactly(truth, answer) for truth, answer in alike}
-        return found.pop() if len(found) == 1 else None
+            alike = pairs
+        found = [first_of(NUMBER_RULES, _Pair.of(truth, answer, self)) for truth, answer in alike]
+        return found[0] if len({ruling.correct for ruling in found}) == 1 else OPEN
 
     def _sensible(self, readings: tuple[Quantity, ...]) -> tuple[Quantity, ...]:
         if self.heat or len(readings) < 2:
             return readings
         return tuple(reading for reading in readings if reading.dimension != "kelvin")
 
-    def _under(self, truth: Quantity, answer: Quantity) -> Comparison:
-        if not truth.exact:
-            return self
-        return replace(self, tolerance=Fraction(0) if answer.exact else min(self.tolerance, Fraction(1, 100)))
 
-    def _exactly(self, truth: Quantity, answer: Quantity) -> bool | None:
-        """The verdict on one pair of readings, unless it rests on a tolerance for which the question has no use."""
-        verdict = self._pair(truth, answer)
-        exact = None if truth.printed and not self.exact else self.exact
-        if exact is False or not verdict or truth.exact or (answer.exact and exact is None):
-            return verdict
-        return True if replace(self, tolerance=Fraction(0))._pair(truth, answer) else False if exact else None
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One reading of the truth and one of the answer, with their values in one unit as far as there is one."""
 
-    def _near(self, truth: Fraction, answer: Fraction) -> bool:
-        return truth == answer or (truth != 0 and abs(answer - truth) <= self.tolerance * abs(truth))
+    truth: Quantity
+    answer: Quantity
+    how: Comparison
+    wanted: Fraction
+    given: Fraction
 
-    def _pair(self, truth: Quantity, answer: Quantity) -> bool | None:
-        if truth.dimension == answer.dimension == "label":
-            return None
-        if truth.dimension == answer.dimension:
-            if truth.dimension == "word" and truth.word != answer.word:
-                return None
-            return self._numbers(truth, answer, truth.value * truth.factor, answer.value * answer.factor)
-        dimensions = {truth.dimension, answer.dimension}
-        if dimensions <= {"", "word"}:
-            name = truth.suffix[:1].isupper() or any(map(SCALES_ABROAD.match, truth.said))  # 10 Downing Street
-            counted = answer.said <= self.words | truth.said and not name
-            return self._numbers(truth, answer, truth.value, answer.value) if counted else None
-        if dimensions == {"", "percent"}:
-            return self._percent(truth, answer)
-        if "label" in dimensions:
-            return None
-        if "" in dimensions:
-            return self._one_without_unit(truth, answer)
-        if "word" in dimensions:
-            return None
-        if dimensions <= TEMPERATURES:
-            return True if answer.dimension == "angle" and self._near(truth.value, answer.value) else None
-        return None if dimensions == {"percent", "points"} else False
+    @classmethod
+    def of(cls, truth: Quantity, answer: Quantity, how: Comparison) -> _Pair:
+        """The pair, the answer in the unit of the truth, or in the one asked for; 0.25 as 25 %."""
+        raw = cls(truth, answer, how, truth.value, answer.value)
+        if raw.kinds == {"", "percent"}:
+            share = answer.value * (100 if truth.dimension else Fraction(1, 100))
+            return replace(raw, given=share) if raw.within(truth.value, share) and not raw.near else raw
+        factors = [truth.factor] if truth.dimension == answer.dimension else raw.factors_asked
+        return replace(raw, given=answer.value * answer.factor / factors[0]) if len(factors) == 1 else raw
 
-    def _numbers(self, truth: Quantity, answer: Quantity, wanted: Fraction, given: Fraction) -> bool | None:
-        whole = wanted.denominator == given.denominator == 1
-        if truth.parted != answer.parted and (whole or truth.dimension.startswith("money")):
-            return None  # 1.000 against 1, $1.500 against $1.5
-        if wanted == given:
-            return True
-        if truth.scale != answer.scale and self._scales_fit(truth, answer):
-            return None
-        if given == -wanted and self.falling:
-            return None
-        if (answer.top == wanted and not truth.exact) or (truth.top == given and not answer.exact):
-            return None  # 85 against 85/100: it may be said as "out of"
-        bare = truth.dimension == answer.dimension == ""
-        if self.percent and bare and abs(given) <= 1 < abs(wanted) and self._near(wanted, 100 * given):
-            return None  # 40 against 0.4, where a percentage is asked for
-        thousandfold = wanted == 1000 * given or given == 1000 * wanted
-        if thousandfold and (truth.parted or answer.parted):
-            return None  # 1.234 against 1,234
-        if self.scale != 1 and self._near(wanted * self.scale, given):
-            return None  # 1.5 against 1,500,000, where millions are asked for
-        near = self._near(wanted, given)
-        if truth.bare_integer and truth.scale == 1:
-            if self.counting is not False and abs(wanted) <= 100:
-                return False if self.counting or not near else None
-            if near and self.year is not False and truth.dimension in ("", "word") and 1500 <= wanted <= 2100:
-                return False if self.year else None
-        return near
+    @property
+    def factors_asked(self) -> list[Fraction]:
+        """The units asked for that the answer's converts to, where the truth is a bare number."""
+        return [factor for kind, factor in self.how.units if kind == self.answer.dimension and not self.truth.dimension]
 
-    def _scales_fit(self, truth: Quantity, answer: Quantity) -> bool:
-        """5 against 5 million: the axis may be in millions."""
-        if truth.scale == 1:
-            return self._near(truth.value * answer.scale, answer.value)
-        return answer.scale == 1 and self._near(truth.value, answer.value * truth.scale)
+    @property
+    def kinds(self) -> set[str]:
+        return {self.truth.dimension, self.answer.dimension}
 
-    def _percent(self, truth: Quantity, answer: Quantity) -> bool | None:
-        if self._near(truth.value, answer.value):
-            return True if self.percent or abs(truth.value) > 1 or not truth.value else None
-        hundred = 100 if answer.dimension == "" else Fraction(1, 100)
-        if self._near(truth.value, answer.value * hundred):
-            return None if self.percent else True
-        return None if self.falling and truth.value == -answer.value else False
+    @property
+    def of_two_kinds(self) -> bool:
+        return self.truth.dimension != self.answer.dimension
 
-    def _one_without_unit(self, truth: Quantity, answer: Quantity) -> bool | None:
-        if self.units and not truth.dimension:
-            return self._in_unit_asked(truth, answer)
-        if self._near(truth.value, answer.value):
-            return True
-        known, bare = (truth, answer) if truth.dimension else (answer, truth)
-        in_unit = known.value * known.factor
-        for dimension, factor in UNITS.values():
-            if dimension == known.dimension and self._near(in_unit, bare.value * factor):
-                return None
-        if truth.scale != answer.scale and self._scales_fit(truth, answer):
-            return None
-        return None if self.falling and truth.value == -answer.value else False
+    @property
+    def hot(self) -> bool:
+        return self.of_two_kinds and self.kinds <= TEMPERATURES
 
-    def _in_unit_asked(self, truth: Quantity, answer: Quantity) -> bool | None:
-        """5 against 5 feet, where metres are asked for."""
-        given = answer.value * answer.factor
-        factors = [factor for dimension, factor in self.units if dimension == answer.dimension]
-        found = {
-            self._numbers(truth, answer, truth.value, given / factor)
-            if factor == answer.factor
-            else self._near(truth.value, given / factor)
-            for factor in factors
-        }
-        if found == {False} and self._near(truth.value, answer.value):
-            return None
-        return True if True in found else found.pop() if len(found) == 1 else None
+    @property
+    def equal(self) -> bool:
+        return self.wanted == self.given
+
+    @property
+    def near(self) -> bool:
+        return self.within(self.wanted, self.given)
+
+    @property
+    def whole(self) -> bool:
+        return self.truth.bare_integer and self.truth.scale == 1
+
+    def within(self, wanted: Fraction, given: Fraction) -> bool:
+        """Within the tolerance; a truth of zero is met by zero alone, a fraction within 1 % or by an equal fraction."""
+        tolerance = self.how.tolerance
+        if self.truth.exact:
+            tolerance = Fraction(0) if self.answer.exact else min(tolerance, Fraction(1, 100))
+        return wanted == given or (wanted != 0 and abs(given - wanted) <= tolerance * abs(wanted))
+
+    def times(self, factor: int) -> bool:
+        """Whether one number as written is so many times the other."""
+        wanted, given = self.truth.value, self.answer.value
+        return wanted != given and (self.within(wanted * factor, given) or self.within(wanted, given * factor))
+
+
+def _other_things(pair: _Pair) -> bool:
+    if pair.kinds == {"word"}:
+        return pair.truth.word != pair.answer.word
+    name = pair.truth.suffix[:1].isupper() or any(map(SCALES_ABROAD.match, pair.truth.said))  # 10 Downing Street
+    counted = pair.answer.said <= pair.how.words | pair.truth.said and not name
+    return "word" in pair.kinds and not (pair.kinds == {"", "word"} and counted)
+
+
+def _other_unit(pair: _Pair) -> bool:
+    """Whether the answer does not convert to the unit asked for, or is right only if its unit is passed over."""
+    if pair.truth.dimension or pair.kinds <= {"", "word", "percent"} or not pair.how.units:
+        return False
+    return len(pair.factors_asked) != 1 or (pair.within(pair.truth.value, pair.answer.value) and not pair.near)
+
+
+def _unit_unsaid(pair: _Pair) -> bool:
+    truth, answer = pair.truth, pair.answer
+    if pair.near or "" not in pair.kinds or (pair.how.units and not truth.dimension):
+        return False
+    known, bare = (truth, answer) if truth.dimension else (answer, truth)
+    factors = {factor for dimension, factor in UNITS.values() if dimension == known.dimension}
+    return any(pair.within(known.value * known.factor, bare.value * factor) for factor in factors)
+
+
+def _scale_unsaid(pair: _Pair) -> bool:
+    truth, answer = pair.truth, pair.answer
+    if truth.scale != answer.scale and 1 in (truth.scale, answer.scale):
+        return pair.within(truth.value * answer.scale, answer.value * truth.scale)
+    return pair.how.scale != 1 and pair.within(pair.wanted * pair.how.scale, pair.given)
+
+
+def _point_or_comma(pair: _Pair) -> bool:
+    truth, answer = pair.truth, pair.answer
+    ends = truth.dimension.startswith("money") or pair.wanted.denominator == pair.given.denominator == 1
+    return (truth.parted != answer.parted and ends) or ((truth.parted or answer.parted) and pair.times(1000))
+
+
+def _out_of(pair: _Pair) -> bool:
+    truth, answer = pair.truth, pair.answer
+    return (answer.top == pair.wanted and not truth.exact) or (truth.top == pair.given and not answer.exact)
+
+
+def _percent_or_share(pair: _Pair) -> bool:
+    small = pair.kinds == {"", "percent"} and not pair.how.percent and 0 < abs(pair.wanted) <= 1
+    return small and pair.within(pair.truth.value, pair.answer.value)
+
+
+def _share(pair: _Pair) -> bool:
+    return pair.kinds <= {"", "percent"} and pair.times(100)
+
+
+def _if_so(asked: bool | None, applies: bool) -> bool | Ruling | None:
+    """A near miss where the question may ask for what is met exactly: wrong where it does, open where it may."""
+    return None if asked is False or not applies else False if asked else OPEN
+
+
+NUMBER_RULES: tuple[Rule[_Pair], ...] = (
+    when(OPEN, "other_things", "Apples are no oranges; a word may multiply the number or change it.", _other_things),
+    when(OPEN, "letter", "7A may be a door.", lambda p: p.truth.letter != p.answer.letter and p.of_two_kinds),
+    when(OPEN, "points", "Percentage points are often called percent.", lambda p: p.kinds == {"percent", "points"}),
+    when(True, "degrees", "20° may be 20 °C.", lambda p: p.equal and p.hot and p.answer.dimension == "angle"),
+    when(OPEN, "heat", "Scales of heat convert by no factor.", lambda p: p.hot),
+    when(False, "dimension", "A length is no mass.", lambda p: p.of_two_kinds and "" not in p.kinds),
+    when(OPEN, "other_unit", "The question asks for another unit than the answer's.", _other_unit),
+    when(OPEN, "point_or_comma", "1.000 is one, or a thousand.", _point_or_comma),
+    when(OPEN, "percent_or_share", "0.25 and 0.25 % are easily mixed up.", _percent_or_share),
+    when(OPEN, "share_asked", "0.4 is 40 %, but a percentage is asked for.", lambda p: p.how.percent and _share(p)),
+    when(True, "equal", "It is the same number.", lambda p: p.equal),
+    when(OPEN, "scale_unsaid", "The axis or the question may be in millions.", _scale_unsaid),
+    when(OPEN, "change", "A fall of 5 is a change of -5.", lambda p: p.how.falling and p.given == -p.wanted),
+    when(OPEN, "out_of", "85 may be said as 85/100.", _out_of),
+    when(OPEN, "unit_unsaid", "A bare number may be in another unit than the other.", _unit_unsaid),
+    when(False, "far", "It is not within the tolerance.", lambda p: not p.near),
+    Rule("count", "30 bars are not 31.", lambda p: _if_so(p.how.counting, p.whole and abs(p.wanted) <= 100)),
+    Rule("year", "A year is met exactly.", lambda p: _if_so(p.how.year, p.whole and 1500 <= p.wanted <= 2100)),
+    when(True, "fraction", "0.67 is 2/3, rounded.", lambda p: p.truth.exact),
+    when(OPEN, "cents", "A sum to the cent is printed, and not read off a scale.", lambda p: p.truth.printed),
+    when(OPEN, "result", "A number near a computed or printed one, or a page's, may be a slip.", lambda p: p.how.exact),
+    when(True, "near", "A value read off a chart is met within the tolerance.", lambda p: True),
+)

@@ -11,22 +11,13 @@ from datetime import date
 Date = tuple[int, int, int | None]
 """Year, month and day; no day where only the month is named."""
 
-_MONTHS = (
+_NAMES = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
-_MONTH = r"(?P<month>[A-Za-z]{3,9})\.?"
-_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
-_YEAR = r"(?P<year>[12]\d{3})"
-_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day\s*,?\s+)?"
-_FORMS = tuple(
-    re.compile(rf"(?:on\s+|in\s+)?{_WEEKDAY}(?:the\s+)?{form}", re.IGNORECASE)
-    for form in (
-        rf"{_MONTH}\s+{_DAY}\s*,?\s+{_YEAR}",
-        rf"{_DAY}\s+(?:of\s+)?{_MONTH}\s*,?\s+{_YEAR}",
-        rf"{_DAY}-{_MONTH}-{_YEAR}",
-        rf"{_MONTH}(?:\s*,?\s+|-)(?:of\s+)?{_YEAR}",
-    )
+_MONTHS = {name: at for at, full in enumerate(_NAMES, 1) for name in (full, full[:3])} | {"sept": 9}
+_LEFT_OUT = re.compile(
+    r"^(?:on|in)\s+|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b|\b(?:the|of)\s|(?<=\d)(?:st|nd|rd|th)\b|[.,-]"
 )
 _ISO = re.compile(r"([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})")
 _FIGURES = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]([12]\d{3})")
@@ -35,12 +26,6 @@ _FIGURES = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]([12]\d{3})")
 def read_date(text: str) -> Date | None:
     """The date that the whole text is; None where it is none, or could be two."""
     text = text.strip()
-    for form in _FORMS:
-        if match := form.fullmatch(text):
-            found = match.groupdict()
-            month = _month(found["month"])
-            day = int(found["day"]) if found.get("day") else None
-            return _checked(int(found["year"]), month, day) if month else None
     if match := _ISO.fullmatch(text):
         year, month, day = map(int, match.groups())
         return _checked(year, month, day)
@@ -48,9 +33,18 @@ def read_date(text: str) -> Date | None:
         first, second, year = map(int, match.groups())
         if first > 12 or first == second:
             return _checked(year, second, first)
-        if second > 12:
-            return _checked(year, first, second)
-    return None
+        return _checked(year, first, second) if second > 12 else None
+    return _named(_LEFT_OUT.sub(" ", text.lower()).split())
+
+
+def _named(words: list[str]) -> Date | None:
+    """The date of a month's name, a year at the end, and at most one other number."""
+    months = [_MONTHS[word] for word in words if word in _MONTHS]
+    days = [int(word) for word in words[:-1] if re.fullmatch(r"\d{1,2}", word, re.ASCII)]
+    dated = words and re.fullmatch(r"[12]\d{3}", words[-1], re.ASCII)
+    if not dated or len(months) != 1 or len(days) > 1 or len(words) != 2 + len(days):
+        return None
+    return _checked(int(words[-1]), months[0], days[0] if days else None)
 
 
 def same_date(truth: Date, answer: Date) -> bool | None:
@@ -60,15 +54,9 @@ def same_date(truth: Date, answer: Date) -> bool | None:
     return None if (truth[2] is None) != (answer[2] is None) else truth[2] == answer[2]
 
 
-def _month(name: str) -> int | None:
-    low = name.lower()
-    found = [at for at, month in enumerate(_MONTHS, 1) if low == month or low == month[:3]]
-    return 9 if low == "sept" else found[0] if found else None
-
-
 def _checked(year: int, month: int, day: int | None) -> Date | None:
     try:
-        date(year, month, day or 1)
+        date(year, month, 1 if day is None else day)
     except ValueError:
         return None
     return year, month, day

@@ -1,79 +1,171 @@
-"""Is an answer right? What rules can tell without a model: True, False, or None for "cannot be decided by rule".
+"""Is an answer right? `RULES` is the table of what can be told without a model: the first rule that applies decides.
 
-A rule says True or False only where a careful reader of the truth and the answer alone would not hesitate. Each has a
-name that is kept with the score. Mathematics stands apart in `mathematics`, since it needs a process of its own.
+A rule says right or wrong only where a careful reader of the truth and the answer alone would not hesitate; what is
+open is left to the judge. Mathematics stands apart in `mathematics`, since it needs a process of its own.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from insightv.assess.rules import choices as multiple_choice
 from insightv.assess.rules import numbers
-from insightv.assess.rules.comparison import Comparison
+from insightv.assess.rules.comparison import OPEN, Comparison, Rule, Ruling, first_of, when
 from insightv.assess.rules.dates import read_date, same_date
+from insightv.assess.rules.lists import in_order, same_items, unlike
 from insightv.assess.rules.normalise import contains, final_part, key
 from insightv.assess.rules.number_words import mentions_number
-from insightv.assess.rules.question_words import comparison, keeps_to, may_be_no_fraction, order_counts
+from insightv.assess.rules.question_words import comparison, may_be_no_fraction, order_counts, stated
 from insightv.assess.rules.yes_no import yes_or_no
 
 LONGEST = 4_000
 """Characters of an answer beyond which no rule looks at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What the rules say, and which one said it (for None: which came nearest, or "")."""
-
-    correct: bool | None
-    rule: str = ""
-
-
-_SENTENCE = re.compile(
-    r"(?is)^(?P<subject>[^\d\n]{1,160}?)(?:\b(?:is|are|was|were|equals|has|have|had|costs|cost|totals|scored)\b|=|:)\s*"
-    r"(?:(?:equal|up|down)?\s*to\s+)?(?P<value>\S.{0,79})$"
-)
-_SUM = re.compile(r"(?s)^[\d\s.,+\-*/\u00d7\u00f7()%$^]{1,160}=\s*(?P<value>[^=]{1,80})$")
-_HEDGE = re.compile(
-    r"(?i)\b(?:not|no|never|neither|nor|if|or|either|maybe|perhaps|might|may|could|cannot|can't|isn't|aren't|wasn't|"
-    r"between|than|"
-    r"least|most|over|under|except|wrong|incorrect|but|however|unless|would|unlike|rather|instead|assuming|suppose)\b"
-)
-_MOST_ITEMS = 20
-_ASIDE = re.compile(r"^(?P<value>[^()]{1,80}?)\s*\((?P<aside>[^()]{1,160})\)$")
-_ASIDE_COUNTS = re.compile(_HEDGE.pattern + r"|hundred|thousand|million|billion|dozen|percent|%|\bper\b|unsure")
-_IN_YEAR = re.compile(r"(?i)^(?:in\s+)?(?:(?:the\s+)?year\s+)?(?P<value>\d{4})$")
-_BRACKETED = re.compile(r"([\[(])[-+\d.,\s/]+([\])])")
+_BRACKETED = re.compile(r"\\?([\[({])(?:[-+\d.,\s/\u221e]|\\infty)+?\\?([\])}])")
 _IN_BRACKETS = re.compile(r"\([^\w()]?[\d,.]+%?\)")
-"""In accounts a number below zero; elsewhere an aside, or one thing of a tuple."""
-_ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*(?P<value>[^=]+)$")
 
-_CLASSES: tuple[frozenset[str], ...] = tuple(
-    frozenset(words.split())
-    for words in (
-        "red green blue yellow orange purple pink brown black white gray cyan magenta",
-        "monday tuesday wednesday thursday friday saturday sunday",
-        "january february march april may june july august september october november december",
-        "left right",
-        "up down",
-        "top bottom",
-        "north south east west",
-        "increase decrease",
-        "increasing decreasing",
-        "higher lower",
-        "first second third fourth fifth",
-    )
+
+@dataclass(frozen=True)
+class _Case:
+    """A truth and an answer, and what the question says of them."""
+
+    question: str
+    truth: str
+    answer: str
+    choices: Sequence[str]
+    tolerance: float
+    exact_text: bool
+
+    @cached_property
+    def wanted(self) -> str:
+        return final_part(self.truth)
+
+    @cached_property
+    def given(self) -> str:
+        return final_part(self.answer)
+
+    @cached_property
+    def keys(self) -> tuple[str, str]:
+        return key(self.wanted), key(self.given)
+
+    @cached_property
+    def how(self) -> Comparison:
+        return comparison(self.question, Fraction(str(self.tolerance)))
+
+    @cached_property
+    def by_number(self) -> Ruling | None:
+        """What the numbers say; None where the truth is no number."""
+        truths = () if may_be_no_fraction(self.question, self.wanted) else numbers.read(self.wanted)
+        return self.how.compare(truths, stated(self.given, self.how)) if truths else None
+
+    @cached_property
+    def by_items(self) -> bool | None:
+        return same_items(self.wanted, self.given, self.how)
+
+
+def _choice(case: _Case) -> bool | None:
+    return multiple_choice.verdict(case.truth, case.answer, case.choices) if case.choices else None
+
+
+def _label(case: _Case) -> bool | None:
+    return multiple_choice.label(case.truth, case.answer, case.question)
+
+
+def _choice_by_value(case: _Case) -> bool | None:
+    """Choices that are all quantities: the answer must equal one of them exactly, without tolerance."""
+    if not case.choices:
+        return None
+    exact = comparison(case.question, Fraction(0))
+    readings = [numbers.read(final_part(choice)) for choice in case.choices]
+    right = multiple_choice.named(case.truth, case.choices)
+    if not all(readings) or right is None or len(right) != 1:
+        return None
+    given = stated(case.given, exact)
+    met = {at for at, reading in enumerate(readings) if exact.compare(reading, given).correct}
+    return met == right if len(met) == 1 else None
+
+
+def _number(case: _Case) -> Ruling | None:
+    found = case.by_number
+    unread = found and found.correct is None and case.exact_text and not mentions_number(case.given)
+    return None if unread else found
+
+
+def _other_brackets(case: _Case) -> bool:
+    """An open and a closed interval, a list and a tuple; (5), which in accounts is below zero."""
+    found = [match.groups() for text in (case.wanted, case.given) if (match := _BRACKETED.fullmatch(text))]
+    bracketed = _IN_BRACKETS.fullmatch(case.wanted) and case.wanted != case.given
+    return bool(bracketed) or (len(found) == 2 and found[0] != found[1])
+
+
+def _written_apart(case: _Case) -> bool:
+    """Whether texts of one key differ in accents that both have, or in the case of a short symbol."""
+    truth, answer = case.wanted, case.given
+    if not _same_text(case):
+        return False
+    if truth.casefold() == answer.casefold():
+        mixed = len(truth) == 2 or (len(truth) <= 4 and re.search("[a-z][A-Z]", truth + " " + answer))
+        return truth != answer and bool(mixed)
+    return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
+
+
+def _date(case: _Case) -> bool | Ruling | None:
+    truth, answer = read_date(case.wanted), read_date(case.given)
+    if not truth or not answer:
+        return None
+    same = same_date(truth, answer)
+    return OPEN if same is None else same
+
+
+def _alternatives(case: _Case) -> bool:
+    """Whether the question offers both: "... red or blue?", answered with the other one."""
+    truth, answer = case.keys
+    pairs = [f"{a} {between} {b}" for a, b in ((truth, answer), (answer, truth)) for between in ("or", "or a")]
+    return bool(truth and answer) and any(contains(key(case.question), pair) for pair in pairs)
+
+
+def _unlike_text(case: _Case) -> bool:
+    truth, answer = case.keys
+    apart = set(truth.split()) != set(answer.split()) and not contains(answer, truth) and not contains(truth, answer)
+    return bool(case.exact_text and truth and answer and apart)
+
+
+def _comparable(case: _Case) -> bool:
+    texts = case.truth, case.answer
+    return all(text.strip() and len(text) <= LONGEST for text in texts)
+
+
+def _same_text(case: _Case) -> bool:
+    return bool(case.keys[0]) and case.keys[0] == case.keys[1]
+
+
+def _out_of_order(case: _Case) -> bool:
+    ordered = case.by_items and order_counts(case.question)
+    return bool(ordered) and not in_order(case.wanted, case.given, case.how)
+
+
+RULES: tuple[Rule[_Case], ...] = (
+    when(OPEN, "size", "Nothing is compared with nothing, or with a page.", lambda c: not _comparable(c), "text"),
+    Rule("choice", "The answer names a choice.", _choice, "choice"),
+    Rule("choice_by_value", "The answer is the value of one choice.", _choice_by_value, "choice"),
+    when(OPEN, "no_choice", "Only a choice answers a choice question.", lambda c: bool(c.choices), "choice"),
+    Rule("yes_no", "A yes is no no.", lambda c: yes_or_no(c.question, c.wanted, c.given), "yes_no"),
+    Rule("label", "A letter names one thing of the picture.", _label, "label"),
+    Rule("number", "Two numbers are compared, in all the ways to read them (`NUMBER_RULES`).", _number),
+    when(False, "no_number", "Where labels are fixed, a text is no number.", lambda c: bool(c.by_number), "number"),
+    when(OPEN, "brackets", "Brackets may make an interval, a tuple or a number below zero.", _other_brackets, "text"),
+    Rule("closed_class", "Red is not blue, and Mon is Monday.", lambda c: unlike(c.wanted, c.given), "text"),
+    when(OPEN, "spelling", "Pêche is not péché, and CO is not Co.", _written_apart, "text"),
+    when(True, "same_text", "Case, articles and punctuation do not count.", _same_text, "text"),
+    Rule("date", "A date may be written in many ways.", _date, "date"),
+    when(OPEN, "order", "The question may ask for an order.", _out_of_order, "list"),
+    Rule("list", "The items of both lists pair off, or one has no fellow.", lambda c: c.by_items, "list"),
+    when(False, "alternatives", "The question offers both, so that one excludes the other.", _alternatives, "text"),
+    when(False, "unlike_text", "Where labels are fixed, an unlike one is another.", _unlike_text, "text"),
 )
-_SPELLINGS = {
-    "grey": "gray", "violet": "purple", "jan": "january", "feb": "february", "mar": "march", "apr": "april",
-    "jun": "june", "jul": "july", "aug": "august", "sep": "september", "sept": "september", "oct": "october",
-    "nov": "november", "dec": "december", "mon": "monday", "tue": "tuesday", "tues": "tuesday", "wed": "wednesday",
-    "thu": "thursday", "thur": "thursday", "thurs": "thursday", "fri": "friday", "sat": "saturday", "sun": "sunday",
-}  # fmt: skip
 
 
 def decide(
@@ -96,63 +188,7 @@ def decide(
         exact_text: whether a text that is unlike the truth and does not hold it is wrong, as ChartQA has it, and not
             merely undecided; for data whose answers come from a fixed set of labels.
     """
-    if len(answer) > LONGEST or len(truth) > LONGEST or not answer.strip() or not truth.strip():
-        return Ruling(None)
-    if choices:
-        return _with_choices(question, truth, answer, choices)
-    how = comparison(question, Fraction(str(tolerance)))
-    wanted, given = final_part(truth), final_part(answer)
-    if (correct := yes_or_no(question, wanted, given)) is not None:
-        return Ruling(correct, "yes_no")
-    if (correct := multiple_choice.label(truth, answer, question)) is not None:
-        return Ruling(correct, "label")
-    if numbers.read(wanted) and not may_be_no_fraction(question, wanted):
-        correct = _number(wanted, given, how)
-        if correct is None and exact_text and not mentions_number(given):
-            correct = False
-        return Ruling(correct, "number")
-    return _text_or_list(question, wanted, given, how, exact_text)
-
-
-def _with_choices(question: str, truth: str, answer: str, choices: Sequence[str]) -> Ruling:
-    correct = multiple_choice.verdict(truth, answer, choices)
-    if correct is None:
-        correct = _number_among(question, truth, answer, choices)
-    return Ruling(correct, "choice")
-
-
-def _number_among(question: str, truth: str, answer: str, choices: Sequence[str]) -> bool | None:
-    """Choices that are all quantities: the answer must equal one of them exactly, without tolerance."""
-    exact = replace(comparison(question, Fraction(0)), year=False)
-    readings = [numbers.read(final_part(choice)) for choice in choices]
-    right = multiple_choice.named(truth, choices)
-    if not all(readings) or right is None or len(right) != 1:
-        return None
-    given = _quantities(final_part(answer), exact)
-    met = {i for i, reading in enumerate(readings) if exact.verdict(reading, given)}
-    return met == right if len(met) == 1 else None
-
-
-def _quantities(text: str, how: Comparison) -> tuple[numbers.Quantity, ...]:
-    """The text as a quantity, alone or at the end of a plain sentence or a sum ("The total is 5 kg", "2 + 3 = 5")."""
-    if found := numbers.read(text):
-        return found
-    match = _ASIDE.match(text)
-    if match and not mentions_number(match["aside"]) and not _ASIDE_COUNTS.search(match["aside"]):
-        return _quantities(match["value"], how)
-    if match := _SUM.match(text) or _ASSIGNED.match(text) or _IN_YEAR.match(text):
-        return numbers.read(match["value"].strip())
-    match = _SENTENCE.match(text)
-    if match is None or _HEDGE.search(match["subject"]) or not keeps_to(match["subject"], how):
-        return ()
-    return numbers.read(match["value"].strip())
-
-
-def _number(truth: str, answer: str, how: Comparison) -> bool | None:
-    wanted = numbers.read(truth)
-    if how.exact and truth != answer and truth.startswith("0") and truth.isdigit() and answer.isdigit():
-        return None  # 007 against 7
-    return how.verdict(wanted, _quantities(answer, how)) if wanted else None
+    return first_of(RULES, _Case(question, truth, answer, choices or (), tolerance, exact_text))
 
 
 def formulas(question: str, truth: str, answer: str) -> bool:
@@ -161,124 +197,3 @@ def formulas(question: str, truth: str, answer: str) -> bool:
     if re.fullmatch(r"\d+/\d+/\d+", wanted) or _IN_BRACKETS.fullmatch(wanted):
         return False
     return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))
-
-
-def split_list(text: str) -> tuple[list[str], bool]:
-    """The items of a list, and whether the text is a list beyond doubt (brackets, semicolons, two commas or more)."""
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            items = json.loads(text)
-        except (ValueError, RecursionError):
-            items = [item.strip(" '\"") for item in re.split(r"[,;]\s*", text[1:-1])]
-        if isinstance(items, list) and items and all(isinstance(item, str | int | float) for item in items):
-            return [str(item) for item in items], True
-        return [text], False
-    if match := re.fullmatch(r"\\?\{(.*?)\\?\}", text, re.DOTALL):
-        text = match[1]
-    separator = r"\s*;\s*|\n+" if re.search(r"[;\n]", text) else r"\s*,\s*(?!\d{3}\b)(?:and\s+)?|\s+and\s+|\s+&\s+"
-    items = [re.sub(r"^(?:[-*•]\s+|\d+[.)]\s+)", "", item).strip() for item in re.split(separator, text)]
-    items = [item for item in items if item]
-    return items, len(items) > 2 or bool(re.search(r";|\n", text))
-
-
-def _item(truth: str, answer: str, how: Comparison) -> bool | None:
-    if key(truth) and key(truth) == key(answer):
-        wanted = numbers.read(truth)
-        return how.verdict(wanted, numbers.read(answer)) if wanted else True
-    correct = _number(truth, answer, how)
-    return _unlike(truth, answer) if correct is None else correct
-
-
-def _list(truth: str, answer: str, how: Comparison) -> bool | None:
-    """Order does not count, and an item said twice counts once, unless the truth itself says it twice.
-
-    True where the items can be paired off. False where an item of either is, beyond doubt, none of the other's. A tuple
-    of numbers in round brackets is no list: (1, 2) is not (2, 1). Nor is 12,50, which may be a price.
-    """
-    if re.fullmatch(r"\([-+\d.,\s/]+\)|\D{0,4}\d+,\d+\D{0,4}", truth):
-        return None
-    (wanted, sure), (given, _) = split_list(truth), split_list(answer)
-    if len(wanted) < 2 or not given or max(len(wanted), len(given)) > _MOST_ITEMS:
-        return None
-    distinct = list({key(item): item for item in wanted}.values())
-    if len(distinct) == len(wanted):
-        given = list({key(item): item for item in given}.values())
-    table = [[_item(w, g, how) for g in given] for w in wanted]
-    if len(wanted) == len(given) and _pairs_off(table):
-        return True
-    if not sure and len(given) < 2:
-        return None
-    columns = [list(column) for column in zip(*table, strict=True)]
-    return False if any(set(line) == {False} for line in table + columns) else None
-
-
-def _in_order(truth: str, answer: str, how: Comparison) -> bool:
-    """Whether two lists hold the same items one by one."""
-    (wanted, _), (given, _) = split_list(truth), split_list(answer)
-    return len(wanted) == len(given) and all(_item(*pair, how) for pair in zip(wanted, given, strict=True))
-
-
-def _pairs_off(table: list[list[bool | None]]) -> bool:
-    """Whether each row can have a column of its own where it is True (augmenting paths)."""
-    owner: dict[int, int] = {}
-
-    def place(row: int, tried: set[int]) -> bool:
-        for column, fits in enumerate(table[row]):
-            if fits and column not in tried:
-                tried.add(column)
-                if column not in owner or place(owner[column], tried):
-                    owner[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(table)))
-
-
-def _unlike(truth: str, answer: str) -> bool | None:
-    """False for two different members of one closed class (colours, weekdays, months, directions, ...)."""
-    wanted, given = (_SPELLINGS.get(key(text), key(text)) for text in (truth, answer))
-    if any(wanted in members and given in members for members in _CLASSES):
-        return wanted == given
-    return None
-
-
-def _text_or_list(question: str, truth: str, answer: str, how: Comparison, exact_text: bool) -> Ruling:
-    wanted, given = key(truth), key(answer)
-    brackets = [found.groups() for text in (truth, answer) if (found := _BRACKETED.fullmatch(text))]
-    if len(brackets) == 2 and brackets[0] != brackets[1]:
-        return Ruling(None, "text")  # an open and a closed interval, or a list and a tuple
-    if truth != answer and _IN_BRACKETS.fullmatch(truth):
-        return Ruling(None, "text")
-    if wanted and wanted == given:
-        return Ruling(None if _written_apart(truth, answer) else True, "text")
-    dates = read_date(truth), read_date(answer)
-    if dates[0] and dates[1]:
-        return Ruling(same_date(dates[0], dates[1]), "date")
-    listed = _list(truth, answer, how)
-    if listed and order_counts(question) and not _in_order(truth, answer, how):
-        return Ruling(None, "list")
-    if listed is not None:
-        return Ruling(listed, "list")
-    alike = _unlike(truth, answer)
-    if alike is not None:
-        return Ruling(alike, "text")
-    asked = key(question)
-    if wanted and given and _named_as_alternatives(asked, wanted, given):
-        return Ruling(False, "text")
-    apart = set(wanted.split()) != set(given.split()) and not contains(given, wanted) and not contains(wanted, given)
-    if exact_text and wanted and given and apart:
-        return Ruling(False, "text")
-    return Ruling(None, "text")
-
-
-def _written_apart(truth: str, answer: str) -> bool:
-    """Whether texts of one key differ in accents that both have (año, año), or in the case of a symbol (CO, Co)."""
-    if truth.casefold() == answer.casefold():
-        return len(truth) == 2 and truth != answer and not (truth.islower() or answer.islower())
-    return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
-
-
-def _named_as_alternatives(question: str, truth: str, answer: str) -> bool:
-    """Whether the question offers both: "... red or blue?", answered with the other one."""
-    either = (f"{truth} or {answer}", f"{answer} or {truth}")
-    return any(contains(question, pair) or contains(question, pair.replace(" or ", " or a ")) for pair in either)

@@ -34,21 +34,10 @@ _LEAD = re.compile(
     r"(?:\s+(?:is|are|was|would\s+be|should\s+be|must\s+be)\b|\s*[:=])\s*:?\s*"
     r"|(?:it|this|that|they)(?:\s+(?:is|are|was|were)|'s)\s+(?!not\b))"
 )
-_WRAPS = tuple(
-    re.compile(pattern, re.DOTALL)
-    for pattern in (
-        r"\*\*([^*]+)\*\*",
-        r"\*([^*]+)\*",
-        r"__([^_]+)__",
-        r"`+([^`]+)`+",
-        r'"([^"]+)"',
-        r"'([^']+)'",
-        r"\$\$([^$]+)\$\$",
-        r"\$([^$]+)\$",
-        r"\\\(((?:(?!\\\)).)+)\\\)",
-        r"\\\[((?:(?!\\\]).)+)\\\]",
-        r"\\(?:text|textbf|mathrm|mathbf|textit)\{([^{}]+)\}",
-    )
+_WRAPS = re.compile(
+    r"(?s)(?P<sign>\*\*|__|`{1,3}|\$\$|[*\"'$])(?P<signed>(?:(?!(?P=sign)).)+)(?P=sign)"
+    r"|\\\((?P<formula>(?:(?!\\\)).)+)\\\)|\\\[(?P<display>(?:(?!\\\]).)+)\\\]"
+    r"|\\(?:text|textbf|mathrm|mathbf|textit)\{(?P<command>[^{}]+)\}"
 )
 
 
@@ -76,9 +65,8 @@ def unwrapped(text: str) -> str:
     for _ in range(8):
         before = text
         text = text.strip()
-        for wrap in _WRAPS:
-            if match := wrap.fullmatch(text):
-                text = match.group(1).strip()
+        if match := _WRAPS.fullmatch(text):
+            text = match[match.lastgroup or 0].strip()
         lead = _LEAD.match(text)
         if lead and lead.end() < len(text) and text[lead.end() :].strip(" .!"):
             text = text[lead.end() :].strip()
@@ -130,18 +118,10 @@ def final_part(text: str) -> str:
 
 def _without_accents(text: str) -> str:
     """Accents of Latin letters dropped; in other scripts marks are letters of their own."""
-    if text.isascii():
-        return text
-    kept: list[str] = []
-    latin = False
-    for char in unicodedata.normalize("NFD", text):
-        if unicodedata.combining(char):
-            if latin:
-                continue
-        else:
-            latin = "a" <= char <= "z"
-        kept.append(char)
-    return unicodedata.normalize("NFC", "".join(kept))
+    marks = r"(?<=[a-z])[\u0300-\u036f]+"
+    return (
+        text if text.isascii() else unicodedata.normalize("NFC", re.sub(marks, "", unicodedata.normalize("NFD", text)))
+    )
 
 
 @lru_cache(maxsize=256)

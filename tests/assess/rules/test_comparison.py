@@ -24,7 +24,7 @@ UNITS_ASKED = [
     ("How many minutes does it take?", "90", "90 hours", N),
     ("How many minutes does it take?", "90", "1.5 hours", T),
     ("How many days are there?", "30", "30 days", T),
-    ("How many days are there?", "30", "31 days", N),
+    ("How many days are there?", "30", "31 days", F),
     ("How many days are there?", "30", "40 days", F),
     ("What is the number of grams?", "5", "5 kg", N),
     ("How heavy is it?", "5", "5 kg", T),
@@ -103,7 +103,7 @@ def test_quantity_is_ruled_as_labelled(question: str, truth: str, answer: str, e
         ("C", "A and B", ("red", "blue", "Both A and B"), N),
         ("D", "A, B, C", ("red", "blue", "green", "All of the above"), N),
         ("C", "A, B", ("\u7ea2", "\u84dd", "\u4ee5\u4e0a\u90fd\u662f"), N),
-        ("C", "A, B", ("red", "blue", "green"), F),
+        ("C", "A, B", ("red", "blue", "green"), N),  # left to the judge
     ],
 )
 def test_several_letters_may_say_what_one_choice_says(
