@@ -44,7 +44,7 @@ vllm: venv
 	$(BIN)/pytest -m vllm -rs tests/backends
 
 tiny: venv
-	$(BIN)/python -m insightv.tiny.recipe shared teacher base --out build/tiny
+	$(BIN)/python -m tools.tiny.recipe shared teacher base --out build/tiny
 	@echo "the models are in build/tiny/teacher and build/tiny/base; to ship them, copy them to insightv/tiny/weights"
 
 paper: venv

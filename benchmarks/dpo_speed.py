@@ -31,9 +31,10 @@ from typing import Any
 from insightv.agents.reasoning import reasoning_messages
 from insightv.inputs.images import ImageStore, open_picture
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
-from insightv.tiny import tell, world
-from insightv.tiny.model import SIDE
+from insightv.tiny import world
 from insightv.train.data.prompt_json import to_json
+from tools.tiny import tell
+from tools.tiny.model import SIDE
 
 OURS, TRL = "insightv", "trl"
 CASES = {
@@ -47,7 +48,7 @@ CASES = {
 
 def pairs(count: int, store: ImageStore) -> Iterator[PreferencePair]:
     """`count` pairs; each shows a chart and what was asked, and the wrong path misread one to three values of it."""
-    from insightv.tiny.batches import spoil
+    from tools.tiny.batches import spoil
 
     for item in world.make_questions(count, 0, "train", "reasoning"):
         chart, kind, ask = item.meta["chart"], item.meta["kind"], item.meta["ask"]

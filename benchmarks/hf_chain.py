@@ -64,7 +64,7 @@ def forced(source: Path | None, folder: Path) -> Path:
 def _random(folder: Path) -> None:
     import torch
 
-    from insightv.tiny import model
+    from tools.tiny import model
 
     tokenizer = model.build_tokenizer()
     net = model.build_model(tokenizer)

@@ -32,7 +32,7 @@ CACHE_GB = 1
 
 def make_base(folder: Path) -> int:
     """A model of the embedded one's kind, wider and deeper, with random weights; returns its number of parameters."""
-    from insightv.tiny.model import Shape, build_model, build_processor, build_tokenizer, save
+    from tools.tiny.model import Shape, build_model, build_processor, build_tokenizer, save
 
     tokenizer = build_tokenizer()
     shape = Shape(vision_width=768, vision_layers=9, text_width=1280, text_layers=16, text_inner=3584)

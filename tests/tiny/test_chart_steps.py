@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from insightv.records import Question, ReasoningPath, Score, Step
-from insightv.tiny import batches, claims, tell, world
+from insightv.tiny import claims, world
 from insightv.tiny.chart_steps import ChartSteps
+from tools.tiny import batches, tell
 
 BARS: dict[str, Any] = {"kind": "bars", "labels": ["A", "C", "D"], "values": [5, 7, 2]}
 COLOURS: dict[str, Any] = {"kind": "bars", "labels": ["red", "blue", "green"], "values": [3, 9, 4]}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from insightv.tiny import batches, model, weights, world
+from insightv.tiny import weights, world
+from tools.tiny import batches, model
 
 IMAGE = {"type": "image"}
 STEP = '{"title": "Read the values", "content": "A 5, B 3.", "action": "continue"}'
@@ -130,7 +131,7 @@ def test_the_recipes_forward_pass_is_the_models_own() -> None:
     """Conversations that share a picture cost what they cost each for itself in the ordinary forward pass."""
     import torch
 
-    from insightv.tiny import fitting
+    from tools.tiny import fitting
 
     tokenizer = model.build_tokenizer()
     net = model.build_model(tokenizer, model.Shape(64, 2, 64, 2, 128, 32)).eval()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from insightv.tiny import WEIGHTS, measure, recipe, weights, world
+from insightv.tiny import WEIGHTS, weights, world
+from tools.tiny import measure, recipe
 
 QUESTIONS = 48
 """Held-out questions per look. Guessing a value gives about one in nine."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from insightv.tiny import ask, draw, tell, world
+from insightv.tiny import ask, draw, world
+from tools.tiny import tell
 
 
 def truth(meta: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from insightv.tiny import ask as asking
-from insightv.tiny import draw, model, tell, world
+from insightv.tiny import draw, world
+from tools.tiny import model, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

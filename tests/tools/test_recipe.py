@@ -11,7 +11,8 @@ import pytest
 from insightv.agents.summary import summary_messages
 from insightv.records import Question, ReasoningPath
 from insightv.tiny import ask as asking
-from insightv.tiny import batches, model, recipe, tell, world
+from insightv.tiny import world
+from tools.tiny import batches, model, recipe, tell
 
 SMALL = model.Shape(64, 2, 64, 2, 128, 32)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from insightv.tiny import batches, model
+from tools.tiny import batches, model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

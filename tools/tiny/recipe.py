@@ -1,4 +1,4 @@
-"""Training the embedded models from nothing: `python -m insightv.tiny.recipe` (`make tiny`).
+"""Training the embedded models from nothing: `python -m tools.tiny.recipe` (`make tiny`).
 
 First the model learns from text alone to find a value in what is written (`tell.drill`) and to work with it. Then it
 learns to write down every value of a chart, with a little text between, until it reads; mixed from the start it learns
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from insightv.tiny import batches, fitting, measure, model
+from tools.tiny import batches, fitting, measure, model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

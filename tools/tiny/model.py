@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insightv.tiny import ask, tell, world
+from insightv.tiny import ask, world
+from tools.tiny import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """How well an embedded model reads, reasons, judges and looks: held-out figures for a model directory.
 
-`python -m insightv.tiny.measure DIRECTORY` prints them as JSON.
+`python -m tools.tiny.measure DIRECTORY` prints them as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from insightv.tiny import ask as asking
-from insightv.tiny import batches, claims, draw, model, tell, world
+from insightv.tiny import claims, draw, world
+from tools.tiny import batches, model, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
