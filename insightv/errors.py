@@ -14,6 +14,7 @@ InsightvError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,11 @@ def require(package: str, extra: str) -> None:
 
     if find_spec(package) is None:
         raise MissingExtra(f"the package {package!r} is needed here; install it with: pip install 'insightv[{extra}]'")
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint for an unknown name: the nearest one that is known, or `otherwise` where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else otherwise

@@ -18,14 +18,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Literal, get_args
 
 import pluggy
 
-from insightv.errors import MissingExtra, PluginError
+from insightv.errors import MissingExtra, PluginError, did_you_mean
 from insightv.plugin_guard import told
 
 GROUP = "insightv"
@@ -167,8 +166,8 @@ class Registry:
                 "or leave one out by setting INSIGHTV_PLUGINS to a list of the plugins to load"
             )
         known = sorted(known for k, known in self._entries if k == kind)
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = did_you_mean(name, known)
+        hint = f"; {near}" if near else ""
         broken = "".join(f"; {failure.source} did not load: {failure.reason}" for failure in self.failures)
         if self.failures:
             broken += "; mend, upgrade or uninstall it, or leave it out by INSIGHTV_PLUGINS"

@@ -8,7 +8,7 @@ anything else is refused.
 
 from __future__ import annotations
 
-from insightv.agents.replies.json_reply import Reading, Unreadable, read_object
+from insightv.agents.replies.json_reply import Reading, Unreadable
 from insightv.records import Action, Json, Schema, Step
 
 STEP_SCHEMA = Schema(
@@ -39,26 +39,12 @@ _ACTIONS: dict[str, Action] = {"continue": "continue", "summary": "summary"}
 _EXACT_FLOAT = 1e15  # a float below it is written without an exponent and with all its digits
 
 
-def read_step(text: str) -> Step:
-    """The step of a reply.
-
-    Raises:
-        Unreadable: the codes of `read_object`, or keys, wrong_type, blank, unknown_action.
-    """
-    return step_of(read_object(text))
-
-
-def read_final(text: str) -> str:
-    """The answer of a reply.
-
-    Raises:
-        Unreadable: the codes of `read_object`, or keys, wrong_type, blank.
-    """
-    return answer_of(read_object(text))
-
-
 def step_of(reading: Reading) -> Step:
-    """The step that an object is; errors as in `read_step`."""
+    """The step that an object is.
+
+    Raises:
+        Unreadable: with the code keys, wrong_type, blank or unknown_action.
+    """
     _check_keys(reading.value, "title", "content", "action")
     action = _text(reading.value, "action")
     known = _ACTIONS.get(action.lower())
@@ -68,7 +54,11 @@ def step_of(reading: Reading) -> Step:
 
 
 def answer_of(reading: Reading) -> str:
-    """The answer that an object holds; errors as in `read_final`."""
+    """The answer that an object holds.
+
+    Raises:
+        Unreadable: with the code keys, wrong_type or blank.
+    """
     _check_keys(reading.value, "answer")
     answer = reading.value["answer"]
     if isinstance(answer, int) and not isinstance(answer, bool):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from insightv.config.settings import BACKEND_KEYS, RoleTable
-from insightv.errors import ConfigError, InsightvError, PluginError
+from insightv.errors import ConfigError, InsightvError, PluginError, did_you_mean
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import told, unfit
 from insightv.plugins import Factory, Kind, PluginSource
@@ -83,8 +82,7 @@ def check_options(
     unknown = [] if known is None else [name for name in options if name not in known]
     if known is not None and unknown:
         names = sorted({*known, *others})
-        near = get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+        hint = did_you_mean(unknown[0], names, f"known: {', '.join(names) or 'none'}")
         raise ConfigError(f"{what} has no option {unknown[0]!r}; {hint}")
 
 

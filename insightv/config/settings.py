@@ -10,7 +10,6 @@ import logging
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from insightv.config.sections import RunSection, Section, ServeSection, TrainSection
 from insightv.config.values import refuse_secrets, refuse_unwritable
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, did_you_mean
 from insightv.inputs.image_error import ImageLimits
 from insightv.inputs.rows import FIELDS
 
@@ -123,9 +122,8 @@ class ImageSection(Section):
 def _known_fields(columns: dict[str, str]) -> dict[str, str]:
     for name in columns:
         if name not in FIELDS:
-            near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}){hint}")
+            hint = did_you_mean(name, FIELDS, "rename it")
+            raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}); {hint}")
     return columns
 
 
@@ -247,17 +245,15 @@ def _explain(fault: ErrorDetails) -> str:
     where = ".".join(str(part) for part in loc) or "settings"
     if fault["type"] != "extra_forbidden":
         expected = re.findall("'([^']*)'", fault["msg"]) if fault["type"] == "literal_error" else []
-        near = get_close_matches(value, expected, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = did_you_mean(value, expected)
+        hint = f"; {near}" if near else ""
         if fault["type"] == "tuple_type":
             cure = f"begin each table with [[{where}]]" if isinstance(fault["input"], Mapping) else "put it into [ ]"
             return f"{where} = {value!r}: a list is needed; {cure}"
         return f"{where} = {value!r}: {fault['msg'].removeprefix('Value error, ')}{hint}"
     known = _keys_at(loc[:-1])
-    near = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-    return f"unknown key {where!r}" + (
-        f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
-    )
+    hint = did_you_mean(str(loc[-1]), known, f"known keys: {', '.join(sorted(known))}")
+    return f"unknown key {where!r}; {hint}"
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:

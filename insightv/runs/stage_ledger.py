@@ -122,10 +122,6 @@ class Ledger:
         self._write("UPDATE stages SET done = 1, facts = ?, ended = ? WHERE name = ?", row)
         return self._stage(name)
 
-    def forget(self, name: str) -> None:
-        """Remove a stage, so that it is done anew."""
-        self._write("DELETE FROM stages WHERE name = ?", (name,))
-
     def lay_aside(self, names: Iterable[str]) -> None:
         """Record which stages have no part in what is trained now; all others have."""
         self._write("INSERT OR REPLACE INTO laid_aside VALUES (1, ?)", (json.dumps(sorted(names)),))

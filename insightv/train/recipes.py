@@ -9,12 +9,11 @@ Knows no run and no model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from insightv.config.sections import Recipe, TrainSection
 from insightv.config.settings import Settings
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, did_you_mean
 from insightv.train.finetune.settings import PreferenceSettings, Stage, TrainSettings, settings_of
 from insightv.train.finetune.trl_options import FORBIDDEN
 
@@ -91,8 +90,7 @@ def _check_keys(train: TrainSection) -> None:
     known = sorted(own | set(TrainSettings.model_fields))
     for name in train.common:
         if name not in known and name not in FORBIDDEN:
-            near = get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            hint = did_you_mean(name, known, f"known keys: {', '.join(known)}")
             raise ConfigError(f"unknown key 'train.{name}'; {hint}")
 
 

@@ -6,6 +6,10 @@ step, a code where it must be refused. Raw strings hold what a model sends; in t
 
 from __future__ import annotations
 
+from insightv.agents.replies.json_reply import read_object
+from insightv.agents.step_schema import answer_of, step_of
+from insightv.records import Step
+
 Expected = tuple[str, str, str] | str
 Row = tuple[str, str, Expected]
 
@@ -408,3 +412,13 @@ ROWS: list[Row] = [
     }.items()
     for what, reply, expected in rows
 ]
+
+
+def read_step(text: str) -> Step:
+    """The step of a reply, as the generator reads it."""
+    return step_of(read_object(text))
+
+
+def read_final(text: str) -> str:
+    """The answer of a reply, as the generator reads it."""
+    return answer_of(read_object(text))

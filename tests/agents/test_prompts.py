@@ -11,10 +11,10 @@ from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.replies.json_reply import Unreadable
 from insightv.agents.replies.transcript import from_text
-from insightv.agents.step_schema import read_final, read_step
 from insightv.agents.summary import JudgingSummary
 from insightv.records import ReasoningPath, Step
 from tests.agents.fakes import QUESTION, FakeModel, walks
+from tests.agents.step_replies import read_final, read_step
 
 MODEL = FakeModel(walks(2))
 GENERATOR = ProgressiveGenerator(MODEL).prompts

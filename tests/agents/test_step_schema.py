@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insightv.agents.replies.json_reply import Unreadable, read_object
-from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA, read_final, read_step
+from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA
 from insightv.records import Step
-from tests.agents.step_replies import GO, OTHER, ROWS, S
+from tests.agents.step_replies import GO, OTHER, ROWS, S, read_final, read_step
 
 T = TypeVar("T")
 LATEX = re.split(

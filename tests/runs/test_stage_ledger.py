@@ -47,8 +47,6 @@ def test_a_stage_that_goes_on_keeps_its_beginning_and_a_changed_one_begins_anew(
         entry = ledger.find("reasoning")
         assert entry is not None
         assert (entry.done, entry.facts, entry.identity) == (False, StageFacts(), {"seed": 2})
-        ledger.forget("reasoning")
-        assert ledger.find("reasoning") is None
 
 
 def test_a_stage_of_an_earlier_training_is_laid_aside_until_it_is_taken_up_again(database: Path) -> None:

@@ -13,10 +13,15 @@ from insightv.inputs.images import ImageStore
 from insightv.records import Band, Message, PreferencePair
 from insightv.train.data.length_balance import Lengths, statistics, to_drop
 from insightv.train.data.pair_rows import rows_of_pairs
-from insightv.train.data.pairs import PairRule, pairs_of, select_pairs
+from insightv.train.data.pairs import PairRule, select_pairs
 from insightv.train.data.prompt_json import from_json, to_json
 
 from .world import mixed, path, picture, prompt, question, run_of
+
+
+def pairs_of(item: AssessedQuestion, rule: PairRule) -> list[PreferencePair]:
+    """The pairs of one question alone."""
+    return select_pairs(lambda: [item], rule).pairs
 
 
 def asked(*paths: AssessedPath) -> AssessedQuestion:

@@ -68,7 +68,7 @@ def test_an_agents_own_settings_come_last() -> None:
         ({"recipe": "magic"}, "recipe"),
         ({"preset": "none"}, "preset"),
         ({"trl": {"max_length": 5}}, "never cut"),
-        ({"preference": {"lora_rank": 64}}, "lora_rank = 64, and the rounds go on with .* has 16; set both alike"),
+        ({"preference": {"lora_rank": 64}}, "lora_rank = 64, and the rounds continue .* has 16; set both alike"),
     ],
 )
 def test_what_is_wrong_is_refused_before_a_build(tmp_path: Path, table: dict[str, object], message: str) -> None:

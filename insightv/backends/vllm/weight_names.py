@@ -46,15 +46,15 @@ def needs_renaming(model: Path) -> bool:
     )
 
 
-def write_served(model: Path, folder: Path, *, without: str = "") -> None:
-    """Copy the files of `model`, but `without`, into the folder, renamed where that must be; folders are left out.
+def write_served(model: Path, folder: Path) -> None:
+    """Copy the files of `model` into the folder, renamed where that must be; folders are left out.
 
     Raises:
         InputError: a file of weights cannot be read.
     """
     renamed = _old_layout(model)
     for path in sorted(model.iterdir()):
-        if path.name == without or path.is_dir():
+        if path.is_dir():
             continue
         if renamed and path.suffix == ".safetensors":
             _rename(path, folder / path.name)

@@ -118,18 +118,6 @@ def select_pairs(
     return SelectedPairs(pairs, lengths, picked.left_out)
 
 
-def pairs_of(
-    item: AssessedQuestion, rule: PairRule | None = None, balance: Balance | None = None
-) -> list[PreferencePair]:
-    """The pairs of one question, the one taken first in front; none is dropped for its length.
-
-    `balance` counts the pairs taken so far; of the possible pairs those are taken first that do not tip it.
-    """
-    rule = rule or PairRule()
-    found, _ = candidates(item, rule)
-    return [pair_of(item, one) for one in _take(found, rule, balance or Balance())]
-
-
 def pick(assessed: Assessed, rule: PairRule) -> Picked:
     """The pairs of a run as positions, those dropped that would let length tell chosen from rejected."""
     picked, balance, usable = Picked(), Balance(), 0

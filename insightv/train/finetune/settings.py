@@ -9,13 +9,12 @@ Nothing heavy is imported. What the settings mean to TRL, `fit` and its neighbou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, did_you_mean
 from insightv.records import Record
 from insightv.train.finetune.trl_options import FORBIDDEN, NAMED, VALUES, contradiction
 
@@ -119,8 +118,7 @@ class PreferenceSettings(TrainSettings):
         if not self.losses:
             raise ValueError("losses is empty; give at least one, such as sigmoid")
         for unknown in set(self.losses) - set(LOSSES):
-            near = get_close_matches(unknown, LOSSES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(LOSSES)}"
+            hint = did_you_mean(unknown, LOSSES, f"known are {', '.join(LOSSES)}")
             raise ValueError(f"losses names {unknown!r}, which TRL does not know; {hint}")
         if len(set(self.losses)) < len(self.losses):
             raise ValueError(f"losses {', '.join(self.losses)} names one twice; give it a weight instead")
@@ -177,8 +175,7 @@ def _told(error: ValidationError, made: type[TrainSettings]) -> str:
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or "settings"
         if one["type"] == "extra_forbidden":
-            near = get_close_matches(name, made.model_fields, n=1, cutoff=0.5)
-            known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(made.model_fields))}"
+            known = did_you_mean(name, made.model_fields, f"known are {', '.join(sorted(made.model_fields))}")
             why = FORBIDDEN.get(name) or f"unknown; {known}"
             parts.append(f"training setting {name}: {why}")
         else:

@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, did_you_mean
 
 _UNMEASURED = "a training has no data to evaluate on; `train.heldout` measures every stage"
 
@@ -103,9 +102,8 @@ def check_trl(agent: str, options: Mapping[str, Any], *, bf16: bool = False) -> 
     known = [field.name for field in fields(kind)]
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where}: trl.{name} is no option of TRL's{hint}")
+            hint = did_you_mean(name, known, "see the options of TRL's configuration")
+            raise ConfigError(f"{where}: trl.{name} is no option of TRL's; {hint}")
     # To look for the device would set up accelerate's state in this process.
     checked: Any = type(kind.__name__, (kind,), {"device": torch.device("cpu")})
     try:
