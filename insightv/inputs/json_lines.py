@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from insightv.inputs.sources import (
     decoded,
     read_lines,
 )
+from insightv.strict_json import NotStrict, strict_decoder
 
 
 class JsonLines(RowSource):
@@ -131,8 +131,8 @@ def _json_row(text: _JsonText) -> RawRow:
         except json.JSONDecodeError as error:
             place = f" at character {error.pos + 1}" if text.exact else ""
             fault = Fault("", "bad_json", f"not JSON{place}: {error.msg.removesuffix(' at')}")
-        except _Refused as error:
-            fault = error.fault
+        except NotStrict as error:
+            fault = _not_strict(error)
         except ValueError:
             fault = Fault("", "bad_json", "a number of too many digits")
         if fault is None and not isinstance(values, dict):
@@ -143,33 +143,14 @@ def _json_row(text: _JsonText) -> RawRow:
     return RawRow(text.number, text.start.rstrip("\r\n"), row, fault)
 
 
-class _Refused(Exception):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
+def _not_strict(error: NotStrict) -> Fault:
+    if error.code == "duplicate_key":
+        key = cut_text(error.found, 100)
+        return Fault(key, "duplicate_key", f"the key {key!r} is there twice")
+    return Fault("", "not_finite", f"{cut_text(error.found, 40)} is no finite number of JSON")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused(Fault(cut_text(twice, 100), "duplicate_key", f"the key {cut_text(twice, 100)!r} is there twice"))
-    return found
-
-
-def _constant(name: str) -> float:
-    raise _Refused(Fault("", "not_finite", f"{name} is not a number of JSON"))
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _Refused(Fault("", "not_finite", f"{cut_text(text, 40)} is too large for a number"))
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+_DECODER = strict_decoder()
 
 
 def _json_name(value: object) -> str:

@@ -23,14 +23,14 @@ read again with the backslashes doubled where only that can be meant, and refuse
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal
 
 from insightv.agents.replies.latex import UnclearEscape, mend_escapes
 from insightv.records import Json
+from insightv.strict_json import NotStrict, strict_decoder
 
 Rung = Literal["strict", "fence", "prose", "newlines", "repair"]
 
@@ -214,9 +214,17 @@ def _parse(group: str, rung: Rung) -> Reading | None:
             value = decoder.decode(source)
         except json.JSONDecodeError:
             continue
+        except NotStrict as error:
+            raise _not_strict(error) from None
         _check_strings(value)
         return Reading(value, rung if decoder.strict else "newlines", mended)
     return None
+
+
+def _not_strict(error: NotStrict) -> Unreadable:
+    if error.code == "bad_number":
+        return Unreadable("bad_number", f"{error.found[:40]} is not a finite number of usual length")
+    return Unreadable("duplicate_keys", f"the key {error.found[:40]!r} stands twice in one object")
 
 
 def _mend(group: str) -> tuple[str, bool]:
@@ -227,38 +235,7 @@ def _mend(group: str) -> tuple[str, bool]:
     return mended, mended != group
 
 
-def _bad_number(literal: str) -> NoReturn:
-    raise Unreadable("bad_number", f"{literal[:40]} is not a finite number of usual length")
-
-
-def _finite(literal: str) -> float:
-    number = float(literal)
-    return number if math.isfinite(number) else _bad_number(literal)
-
-
-def _integer(literal: str) -> int:
-    return int(literal) if len(literal) <= _MAX_DIGITS else _bad_number(literal)
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Unreadable("duplicate_keys", f"the key {twice[:40]!r} stands twice in one object")
-    return value
-
-
-_DECODERS = tuple(
-    json.JSONDecoder(
-        strict=strict,
-        parse_constant=_bad_number,
-        parse_float=_finite,
-        parse_int=_integer,
-        object_pairs_hook=_unique,
-    )
-    for strict in (True, False)
-)
+_DECODERS = tuple(strict_decoder(control_characters=loose, most_digits=_MAX_DIGITS) for loose in (False, True))
 
 
 def _check_strings(value: Json) -> None:
