@@ -67,8 +67,11 @@ def _keep_arguments(cls: type) -> None:
     def remembering(self: object, /, *args: Any, **options: Any) -> None:
         if not hasattr(self, MADE_WITH):  # else: a subclass calls its parent's
             with suppress(TypeError):  # the constructor itself says what is wrong
-                given = signature.bind(self, *args, **options)
-                object.__setattr__(self, MADE_WITH, dict(list(given.arguments.items())[1:]))
+                given = list(signature.bind(self, *args, **options).arguments.items())[1:]
+                defaults = {name: each.default for name, each in signature.parameters.items()}
+                # An argument that is its default says nothing: a later release may have more of them.
+                kept = {name: value for name, value in given if value is not defaults[name]}
+                object.__setattr__(self, MADE_WITH, kept)
         init(self, *args, **options)
 
     type.__setattr__(cls, "__init__", remembering)

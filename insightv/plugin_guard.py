@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
-from insightv.interfaces import ChatModel
+from insightv.interfaces import MADE_WITH, ChatModel
 from insightv.records import Record, Score, Usage
 from insightv.redact import Redactor, environment_secrets
 
@@ -77,7 +77,9 @@ def held(thing: object) -> dict[Any, Any]:
         return dict(enumerate(cast("Sequence[object]", thing)))
     names = [name for kind in type(thing).__mro__ for name in _texts(getattr(kind, "__slots__", ()))]
     slots = {name: getattr(thing, name) for name in names if name != "__dict__" and hasattr(thing, name)}
-    return {**slots, **getattr(thing, "__dict__", {})}
+    held = {**slots, **getattr(thing, "__dict__", {})}
+    held.pop(MADE_WITH, None)  # what the object was made with it holds under names of its own
+    return held
 
 
 def _texts(names: str | Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -166,12 +166,7 @@ class Usage(Record):
     def __add__(self, other: Usage) -> Usage:
         if self.is_nothing:
             return other
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            requests=self.requests + other.requests,
-        )
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
 
     @property
     def is_nothing(self) -> bool:
@@ -303,6 +298,3 @@ def seed_of(*parts: int | str) -> int:
     """A seed on 0..2**31-1 from the parts, the same on every machine and in every process."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
-
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from insightv.agents.path_codes import path_code, question_message
 from insightv.agents.repetition import Said
 from insightv.agents.replies.ask import Asker, GaveUp, Kept, calls_of, check_count
-from insightv.agents.replies.json_reply import Reading, Unreadable, read_object
+from insightv.agents.replies.json_reply import read_object
+from insightv.agents.replies.reading import Reading, Unreadable
 from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA, answer_of, flags_of, step_of
 from insightv.concurrency import all_of
 from insightv.errors import ConfigError, ModelError

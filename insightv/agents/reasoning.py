@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from insightv.agents.path_codes import path_code, question_message
 from insightv.agents.replies.ask import Asker, GaveUp, calls_of, read_whole
-from insightv.agents.replies.json_reply import THOUGHTS_END, Unreadable, after_thoughts
+from insightv.agents.replies.reading import Unreadable
+from insightv.agents.replies.thoughts import THOUGHTS_END, after_thoughts
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags, from_text
 from insightv.errors import ModelError
 from insightv.interfaces import ReasoningAgent

@@ -8,8 +8,9 @@ anything else is refused.
 
 from __future__ import annotations
 
-from insightv.agents.replies.json_reply import Reading, Unreadable
-from insightv.records import Action, Json, Schema, Step
+from insightv.agents.replies.reading import Reading, Unreadable
+from insightv.records import Action, Schema, Step
+from insightv.strict_json import Json
 
 STEP_SCHEMA = Schema(
     name="reasoning_step",

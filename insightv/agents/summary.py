@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from insightv.agents.reasoning import with_tags
 from insightv.agents.replies.ask import Asker, GaveUp, Kept, read_whole
-from insightv.agents.replies.json_reply import Unreadable, after_thoughts, check_text
+from insightv.agents.replies.json_reply import check_text
+from insightv.agents.replies.reading import Unreadable
+from insightv.agents.replies.thoughts import after_thoughts
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags, to_text
 from insightv.errors import ModelError
 from insightv.interfaces import SummaryAgent

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from insightv.agents.replies.ask import Asker
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.assess.judge import Reply, ask_judge
 from insightv.assess.quoting import fill, nonce_of, quote
 from insightv.assess.rules.decide import decide, formulas

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from insightv.agents.replies.ask import Asker, GaveUp, calls_of
-from insightv.agents.replies.json_reply import Unreadable, read_object
+from insightv.agents.replies.json_reply import read_object
+from insightv.agents.replies.reading import Unreadable
 from insightv.assess.quoting import copied
 from insightv.records import Message, Schema
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.assess.quoting import fill, nonce_of, quote
 from insightv.records import Message, Picture, Question, ReasoningPath, Schema
 

@@ -22,7 +22,7 @@ import orjson
 
 from insightv.atomic_files import new_file
 from insightv.errors import InputError
-from insightv.records import Json
+from insightv.strict_json import Json
 
 if TYPE_CHECKING:
     pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _FREE_OPTIONS = {
 
 Options of a plugin's backend all count, whatever their names: only its author knows what they change.
 """
+_CURE = "give the class a property `identity` that returns what changes its results, as plain values"
 _ROLES = (Generator, Scorer, ReasoningAgent, SummaryAgent)
 
 
@@ -78,8 +80,10 @@ def _options(part: object) -> dict[str, Any]:
         return {field.name: getattr(part, field.name) for field in fields(part) if field.init}
     if isinstance(part, BaseModel):
         return {name: getattr(part, name) for name in type(part).model_fields}
-    found: dict[str, Any] = getattr(part, MADE_WITH, {})
-    return found
+    found: dict[str, Any] | None = getattr(part, MADE_WITH, None)
+    if found is None and type(part).__init__ is not object.__init__:  # that of a class which is no part
+        raise ConfigError(f"what {described(part)} was made with is not known; {_CURE}")
+    return found or {}
 
 
 def _plain(value: Any, place: str) -> Any:
@@ -102,15 +106,16 @@ def _plain(value: Any, place: str) -> Any:
         return {"class": named(type(value)), "options": object_identity(value)}
     if hasattr(value, "__qualname__"):
         return named(value)
-    raise ConfigError(
-        f"{place} is {described(value)}, by which a resumed run cannot be compared; give the class a property "
-        "`identity` that returns what changes its results, as plain values"
-    )
+    raise ConfigError(f"{place} is {described(value)}, by which a resumed run cannot be compared; {_CURE}")
 
 
 def named(thing: Any) -> str:
-    """The qualified name of a class or function."""
-    return f"{thing.__module__}.{thing.__qualname__}"
+    """The qualified name of a class or function; of one without a name of its own, with a digest of its code."""
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    code = getattr(thing, "__code__", None)
+    if code is None or "<lambda>" not in name:
+        return name
+    return f"{name}:{hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:8]}"
 
 
 def _model_identity(model: ChatModel) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _model_identity(model: ChatModel) -> dict[str, Any]:
     free = _FREE_KEYS | (_FREE_OPTIONS if own else set())
     options: dict[str, Any] = {}
     for name, value in _options(model).items():
-        if name not in free and _is_plain(value):
+        if name not in free and (_is_plain(value) or inspect.isfunction(value)):
             options[name] = _plain(value, name)
     return {"model": model.name or named(type(model)), "options": options}
 

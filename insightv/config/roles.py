@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from insightv.config.factories import ModelSpec, built_by, check_options, check_table, parameters_of
-from insightv.config.settings import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings
+from insightv.config.settings import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings, check_settings
 from insightv.errors import ConfigError, PluginError
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import described, unfit
@@ -80,6 +80,35 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     objects[place] = role
     name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
     return {"use": f"{OBJECT}{name}"}
+
+
+def given_tables(
+    settings: Settings | Mapping[str, Any] | None,
+    roles: Mapping[str, Any],
+    objects: dict[str, object],
+    registry: Registry,
+) -> dict[str, Any]:
+    """The settings as a table, with those roles on top that were given in Python (None: not given).
+
+    Raises:
+        ConfigError: the settings are wrong, or a role is none (see `given_table`).
+    """
+    given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
+    table = given.model_dump(exclude_unset=True)
+    for name in ("generator", "reasoning_agent", "summary_agent"):
+        if roles[name] is not None:
+            table[name] = table.get(name, {}) | given_table(name, roles[name], objects, registry)
+    scorers, trainer = roles["scorers"], roles["trainer"]
+    if isinstance(scorers, Scorer | str | Mapping):
+        raise ConfigError("scorers is one scorer; give a list of them, in the order in which they judge")
+    if scorers is not None:
+        places = [(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
+        table["scorers"] = [given_table(*one, objects, registry) for one in places]
+    if trainer is not None:
+        chosen = given_table("trainer", trainer, objects, registry)
+        own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
+        table["train"] = table.get("train", {}) | own
+    return table
 
 
 Place = Callable[[ModelSpec], ChatModel]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from insightv.errors import did_you_mean
+from insightv.inputs.rows import FIELDS
+
+if TYPE_CHECKING:
+    pass
 
 
 class Section(BaseModel):
@@ -178,3 +184,79 @@ class TrainSection(BaseModel):
     def common(self) -> dict[str, Any]:
         """The settings of training for every agent."""
         return dict(self.model_extra or {})
+
+
+class Bands(Section):
+    """`[bands]`: thresholds of the path score, 1..100 (the paper does not publish its own)."""
+
+    high: float = Field(default=80, ge=1, le=100, allow_inf_nan=False)
+    mid: float = Field(default=50, ge=1, le=100, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bands:
+        if self.mid > self.high:
+            raise ValueError(f"mid = {self.mid:g} is above high = {self.high:g}; lower mid or raise high")
+        return self
+
+
+class ImageSection(Section):
+    """`[images]`: `max_pixels` is the size that pictures are scaled down to (the paper's 1280*28*28).
+
+    `hosts` are the hosts that http(s) images may come from; none by default.
+    """
+
+    max_pixels: int = Field(default=1280 * 28 * 28, ge=784, le=100_000_000)
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[str, ...] | Literal[False]:
+        """The hosts, or False where no host is allowed."""
+        return self.hosts or False
+
+
+def _known_fields(columns: dict[str, str]) -> dict[str, str]:
+    for name in columns:
+        if name not in FIELDS:
+            hint = did_you_mean(name, FIELDS, "rename it")
+            raise ValueError(f"{name!r} is not a field of a question (those are {', '.join(FIELDS)}); {hint}")
+    return columns
+
+
+Columns = Annotated[dict[str, str], AfterValidator(_known_fields)]
+"""Our field names -> a dataset's own."""
+
+
+class QuestionSection(Section):
+    """`[questions]`: `columns` maps our field names to a dataset's own."""
+
+    columns: Columns = Field(default_factory=dict)
+
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+MixBand = Literal["high", "mid", "low", "wrong"]
+
+
+def _default_mix() -> dict[MixBand, float]:
+    return {"high": 0.4, "mid": 0.2, "low": 0.2, "wrong": 0.2}
+
+
+class DatasetSection(Section):
+    """`[datasets]`: what of an assessed run becomes training data (paper section 3).
+
+    `best_per_question` high paths of a question go to the reason set. `summary_mix` gives the shares of the bands in
+    the summary set, `summary_total` its size (None: all that the mix allows), `summary_per_question` the most paths of
+    one question. `general` is a questions file mixed in, `general_share` its share of the whole, `general_columns` what
+    `[questions.columns]` is for the questions themselves.
+    """
+
+    best_per_question: int = Field(default=1, ge=1)
+    summary_mix: dict[MixBand, Share] = Field(default_factory=_default_mix)
+    summary_total: int | None = Field(default=None, ge=1)
+    summary_per_question: int = Field(default=4, ge=1)
+    general: str | None = None
+    general_columns: Columns = Field(default_factory=dict)
+    general_share: float = Field(default=0.5, ge=0, lt=1, allow_inf_nan=False)
+    licence: str = ""
+    source: str = ""

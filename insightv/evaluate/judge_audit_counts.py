@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from insightv.assess.bands import band_of
-from insightv.config.settings import Bands
+from insightv.config.sections import Bands
 from insightv.evaluate.judge_audit import ROUNDS, Finding
 from insightv.evaluate.statistics import Estimate, ratio, share
 from insightv.records import Band, Score

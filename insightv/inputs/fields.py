@@ -5,11 +5,10 @@ Each reader takes a raw value and a `report`; after a report what it returns is 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 
 from insightv.inputs.image_error import shorten
@@ -46,7 +45,7 @@ Image = str | bytes | Picture
 def _text(value: object, field: str, report: Report) -> str | None:
     """A string without characters that cannot be stored or shown; None after a report."""
     if not isinstance(value, str):
-        report(field, "wrong_type", f"a string is needed, not {_kind(value)}")
+        report(field, "wrong_type", f"a string is needed, not {kind_name(value)}")
         return None
     if not value.isprintable() and (bad := _CONTROL.search(value)) is not None:
         report(
@@ -55,7 +54,7 @@ def _text(value: object, field: str, report: Report) -> str | None:
             f"control character U+{ord(bad[0]):04X} at position {bad.start() + 1} (a lost backslash?)",
         )
         return None
-    if not _encodable(value):
+    if not encodable(value):
         report(field, "lone_surrogate", "half of a surrogate pair; the text cannot be written as UTF-8")
         return None
     return value
@@ -69,12 +68,12 @@ def read_id(value: object, typed: bool, report: Report) -> str | None:
     if typed and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        report("id", "wrong_type", f"an id is a string, not {_kind(value)}; put it in quotes")
+        report("id", "wrong_type", f"an id is a string, not {kind_name(value)}; put it in quotes")
     elif not value.strip():
         report("id", "blank", "the id is empty or blank")
     elif len(value) > MAX_ID:
         report("id", "too_long", f"the id has {len(value)} characters; the limit is {MAX_ID}")
-    elif not _encodable(value):
+    elif not encodable(value):
         report("id", "lone_surrogate", "half of a surrogate pair; the id cannot be written as UTF-8")
     elif (bad := _ID_CONTROL.search(value)) is not None:
         report("id", "control_character", f"control character U+{ord(bad[0]):04X} in the id")
@@ -120,10 +119,10 @@ def read_images(value: object, report: Report) -> tuple[Image, ...]:
 
 def _source(entry: object, field: str, report: Report) -> str:
     if not isinstance(entry, str):
-        report(field, "wrong_type", f"an image is a path or a data URL, not {_kind(entry)}")
+        report(field, "wrong_type", f"an image is a path or a data URL, not {kind_name(entry)}")
     elif not entry.strip():
         report(field, "blank", "the path of the image is empty or blank")
-    elif not _encodable(entry):
+    elif not encodable(entry):
         report(field, "lone_surrogate", "half of a surrogate pair in the path")
     else:
         return entry
@@ -135,7 +134,7 @@ def read_choices(value: object, report: Report) -> tuple[str, ...] | None:
     if value is None or value in ([], ()):
         return None
     if not isinstance(value, list | tuple):
-        report("choices", "wrong_type", f"choices are a list of strings, not {_kind(value)}")
+        report("choices", "wrong_type", f"choices are a list of strings, not {kind_name(value)}")
         return None
     texts = [
         _text(str(entry) if _is_number(entry) else entry, f"choices[{index}]", report)
@@ -148,7 +147,7 @@ def read_choices(value: object, report: Report) -> tuple[str, ...] | None:
         report("choices", "wrong_number", f"{len(kept)} choices; 2 to 26 are possible")
     elif not all(text.strip() for text in kept):
         report("choices", "blank", "one of the choices is empty or blank")
-    elif len({_same(text) for text in kept}) != len(kept):
+    elif len({same_text(text) for text in kept}) != len(kept):
         report("choices", "duplicate", "two of the choices are the same")
     else:
         return kept
@@ -181,7 +180,7 @@ def read_answer(
 
 
 def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None:
-    same = [index for index, choice in enumerate(choices) if _same(choice) == _same(answer)]
+    same = [index for index, choice in enumerate(choices) if same_text(choice) == same_text(answer)]
     letter = _LETTER.fullmatch(answer)
     index = ord(letter[1].upper()) - ord("A") if letter else -1
     if index >= len(choices):
@@ -202,7 +201,7 @@ def _is_lettered(answer: str, choices: tuple[str, ...]) -> bool:
     """Whether an answer is a choice behind its own letter: "B. green"."""
     both = _LETTER_AND_TEXT.fullmatch(answer)
     index = ord(both[1].upper()) - ord("A") if both else len(choices)
-    return both is not None and index < len(choices) and _same(choices[index]) == _same(both[2])
+    return both is not None and index < len(choices) and same_text(choices[index]) == same_text(both[2])
 
 
 def _names_several(answer: str, count: int) -> bool:
@@ -212,85 +211,6 @@ def _names_several(answer: str, count: int) -> bool:
     letters = [ord(letter) - ord("A") for letter in re.findall(r"(?<![a-z])[A-Z](?![a-z])", answer)]
     in_order = letters == sorted(letters) or not _COMPACT.fullmatch(answer)  # "BAD" is a word
     return 1 < len(letters) == len(set(letters)) and max(letters) < count and in_order
-
-
-def read_cell(value: object, field: str, report: Report) -> object:
-    """The value in a cell of CSV: nothing, JSON where it begins like it, or the text itself."""
-    if not isinstance(value, str) or not value.strip():
-        return None
-    if not value.startswith(("[", "{")):
-        return value
-    try:
-        found: object = json.loads(value)
-    except (ValueError, RecursionError):
-        report(field, "bad_json", f"{shorten(value)} begins like JSON, and is not")
-        return None
-    return found
-
-
-def read_meta(given: object, extra: Mapping[str, object], report: Report) -> dict[str, object]:
-    """What the row says beside the fields, as JSON can hold it."""
-    if given is not None and not isinstance(given, dict):
-        report("meta", "wrong_type", f"meta is an object, not {_kind(given)}")
-        given = None
-    if both := sorted(str(key) for key in set(extra) & set(given or {})):
-        report("meta", "duplicate_key", f"{shorten(both[0])} is there twice: in meta, and beside it")
-    try:
-        return {key: _plain(value, 1) for key, value in {**(given or {}), **extra}.items() if _key(key)}
-    except _Unplain as error:
-        report("meta", error.code, str(error))
-        return {}
-
-
-class _Unplain(ValueError):
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-def _key(key: object) -> bool:
-    if not isinstance(key, str):
-        raise _Unplain("wrong_type", f"keys are strings, not {_kind(key)}")
-    if not _encodable(key):
-        raise _Unplain("lone_surrogate", "half of a surrogate pair in a key")
-    return True
-
-
-def _plain(value: object, depth: int) -> object:
-    """`value` as JSON can hold it; dates and the like as text, binary data by its length only."""
-    if depth > MAX_DEPTH:
-        raise _Unplain("too_deep", f"more than {MAX_DEPTH} levels of nesting")
-    if isinstance(value, str):
-        if not _encodable(value):
-            raise _Unplain("lone_surrogate", "half of a surrogate pair; the text cannot be written as UTF-8")
-        return value
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise _Unplain("number_too_large", f"a number of {value.bit_length()} bits; 63 and a sign can be kept")
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _Unplain("not_finite", f"{value} is not a number of JSON")
-        return value
-    if isinstance(value, dict):
-        return {key: _plain(entry, depth + 1) for key, entry in value.items() if _key(key)}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, depth + 1) for entry in value]
-    return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _same(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 _MOST_BITS = 14_000
@@ -304,6 +224,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _MOST_BITS
 
 
-def _kind(value: object) -> str:
+def kind_name(value: object) -> str:
+    """What a value of JSON is, in words."""
     names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", int: "a number"}
     return names.get(type(value), "a number" if isinstance(value, float) else type(value).__name__)
+
+
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold the text: not half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def same_text(text: str) -> str:
+    """The text without differences of case, width and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

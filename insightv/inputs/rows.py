@@ -14,19 +14,10 @@ from dataclasses import dataclass
 import orjson
 
 from insightv.errors import ConfigError
-from insightv.inputs.fields import (
-    CONTENT_ID,
-    Image,
-    read_answer,
-    read_cell,
-    read_choices,
-    read_id,
-    read_images,
-    read_meta,
-    read_question,
-)
+from insightv.inputs.fields import CONTENT_ID, Image, read_answer, read_choices, read_id, read_images, read_question
 from insightv.inputs.image_error import shorten
 from insightv.inputs.image_sources import data_url
+from insightv.inputs.meta import read_cell, read_meta
 from insightv.inputs.sources import Fault, RawRow
 from insightv.records import Question
 

@@ -19,7 +19,7 @@ from insightv.atomic_files import CreatedFiles
 from insightv.config.file import origin_of, write_settings
 from insightv.config.identity import object_identity, role_identity
 from insightv.config.plugin_loading import default_registry
-from insightv.config.roles import Assembly, RoleFactory, given_table
+from insightv.config.roles import Assembly, RoleFactory, given_tables
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.inputs.image_store import ImageStore
@@ -74,21 +74,14 @@ class RunBuilder:
         self.folder = Path(run).absolute()
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
-        given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
-        table = given.model_dump(exclude_unset=True)
-        agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
-        for name, role in {"generator": generator, **agents}.items():
-            if role is not None:
-                table[name] = table.get(name, {}) | given_table(name, role, self._objects, self._registry)
-        if isinstance(scorers, Scorer | str | Mapping):
-            raise ConfigError("scorers is one scorer; give a list of them, in the order in which they judge")
-        if scorers is not None:
-            places = [(f"scorers.{i}", scorer) for i, scorer in enumerate(scorers)]
-            table["scorers"] = [given_table(*one, self._objects, self._registry) for one in places]
-        if trainer is not None:
-            chosen = given_table("trainer", trainer, self._objects, self._registry)
-            own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
-            table["train"] = table.get("train", {}) | own
+        roles = {
+            "generator": generator,
+            "scorers": scorers,
+            "reasoning_agent": reasoning_agent,
+            "summary_agent": summary_agent,
+            "trainer": trainer,
+        }
+        table = given_tables(settings, roles, self._objects, self._registry)
         self.settings = self._checked(table)
         RoleFactory(self._registry, self.settings).check_options()
         for part in self._objects.values():
@@ -129,15 +122,7 @@ class RunBuilder:
         retry_failed: bool = False,
         watch: Watch | None = None,
     ) -> RunStatus:
-        """Generate and assess: make the run, or continue it where it stopped. Returns the run's status.
-
-        `questions` may be left out where the run has its questions already. `watch` is shown how the build stands,
-        twice a second, on the loop that builds; what it raises stops the build, which can be resumed.
-
-        Raises:
-            InputError, ConfigError, PluginError: nothing was started.
-            StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
-        """
+        """Generate and assess, as `Pipeline.abuild` does, without data sets. Returns the run's status."""
         watch = checked_watch(watch)
         async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             await self._built(session, watch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from insightv.config.settings import ImageSection, image_limits
+from insightv.config.sections import ImageSection
+from insightv.config.settings import image_limits
 from insightv.inputs.image_error import ImageError
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.inputs.images import open_hashed_question

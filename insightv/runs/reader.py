@@ -21,9 +21,10 @@ from insightv.errors import InputError
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.runs.database import connect
+from insightv.runs.schema import check_schema
 from insightv.runs.stage_ledger import Entry, read_ledger
 from insightv.runs.status import RunStatus, read_status
-from insightv.runs.store import QUESTION_COLUMNS, check_schema, intact, stored_question
+from insightv.runs.store import QUESTION_COLUMNS, intact, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"

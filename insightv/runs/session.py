@@ -29,8 +29,9 @@ from insightv.runs.journal import Journal, JournaledModel
 from insightv.runs.limiter import CallLimiter, StopSwitch
 from insightv.runs.question_opener import QuestionOpener
 from insightv.runs.reader import DATABASE, IMAGES
+from insightv.runs.schema import TOTALS, open_database
 from insightv.runs.status import RunStatus
-from insightv.runs.store import TOTALS, open_database, read_totals, sums_statements
+from insightv.runs.store import read_totals, sums_statements
 
 if TYPE_CHECKING:
     from insightv.runs.workers.pool import WorkerPool

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from insightv.agents.replies.json_reply import Unreadable, after_thoughts
+from insightv.agents.replies.reading import Unreadable
+from insightv.agents.replies.thoughts import after_thoughts
 from insightv.errors import ModelError
 from insightv.events import AnswerText, PathDone, StepStarted, StepText
 from insightv.reasoner.paths import USAGE_UNKNOWN

@@ -23,10 +23,11 @@ from insightv.evaluate.results import Result, compare, summary
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
 from insightv.plugin_guard import told
-from insightv.records import Json, PreferencePair, Question
+from insightv.records import PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
 from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
 from insightv.runs.status import RunStatus
+from insightv.strict_json import Json
 from insightv.train.data.external import read_external
 from insightv.train.data.length_balance import Lengths, statistics
 from insightv.train.data.pairs import PairRule, select_pairs

@@ -9,7 +9,7 @@ import pytest
 from insightv.agents.adapters import AgentGenerator, StepReasoner
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.agents.reasoning import ThoughtsReasoner
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import from_text
 from insightv.agents.summary import JudgingSummary
 from insightv.records import ReasoningPath, Step

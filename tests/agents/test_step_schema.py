@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insightv.agents.replies.json_reply import Unreadable, read_object
+from insightv.agents.replies.json_reply import read_object
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.step_schema import FINAL_SCHEMA, STEP_SCHEMA
 from insightv.records import Step
 from tests.agents.step_replies import GO, OTHER, ROWS, S, read_final, read_step

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import TAGS, check_tags, from_text, to_text
 from insightv.errors import ConfigError
 from insightv.records import ReasoningPath, Step

@@ -14,6 +14,7 @@ from insightv.agents.generator import ProgressiveGenerator
 from insightv.config.identity import object_identity, role_identity
 from insightv.config.roles import Part
 from insightv.config.settings import ScorerTable
+from insightv.plugin_guard import models_in
 from insightv.plugins import PluginSource
 from insightv.testing import ScriptedModel
 
@@ -119,3 +120,36 @@ def test_a_build_of_objects_is_not_resumed_with_other_ones(
     assert difference in str(refused.value)
     same = Pipeline(run=tmp_path / "run", settings=settings, **of("zoo/a", 7))
     assert same.build(datasets=False)["questions"]["done"] == 6
+
+
+class Mixin:
+    def __init__(self, words: int = 5) -> None:
+        self.words = words
+
+
+class Mixed(Mixin, Scorer):
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        return []
+
+
+def test_an_argument_that_is_its_default_does_not_count() -> None:
+    assert object_identity(Lengthy(5, judge=None)) == {"words": 5}
+
+
+def test_a_constructor_of_another_class_must_be_declared() -> None:
+    with pytest.raises(ConfigError, match=r"Mixed was made with is not known; give the class a property `identity`"):
+        object_identity(Mixed(1))
+
+
+def test_models_that_say_other_things_are_other_models() -> None:
+    def identity(script: Any) -> Any:
+        return object_identity(Lengthy(3, model=ScriptedModel(script)))["model"]
+
+    assert identity(lambda messages, schema: "a") != identity(lambda messages, schema: "b")
+
+
+def test_a_model_of_an_object_is_put_into_the_journal_once() -> None:
+    scorer = Lengthy(3, model=ScriptedModel("fine"))
+    assert list(models_in(scorer)) == []  # it holds none under a name of its own
+    scorer.model = ScriptedModel("fine")  # type: ignore[attr-defined]
+    assert len(list(models_in(scorer))) == 1

@@ -24,7 +24,8 @@ from insightv.evaluate.statistics import Estimate
 from insightv.records import Message, Picture, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.reader import load_run
-from insightv.runs.store import AUDIT, TOTALS, open_database
+from insightv.runs.schema import TOTALS, open_database
+from insightv.runs.store import AUDIT
 from insightv.testing import ScriptedModel
 from tests.servers.fake_openai import FakeServer, Settings
 from tests.world import (

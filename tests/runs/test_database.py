@@ -11,7 +11,7 @@ import pytest
 
 from insightv.errors import InsightvError, StorageFull
 from insightv.runs.database import Database
-from insightv.runs.store import check_schema, open_database
+from insightv.runs.schema import check_schema, open_database
 
 
 def test_a_fault_of_one_job_reaches_its_caller_and_no_other(tmp_path: Path) -> None:

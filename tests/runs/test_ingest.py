@@ -13,7 +13,7 @@ from insightv.errors import InputError, RunChanged
 from insightv.inputs.questions import question_digest
 from insightv.records import Question
 from insightv.runs.ingest import Entrant, take_in
-from insightv.runs.store import check_schema
+from insightv.runs.schema import check_schema
 
 LONG = "word " * 60
 ROW: dict[str, Any] = {

@@ -9,9 +9,9 @@ import pytest
 
 from insightv.cli.status_table import stage_lines
 from insightv.errors import InputError
+from insightv.runs.schema import open_database
 from insightv.runs.stage_facts import Accuracy, StageFacts, StageId
 from insightv.runs.stage_ledger import Ledger, read_ledger
-from insightv.runs.store import open_database
 
 
 @pytest.fixture

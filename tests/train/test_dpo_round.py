@@ -21,9 +21,9 @@ from insightv.plugins import Registry
 from insightv.reasoner.checkpoint_agents import trained_folders
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.runs.reader import DATABASE
+from insightv.runs.schema import open_database
 from insightv.runs.stage_facts import Drift, Ends, Margins, StageFacts, StageId
 from insightv.runs.stage_ledger import Entry, Ledger
-from insightv.runs.store import open_database
 from insightv.train.dpo_round import Round, drift_of, evidence, hurts, margins, placed, trainer_of
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 from insightv.train.publish import publish

@@ -19,9 +19,9 @@ from insightv.plugins import PluginSource, Register, Registry, hookimpl
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Question, ReasoningPath
 from insightv.runs.reader import DATABASE
+from insightv.runs.schema import open_database
 from insightv.runs.stage_facts import StageFacts, StageId
 from insightv.runs.stage_ledger import Ledger
-from insightv.runs.store import open_database
 from insightv.train.plan import TrainingPlan
 from insightv.train.publish import publish, tell_shown
 from insightv.train.recipes import course_of

@@ -15,7 +15,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from insightv.agents.replies.json_reply import THOUGHTS_BEGIN, THOUGHTS_END, Unreadable
+from insightv.agents.replies.reading import Unreadable
+from insightv.agents.replies.thoughts import THOUGHTS_BEGIN, THOUGHTS_END
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
 from insightv.records import AskOptions, Completion, Message, Sampling, Schema, Usage

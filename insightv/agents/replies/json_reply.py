@@ -25,43 +25,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from insightv.agents.replies.latex import UnclearEscape, mend_escapes
-from insightv.records import Json
-from insightv.strict_json import NotStrict, strict_decoder
+from insightv.agents.replies.reading import Reading, Rung, Unreadable
+from insightv.agents.replies.thoughts import after_thoughts
+from insightv.strict_json import Json, NotStrict, strict_decoder
 
-Rung = Literal["strict", "fence", "prose", "newlines", "repair"]
-
-THOUGHTS_BEGIN, THOUGHTS_END = "<think>", "</think>"
-"""What models that think aloud first put around their thoughts."""
 MAX_BYTES = 262_144
 MAX_DEPTH = 32
 _MAX_DIGITS = 40  # of one integer: longer ones are runaway output, and costly to convert
 _MAX_REPAIR = 65_536  # characters that json_repair is given: it is slow on long junk
 _MAX_LOOSE_BRACES = 64  # opening braces in prose that never close: each costs a scan of the rest
-
-
-class Unreadable(ValueError):
-    """A text that is not what it should be.
-
-    Codes of this module: empty, too_long, too_deep, not_json, not_object, cut, two_objects, duplicate_keys, bad_number,
-    bad_characters. Readers built on it add their own.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The object of a reply. `rung` says how it was found, `mended` that LaTeX's backslashes were doubled."""
-
-    value: dict[str, Json]
-    rung: Rung
-    mended: bool = False
 
 
 def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Reading:
@@ -88,25 +62,6 @@ def read_object(text: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     groups = [group for group in _groups(body, max_depth) if _OBJECT.match(group)]
     alone: Rung = "fence" if fenced else "strict"
     return _only(groups, "prose" if groups and groups[0] != body else alone)
-
-
-def after_thoughts(text: str, begins: tuple[str, ...] = ()) -> str:
-    """What follows the thoughts of a model that thinks aloud first, as a draft in them is not the reply; else the text.
-
-    Servers without a parser for them leave them in the text, some chat templates without the tag that begins them;
-    those are taken for thoughts where what follows, and not the text, `begins` like a reply, if that is known.
-
-    Raises:
-        Unreadable: cut, the thoughts do not end.
-    """
-    _, closed, rest = text.partition(THOUGHTS_END)
-    rest = rest.lstrip()
-    if text.startswith(THOUGHTS_BEGIN):
-        if not closed:
-            raise Unreadable("cut", f"the reply ends within its thoughts: no {THOUGHTS_END}")
-        return rest
-    unopened = closed and (not begins or (rest.startswith(begins) and not text.startswith(begins)))
-    return rest if unopened else text
 
 
 def _within_fence(body: str) -> str | None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from insightv.agents.replies.json_reply import Unreadable, check_text
+from insightv.agents.replies.json_reply import check_text
+from insightv.agents.replies.reading import Unreadable
 from insightv.errors import ConfigError
 from insightv.records import ReasoningPath, Step
 

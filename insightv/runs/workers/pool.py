@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from insightv.config.factories import ModelSpec
 from insightv.config.sections import WorkerSection
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
-from insightv.records import Completion, Message, Sampling, Schema, Usage
-from insightv.runs.journal import open_book
+from insightv.records import Completion, Usage
+from insightv.runs.workers.pooled_model import PooledModel
 from insightv.runs.workers.protocol import Cluster, Lost, Member, WorkerHandle
 from insightv.runs.workers.worker import About, Fault, about_here
 
@@ -280,25 +279,3 @@ class WorkerPool:
                 keeper.cancel()
         await asyncio.gather(self._begun, *self._keepers, return_exceptions=True)
         await asyncio.to_thread(self._cluster.close)
-
-
-class PooledModel(ChatModel):
-    """A model that is held by every worker of a pool; its name is the one that it has there."""
-
-    def __init__(self, crew: WorkerPool, place: int, recipe: ModelSpec) -> None:
-        self.name = recipe.name
-        self.recipe = recipe
-        self._pool = crew
-        self.place = place
-
-    async def chat(
-        self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
-    ) -> list[Completion]:
-        """See `ChatModel.chat` and `WorkerPool.ask`."""
-        await self._pool.begin()
-        book = open_book.get(None)
-        return await self._pool.ask(self, book.seq if book else None, list(messages), sampling, n, schema)
-
-    async def check(self) -> None:
-        """See `ChatModel.check`: whether the workers could make their models and can ask them."""
-        await self._pool.begin()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import Tags, read_answered, with_answer
 from insightv.assess.bands import Assessed
 from insightv.records import Message

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from insightv.records import Band, Json
+from insightv.records import Band
+from insightv.strict_json import Json
 from insightv.train.data.funnel import Funnel
 from insightv.train.data.strict_json import clean, plain
 from insightv.version import release

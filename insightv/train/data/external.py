@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import TAGS, Tags, from_text
 from insightv.errors import InputError
 from insightv.inputs.images import DEFAULT_LIMITS, AllowHttp, ImageLimits, open_question

@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from insightv.errors import ConfigError
 from insightv.inputs.images import ImageStore
-from insightv.records import Json, Message, Picture
+from insightv.records import Message, Picture
+from insightv.strict_json import Json
 from insightv.train.data.card import Layout
 from insightv.train.data.rows import Kind, TrainingRow, embedded, file_name, training_features, trl_row
 from insightv.train.data.strict_json import clean, json_text

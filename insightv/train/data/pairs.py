@@ -17,7 +17,8 @@ from typing import NamedTuple
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags
 from insightv.assess.bands import Assessed, AssessedPath, AssessedQuestion
 from insightv.errors import ConfigError
-from insightv.records import Band, Json, PreferencePair, Question, seed_of
+from insightv.records import Band, PreferencePair, Question, seed_of
+from insightv.strict_json import Json
 from insightv.train.data.funnel import band_of
 from insightv.train.data.length_balance import Balance, Lengths, statistics, to_drop
 from insightv.train.data.mix import DRAWN

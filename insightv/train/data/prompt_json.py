@@ -12,7 +12,8 @@ from pathlib import Path
 
 from insightv.errors import InputError
 from insightv.inputs.images import ImageStore
-from insightv.records import Json, Message, Picture
+from insightv.records import Message, Picture
+from insightv.strict_json import Json
 from insightv.train.data.rows import file_name
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from insightv.agents.replies.json_reply import Unreadable
+from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags, from_text, to_text
 from insightv.assess.bands import Assessed, AssessedPath, AssessedQuestion
 from insightv.errors import ConfigError, InsightvError

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-from insightv.records import Json
+from insightv.strict_json import Json
 
 # Line ends for Python's splitlines and for JavaScript, which JSON leaves as they are; one row stays one line anywhere.
 _LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})

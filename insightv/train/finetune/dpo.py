@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from insightv.backends.checkpoints import Checkpoint, own_base, read_marker
 from insightv.errors import RunChanged
-from insightv.records import Json
+from insightv.strict_json import Json
 from insightv.train.finetune.models import load_model, lora_config
 from insightv.train.finetune.settings import Job, PreferenceSettings
 from insightv.train.finetune.trl_options import refused_by_trl

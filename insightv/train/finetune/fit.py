@@ -23,7 +23,7 @@ from insightv.atomic_files import full_disk_told, new_file, new_folder, refuse_f
 from insightv.backends import checkpoints
 from insightv.backends.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, RunHeld, require
-from insightv.records import Json
+from insightv.strict_json import Json
 from insightv.train.finetune.control_tokens import without_control_tokens
 from insightv.train.finetune.memory import job_memory
 from insightv.train.finetune.model_card import model_card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from insightv.records import Json
+from insightv.strict_json import Json
 from insightv.train.data.card import cell, line
 from insightv.train.finetune.settings import Job
 from insightv.version import release

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from insightv.errors import InputError
-from insightv.records import Json
+from insightv.strict_json import Json
 
 if TYPE_CHECKING:
     from datasets import Dataset

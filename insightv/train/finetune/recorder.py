@@ -16,7 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from insightv.backends.checkpoints import Checkpoint, keep_last, mark
 from insightv.errors import InsightvError
-from insightv.records import Json
+from insightv.strict_json import Json
 from insightv.train.finetune.models import digest_of, trained_weights, uses_bf16
 from insightv.train.finetune.settings import Job
 

@@ -22,7 +22,8 @@ from insightv.plugins import PluginSource
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.journal import Book, open_book
 from insightv.runs.workers import pool
-from insightv.runs.workers.pool import PooledModel, WorkerPool
+from insightv.runs.workers.pool import WorkerPool
+from insightv.runs.workers.pooled_model import PooledModel
 from insightv.runs.workers.protocol import Lost
 from insightv.runs.workers.worker import Fault, Worker, about_here
 from insightv.testing import ScriptedModel, sample_picture
