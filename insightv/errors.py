@@ -84,7 +84,7 @@ class ModelError(InsightvError):
     def __init__(self, code: str, message: str, *, usage: Usage | None = None, kept: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.usage = usage or Usage()
+        self.usage: Usage = usage or Usage()
         self.kept = kept
 
 
@@ -141,7 +141,7 @@ class Interrupted(StopRun):
 
     def __init__(self, signal_number: int = 2) -> None:
         super().__init__("interrupted")
-        self.exit_code = 128 + signal_number
+        self.exit_code: int = 128 + signal_number
 
 
 def require(package: str, extra: str) -> None:

@@ -29,8 +29,8 @@ from insightv.errors import MissingExtra, PluginError
 from insightv.plugin_guard import told
 
 GROUP = "insightv"
-hookspec = pluggy.HookspecMarker(GROUP)
-hookimpl = pluggy.HookimplMarker(GROUP)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(GROUP)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(GROUP)
 
 log = logging.getLogger("insightv")
 

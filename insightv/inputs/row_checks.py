@@ -80,7 +80,7 @@ class Reading:
     def __init__(self, source: RowSource, rules: RowRules, checks: ImageChecks) -> None:
         self.bad: list[BadRow] = []
         self.warnings: list[str] = []
-        self.marks = array("Q")
+        self.marks: array[int] = array("Q")
         self.digests = bytearray()
         self.ids: list[str] = []
         self._source, self._rules, self._checks = source, rules, checks

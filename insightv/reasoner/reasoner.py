@@ -17,7 +17,7 @@ from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError
-from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
+from insightv.events import Event, PathDone
 from insightv.inputs.images import ImageSource, question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import checked, closed, described, models_in, unfit
@@ -27,8 +27,6 @@ from insightv.reasoner.checkpoint_agents import as_trained, refuse_other_models,
 from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, told, walk
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.runs.reader import CONFIG
-
-__all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
 
 Show = Literal["best", "all"]
 _AS_SET = AskOptions()
@@ -79,10 +77,11 @@ class Reasoner:
         model: ChatModel | str,
         summary_model: ChatModel | str | None = None,
         *,
+        base_url: str | list[str] | None = None,
+        backend_options: Mapping[str, Any] | None = None,
         registry: Registry | None = None,
-        **backend: Any,
     ) -> Reasoner:
-        """A reasoner over one or two models, each an object or `provider/model` with options of its backend.
+        """A reasoner over one or two models, each an object or `provider/model` at `base_url`, with `backend_options`.
 
         Raises:
             PluginError, ConfigError: a model cannot be made, or is neither; the options are for none.
@@ -91,6 +90,7 @@ class Reasoner:
         from insightv.agents.summary import JudgingSummary
 
         workshop = RoleFactory(registry or default_registry(), check_settings({}))
+        backend = {**(backend_options or {}), **({"base_url": base_url} if base_url else {})}
         if backend and not isinstance(model, str) and not isinstance(summary_model, str):
             raise ConfigError(
                 f"the options {sorted(backend)} are for a model by name; set them where the object is made"
@@ -106,15 +106,15 @@ class Reasoner:
         *,
         trained: bool | None = None,
         backend: str = "hf",
+        backend_options: Mapping[str, Any] | None = None,
         registry: Registry | None = None,
         settings: Settings | None = None,
-        **options: Any,
     ) -> Reasoner:
         """The two agents of a run, or of a folder that holds the checkpoints `reasoning` and `summary`.
 
-        Trained agents are served by `backend` with its `options`; those of a run that was not trained are the ones that
-        its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and the
-        reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`.
+        Trained agents are served by `backend` with `backend_options`; those of a run that was not trained are the ones
+        that its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and
+        the reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`.
 
         Raises:
             InputError: there is neither a run nor checkpoints, or a checkpoint is not whole.
@@ -128,18 +128,16 @@ class Reasoner:
             )
         if not folders and trained:
             raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
-        if not folders and options:
-            raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
+        if not folders and backend_options:
+            raise ConfigError(f"the options {sorted(backend_options)} are for trained agents; set others in {CONFIG}")
         own = load_settings(path) if path.is_file() else None
         if folders and settings is not None:
             refuse_other_models(settings, own, folders)
         settings = settings or own or check_settings({})
         if own is None:
             settings = as_trained(settings, folders)
-        if folders:
-            settings = with_trained(settings, folders, backend, options)
-        folder = Path(source) if path.is_file() else None
-        workshop = RoleFactory(registry or default_registry(), settings, folder=folder)
+        settings = with_trained(settings, folders, backend, backend_options)
+        workshop = RoleFactory(registry or default_registry(), settings, folder=None if own is None else Path(source))
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
         reasoner.trained = bool(folders)
         return reasoner

@@ -71,7 +71,7 @@ class RunBuilder:
         settings: Settings | Mapping[str, Any] | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.folder = Path(run).absolute()
+        self.folder: Path = Path(run).absolute()
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
         given = check_settings(settings) if isinstance(settings, Mapping) else settings or Settings()
@@ -89,7 +89,7 @@ class RunBuilder:
             chosen = given_table("trainer", trainer, self._objects, self._registry)
             own = {"trainer": chosen.pop("use", "dpo")} | ({"preference": chosen} if chosen else {})
             table["train"] = table.get("train", {}) | own
-        self.settings = self._checked(table)
+        self.settings: Settings = self._checked(table)
         RoleFactory(self._registry, self.settings).check_options()
         for part in self._objects.values():
             if isinstance(part, Generator | Scorer):

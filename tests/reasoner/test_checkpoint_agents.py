@@ -49,7 +49,7 @@ def test_a_trained_run_answers_with_its_checkpoints_and_says_so(tmp_path: Path) 
     run = run_in(tmp_path / "run")
     assert not Reasoner.load(run).trained
     checkpoints(run / "checkpoints", "reasoning", "summary")
-    reasoner = Reasoner.load(run, threads=1)
+    reasoner = Reasoner.load(run, backend_options={"threads": 1})
     assert reasoner.trained
     assert "trained" in repr(reasoner)
     assert f"hf/{run / 'checkpoints' / 'summary'}" in repr(reasoner)
@@ -166,7 +166,7 @@ def test_what_is_neither_a_run_nor_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="insightv train"):
         Reasoner.load(run, trained=True)
     with pytest.raises(ConfigError, match="threads"):
-        Reasoner.load(run, threads=1)
+        Reasoner.load(run, backend_options={"threads": 1})
     assert trained_folders(run) == {}
 
 

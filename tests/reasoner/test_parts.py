@@ -80,7 +80,7 @@ def test_what_is_no_model_and_options_of_none_are_refused_when_the_reasoner_is_m
     with pytest.raises(ConfigError, match=r"^summary_model is an int"):
         Reasoner.of(ScriptedModel("B"), none[0])
     with pytest.raises(ConfigError, match=r"the options \['scorer'\] are for a model by name"):
-        Reasoner.of(ScriptedModel("B"), scorer="path")
+        Reasoner.of(ScriptedModel("B"), backend_options={"scorer": "path"})
 
 
 def test_an_agent_that_is_not_async_is_told_so() -> None:

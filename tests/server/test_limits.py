@@ -351,7 +351,9 @@ def test_health_fails_where_the_engine_only_fails(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(service, "HEALTH_KEPT_S", 0.1)
     with (
         FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as engine,
-        Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url, deadline_s=0.3)) as served,
+        Served(
+            lambda: Reasoner.of("openai/fake", base_url=engine.base_url, backend_options={"deadline_s": 0.3})
+        ) as served,
     ):
         assert served.form("POST", PATH, chat())[0] >= 500
         wait_for(lambda: served.request("GET", "/healthz").status == 503)

@@ -286,7 +286,7 @@ class PooledModel(ChatModel):
     """A model that is held by every worker of a pool; its name is the one that it has there."""
 
     def __init__(self, crew: WorkerPool, place: int, recipe: ModelSpec) -> None:
-        self.name = recipe.name
+        self.name: str = recipe.name
         self.recipe = recipe
         self._pool = crew
         self.place = place
