@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -165,7 +165,7 @@ class Evaluation:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
         return result
 
-    run = blocking_twin(arun)
+    run: Final = blocking_twin(arun)
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""

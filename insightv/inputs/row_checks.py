@@ -81,7 +81,7 @@ class Reading:
         self.bad: list[BadRow] = []
         self.warnings: list[str] = []
         self.marks: array[int] = array("Q")
-        self.digests = bytearray()
+        self.digests: bytearray = bytearray()
         self.ids: list[str] = []
         self._source, self._rules, self._checks = source, rules, checks
         self._seen: dict[bytes, int] = {}  # hash of a folded id -> number of the good row

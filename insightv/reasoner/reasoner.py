@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from insightv.concurrency import all_of, blocking_stream_twin, blocking_twin
 from insightv.config.plugin_loading import default_registry
@@ -158,7 +158,7 @@ class Reasoner:
     ) -> Answer:
         """The answer to a question about an image (or several, in a list, or none: an empty list).
 
-        A path that fails or is cut still leads to an answer, marked in its flags (see `insightv.agents.summary.marks`).
+        A path that fails or is cut still leads to an answer, marked in its flags.
         Cancelling it ends the calls in flight.
 
         Args:
@@ -185,7 +185,7 @@ class Reasoner:
         shown = await shown_path(self.scorer if show == "best" else None, asked, found, deadline)
         return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
-    answer = blocking_twin(aanswer)
+    answer: Final = blocking_twin(aanswer)
 
     async def astream(
         self,
@@ -225,7 +225,7 @@ class Reasoner:
             async for part in parts:
                 yield part
 
-    stream = blocking_stream_twin(astream)
+    stream: Final = blocking_stream_twin(astream)
 
     async def aanswer_many(
         self,
@@ -249,7 +249,7 @@ class Reasoner:
         ask = partial(self.aanswer, seed=seed, options=options, paths=paths, show=show)
         return await answered_many(ask, questions, concurrency)
 
-    answer_many = blocking_twin(aanswer_many)
+    answer_many: Final = blocking_twin(aanswer_many)
 
     async def acheck(self) -> None:
         """Look, without paying, whether the models, those of agents that were given too, can be asked at all.
@@ -275,7 +275,7 @@ class Reasoner:
         """Close the models that this reasoner has made."""
         await closed(self._models)
 
-    close = blocking_twin(aclose)
+    close: Final = blocking_twin(aclose)
 
     def _show(self, seed: int, paths: int, show: Show | None) -> Show:
         if not 0 <= seed <= LARGEST_COUNT:

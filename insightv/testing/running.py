@@ -191,7 +191,7 @@ class WatchedModel(ChatModel):
     def __init__(self, model: ChatModel) -> None:
         self._model = model
         self.name: str = model.name
-        self.calls = 0
+        self.calls: int = 0
         self.error: Exception | None = None
         self.hang = False
 
