@@ -19,6 +19,26 @@ from typing import Any
 
 from insightv.records import ReasoningPath, Usage
 
+__all__ = [
+    "BudgetSpent",
+    "ConfigError",
+    "EndpointParked",
+    "InputError",
+    "InsightvError",
+    "Interrupted",
+    "KeyRefused",
+    "MissingExtra",
+    "ModelError",
+    "ModelUnknown",
+    "PluginError",
+    "QuotaExhausted",
+    "RequestsRefused",
+    "RunChanged",
+    "RunHeld",
+    "StopRun",
+    "StorageFull",
+]
+
 
 class InsightvError(Exception):
     """Any error that insightv raises on purpose. `exit_code` is what the command line ends with."""
