@@ -20,6 +20,26 @@ from typing import Any
 
 from insightv.records import ReasoningPath, Usage
 
+__all__ = [
+    "BudgetSpent",
+    "ConfigError",
+    "EndpointParked",
+    "InputError",
+    "InsightvError",
+    "Interrupted",
+    "KeyRefused",
+    "MissingExtra",
+    "ModelError",
+    "ModelUnknown",
+    "PluginError",
+    "QuotaExhausted",
+    "RequestsRefused",
+    "RunChanged",
+    "RunHeld",
+    "StopRun",
+    "StorageFull",
+]
+
 
 class InsightvError(Exception):
     """Any error that insightv raises on purpose. `exit_code` is what the command line ends with."""
@@ -85,7 +105,7 @@ class ModelError(InsightvError):
     def __init__(self, code: str, message: str, *, usage: Usage | None = None, kept: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.usage = usage or Usage()
+        self.usage: Usage = usage or Usage()
         self.kept = kept
 
 
@@ -142,7 +162,7 @@ class Interrupted(StopRun):
 
     def __init__(self, signal_number: int = 2) -> None:
         super().__init__("interrupted")
-        self.exit_code = 128 + signal_number
+        self.exit_code: int = 128 + signal_number
 
 
 def require(package: str, extra: str) -> None:

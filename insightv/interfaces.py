@@ -38,6 +38,8 @@ from insightv.records import (
     Step,
 )
 
+__all__ = ["ChatModel", "Generator", "PreferenceTrainer", "ReasoningAgent", "Scorer", "SummaryAgent"]
+
 
 def _in_pieces(cls: type, role: type, whole: str, pieces: str) -> None:
     """Let a class that gives the whole anew, or takes it from a mixin, stream that whole, not its parent's pieces."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from insightv.concurrency import blocking_twin
 from insightv.config.file import origin_of, write_settings
@@ -90,7 +90,7 @@ class Pipeline(RunBuilder):
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 
-    build = blocking_twin(abuild)
+    build: Final = blocking_twin(abuild)
 
     async def apilot(
         self,
@@ -124,7 +124,7 @@ class Pipeline(RunBuilder):
             sampled = await session.database.do(partial(read_sampled, seqs=seqs))
             return report_on(self.settings, session, sampled, audit)
 
-    pilot = blocking_twin(apilot)
+    pilot: Final = blocking_twin(apilot)
 
     async def atrain(
         self, *, allow_change: bool = False, watch: Watch | None = None, tell: Tell | None = None
@@ -159,7 +159,7 @@ class Pipeline(RunBuilder):
             self._runs = None
             lock.release()
 
-    train = blocking_twin(atrain)
+    train: Final = blocking_twin(atrain)
 
     def _as_built(self) -> Settings:
         """The settings to keep: those of the training, but what the run was built with stays as it was built."""

@@ -9,8 +9,8 @@ A plugin is a module with hook implementations, named by an entry point of the g
         register("brevity", Brevity)
 
 A factory is a callable, or the place of one as "package.module:attribute", which is imported on use. Built-in parts
-are registered the same way (`insightv.config.builtin`), and `insightv.config.plugin_loading` loads each plugin on its
-own. Plugins run with all rights of the process; install only what you trust.
+are registered the same way, and each plugin is loaded on its own. Plugins run with all rights of the process; install
+only what you trust.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ import pluggy
 from insightv.errors import MissingExtra, PluginError, did_you_mean
 from insightv.plugin_guard import told
 
-GROUP = "insightv"
-hookspec = pluggy.HookspecMarker(GROUP)
-hookimpl = pluggy.HookimplMarker(GROUP)
+__all__ = ["Entry", "Factory", "Failure", "Hooks", "Kind", "PluginSource", "Register", "Registry", "hookimpl"]
 
-log = logging.getLogger("insightv")
+GROUP = "insightv"
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(GROUP)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(GROUP)
+
+log: logging.Logger = logging.getLogger("insightv")
 
 Kind = Literal["backend", "generator", "scorer", "agent", "trainer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,7 +2,7 @@
 
     question = Question(id="q1", question="Which bar is tallest?", images=("chart.png",), answer="B")
 
-A `Picture` is an image that has been opened, checked and re-encoded by `insightv.inputs.images`; a plain string in
+A `Picture` is an image that has been opened, checked and re-encoded by `insightv.open_picture`; a plain string in
 `Question.images` is a source that has not been opened yet.
 """
 
@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -30,7 +30,7 @@ Action = Literal["continue", "summary"]
 class Record(BaseModel):
     """A frozen value without unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Picture(Record):
@@ -70,13 +70,11 @@ class Question(Record):
         """The opened images, in order.
 
         Raises:
-            ValueError: an image is still a source; `insightv.inputs.images.open_question` opens all of a question.
+            ValueError: an image is still a source; `insightv.open_question` opens all of a question.
         """
         opened = tuple(image for image in self.images if isinstance(image, Picture))
         if len(opened) != len(self.images):
-            raise ValueError(
-                f"question {self.id!r}: its images are not opened yet; use insightv.inputs.images.open_question"
-            )
+            raise ValueError(f"question {self.id!r}: its images are not opened yet; use insightv.open_question")
         return opened
 
     @property

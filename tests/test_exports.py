@@ -8,7 +8,11 @@ import inspect
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import insightv
 from insightv import errors
@@ -96,7 +100,25 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(insightv, "Pipelin")
 
 
-PUBLIC_MODULES = ("records", "interfaces", "errors", "events", "plugins", "testing", "server.app")
+PUBLIC_NAMES = {
+    "records": (
+        "Action Answer AskOptions Band Completion Count Finish Json LARGEST_COUNT Message PathStatus Picture "
+        "PreferencePair Question RESERVED ReasoningPath Record Sampling Schema Score Step Usage seed_of"
+    ),
+    "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
+    "errors": (
+        "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
+        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun StorageFull"
+    ),
+    "events": "AnswerDone AnswerText Event PathDone PathText StepEvent StepStarted StepText",
+    "plugins": "Entry Factory Failure Hooks Kind PluginSource Register Registry hookimpl",
+    "testing": (
+        "Asked ConformanceError ScriptedModel check_backend check_generator check_reasoning_agent check_scorer "
+        "check_summary_agent sample_paths sample_picture sample_questions"
+    ),
+    "server.app": "make_app",
+}
+PUBLIC_MODULES = tuple(PUBLIC_NAMES)
 ROOT = Path(__file__).parents[1]
 
 
@@ -108,6 +130,42 @@ def test_the_public_modules_are_named_where_the_names_are() -> None:
         importlib.import_module(f"insightv.{module}")
 
 
+def names_of(module: ModuleType) -> set[str]:
+    """Its `__all__`, or where it has none what it defines itself without an underscore."""
+    if listed := getattr(module, "__all__", None):
+        return set(listed)
+    defined: set[str] = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined.update(target.id for target in targets if isinstance(target, ast.Name))
+    return {name for name in defined if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_a_public_module_has_the_names_that_are_listed(name: str) -> None:
+    module = importlib.import_module(f"insightv.{name}")
+    assert names_of(module) == set(PUBLIC_NAMES[name].split())
+    assert all(hasattr(module, each) for each in names_of(module))
+
+
+def test_the_readme_says_what_is_public() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = readme[readme.index("## What is public") :].split("\n## ")[0]
+    assert set(re.findall(r"`(?:insightv)?\.([a-z.]+)`", said)) >= {*PUBLIC_MODULES}
+
+
+def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        assert "insightv/py.typed" in files.namelist()
+
+
 def imported_in(text: str) -> set[tuple[str, str]]:
     """What a Python text, or the lines of one in a document, takes from insightv: module and name."""
     found = re.findall(r"(?m)^\s*from (insightv(?:\.\w+)*) import ([\w, ]+)", text)
@@ -116,7 +174,8 @@ def imported_in(text: str) -> set[tuple[str, str]]:
 
 def test_what_is_shown_uses_public_places_only() -> None:
     allowed = {"insightv", *(f"insightv.{module}" for module in PUBLIC_MODULES)}
-    shown = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
+    shown = [file for suffix in ("md", "py") for file in sorted((ROOT / "examples").rglob(f"*.{suffix}"))]
+    shown += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for file in shown:
         for module, name in imported_in(file.read_text(encoding="utf-8")):
             assert module in allowed, f"{file.name}: from {module} import {name}"
@@ -125,7 +184,7 @@ def test_what_is_shown_uses_public_places_only() -> None:
 
 MISTYPED = """
 from pathlib import Path
-from insightv import Question, Reasoner
+from insightv import Pipeline, Question, Reasoner
 
 def ask(reasoner: Reasoner, question: Question) -> None:
     reasoner.answer([Path("a.png"), "b.png", b"bytes"], "Which?", paths=2, options={"deadline_s": 60})
@@ -134,6 +193,11 @@ def ask(reasoner: Reasoner, question: Question) -> None:
         print(event)
     reasoner.stream("a.png", "Which?", pahts=2)
     reasoner.answer_many([question], concurency=2)
+    Reasoner.of("openai/x", base_url="http://localhost:8000/v1", deadline_s=60)
+    Reasoner.load("runs/charts", threads=1)
+
+def build(pipeline: Pipeline) -> None:
+    pipeline.build("questions.jsonl", retry_faild=True)
 """
 
 
@@ -144,5 +208,5 @@ def test_a_mistyped_option_is_found_by_a_type_checker(tmp_path: Path) -> None:
         [*command, str(tmp_path / "mistyped.py")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     errors_found = [line for line in done.stdout.splitlines() if "mistyped.py" in line and ": error:" in line]
-    assert [int(line.split(":")[1]) for line in errors_found] == [7, 10, 11], done.stdout + done.stderr
+    assert [int(line.split(":")[1]) for line in errors_found] == [7, 10, 11, 16], done.stdout + done.stderr
     assert all("Unexpected keyword argument" in line for line in errors_found)

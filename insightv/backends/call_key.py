@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,7 +49,7 @@ def _json(value: object) -> bytes:
 class RecordedCall(BaseModel):
     """One line of an exported journal: the key, the model's name, and the replies; other keys of a line are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
     key: str = Field(pattern="^[0-9a-f]{64}$")
     model: str

@@ -30,7 +30,7 @@ class ReplayModel(ChatModel):
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = f"replay/{path}"
+        self.name: str = f"replay/{path}"
         self._path = path
         self._file: BinaryIO | None = None
         try:

@@ -37,8 +37,7 @@ def answer(
         reasoner = Reasoner.load(run, trained=False if untrained else None)
         say(f"asking {reasoner!r}")
     elif model is not None:
-        options: dict[str, Any] = {"base_url": base_url} if base_url else {}
-        reasoner = Reasoner.of(model, summary_model, **options)
+        reasoner = Reasoner.of(model, summary_model, base_url=base_url)
     else:
         raise ConfigError("name a model (--model tiny, or --model openai/NAME --base-url URL) or a run (--run DIR)")
 

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -42,9 +42,8 @@ def serve(
     own = [("host", host), ("port", port)]
     set_here = [f"serve.{name}={json.dumps(value)}" for name, value in own if value is not None]
     settings = load_settings(file if file and file.is_file() else None, [*(changes or ()), *set_here])
-    options: dict[str, Any] = {"base_url": base_url} if base_url else {}
     if model is not None:
-        reasoner = Reasoner.of(model, summary_model, **options)
+        reasoner = Reasoner.of(model, summary_model, base_url=base_url)
     elif run is not None:
         reasoner = Reasoner.load(run, trained=False if untrained else None, settings=settings)
     else:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from insightv.errors import did_you_mean
 from insightv.inputs.rows import FIELDS
 
-if TYPE_CHECKING:
-    pass
-
 
 class Section(BaseModel):
     """A section whose keys are all known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Price(Section):
@@ -97,7 +94,7 @@ class ServeSection(BaseModel):
     `max_text` is in characters.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -157,7 +154,7 @@ class TrainSection(BaseModel):
     `backend` with `backend_options`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     base: str | None = None
     revision: str | None = None

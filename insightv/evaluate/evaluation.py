@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -122,17 +122,18 @@ class Evaluation:
             raise InputError(f"the run {str(run)!r} has no checkpoint for {system!r}; train one with: insightv train")
         settings = settings or run_settings(run)
         self._registry = registry or default_registry()
-        self._data, self._family, self.system = data, family, system
+        self._data, self._family = data, family
+        self.system: str = system
         self._tables = system_tables(system, settings, model, base_url, checkpoints)
         self._grader = next((table for table in settings.scorers if table.use == "answer"), ScorerTable(use="answer"))
         identity = self._identity()
-        self.settings = _evaluation_settings(settings, self._grader, SYSTEMS[system].paths, identity)
-        self.name = f"{system}-{self._digest(identity)}" if name is None else name
+        self.settings: Settings = _evaluation_settings(settings, self._grader, SYSTEMS[system].paths, identity)
+        self.name: str = f"{system}-{self._digest(identity)}" if name is None else name
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
                 f"--name {self.name!r}: use letters, digits, '.', '_' and '-', at most 100, a letter first"
             )
-        self.folder = Path(run) / EVALUATIONS / self.name
+        self.folder: Path = Path(run) / EVALUATIONS / self.name
         self._builder = RunBuilder(
             run=self.folder,
             generator=assembly(system, self._tables),
@@ -164,7 +165,7 @@ class Evaluation:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
         return result
 
-    run = blocking_twin(arun)
+    run: Final = blocking_twin(arun)
 
     def interrupt(self, signal_number: int = 2) -> None:
         """Stop: no further call is begun, calls in flight are recorded. Any thread may ask."""

@@ -52,10 +52,10 @@ class QuestionFile:
     """
 
     def __init__(self, source: RowSource, rules: RowRules, reading: Reading) -> None:
-        self.root = source.root
-        self.name = source.name
-        self.bad = reading.bad
-        self.warnings = source.warnings + reading.warnings
+        self.root: Path | None = source.root
+        self.name: str = source.name
+        self.bad: list[BadRow] = reading.bad
+        self.warnings: list[str] = source.warnings + reading.warnings
         self._source = source
         self._rules = rules
         self._marks, self._digests, self._ids = reading.marks, reading.digests, reading.ids

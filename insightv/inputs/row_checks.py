@@ -80,8 +80,8 @@ class Reading:
     def __init__(self, source: RowSource, rules: RowRules, checks: ImageChecks) -> None:
         self.bad: list[BadRow] = []
         self.warnings: list[str] = []
-        self.marks = array("Q")
-        self.digests = bytearray()
+        self.marks: array[int] = array("Q")
+        self.digests: bytearray = bytearray()
         self.ids: list[str] = []
         self._source, self._rules, self._checks = source, rules, checks
         self._seen: dict[bytes, int] = {}  # hash of a folded id -> number of the good row

@@ -4,6 +4,7 @@ Knows the agents and their deadline; keeps no run and trains nothing.
 Start at `reasoner.py`, then `paths.py` (reasoning) and `answers.py` (the summary).
 """
 
+from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
 from insightv.reasoner.reasoner import Reasoner
 
-__all__ = ["Reasoner"]
+__all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]

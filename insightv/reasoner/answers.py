@@ -78,7 +78,7 @@ async def answered_many(
         InputError: `questions` is one question, or the name of a file.
     """
     if isinstance(questions, str | Path | Question | Mapping):
-        read = "; insightv.inputs.questions.read_questions reads a file"
+        read = "; insightv.read_questions reads a file"
         cure = read if isinstance(questions, str | Path) else ""
         raise InputError(f"questions is {described(questions)}; give several insightv.Question{cure}")
     if concurrency < 1:

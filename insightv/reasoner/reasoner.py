@@ -10,14 +10,14 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from insightv.concurrency import all_of, blocking_stream_twin, blocking_twin
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, InsightvError
-from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepStarted, StepText
+from insightv.events import Event, PathDone
 from insightv.inputs.images import ImageSource, question_about
 from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import checked, closed, described, models_in, unfit
@@ -27,8 +27,6 @@ from insightv.reasoner.checkpoint_agents import as_trained, refuse_other_models,
 from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, told, walk
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.runs.reader import CONFIG
-
-__all__ = ["AnswerDone", "AnswerText", "Event", "PathDone", "PathText", "Reasoner", "StepStarted", "StepText"]
 
 Show = Literal["best", "all"]
 _AS_SET = AskOptions()
@@ -79,10 +77,13 @@ class Reasoner:
         model: ChatModel | str,
         summary_model: ChatModel | str | None = None,
         *,
+        base_url: str | Sequence[str] | None = None,
         registry: Registry | None = None,
         **backend: Any,
     ) -> Reasoner:
         """A reasoner over one or two models, each an object or `provider/model` with options of its backend.
+
+        Which options there are beside `base_url` says the backend's factory, which may be a plugin's.
 
         Raises:
             PluginError, ConfigError: a model cannot be made, or is neither; the options are for none.
@@ -91,6 +92,8 @@ class Reasoner:
         from insightv.agents.summary import JudgingSummary
 
         workshop = RoleFactory(registry or default_registry(), check_settings({}))
+        if base_url is not None:
+            backend["base_url"] = base_url
         if backend and not isinstance(model, str) and not isinstance(summary_model, str):
             raise ConfigError(
                 f"the options {sorted(backend)} are for a model by name; set them where the object is made"
@@ -136,10 +139,8 @@ class Reasoner:
         settings = settings or own or check_settings({})
         if own is None:
             settings = as_trained(settings, folders)
-        if folders:
-            settings = with_trained(settings, folders, backend, options)
-        folder = Path(source) if path.is_file() else None
-        workshop = RoleFactory(registry or default_registry(), settings, folder=folder)
+        settings = with_trained(settings, folders, backend, options)
+        workshop = RoleFactory(registry or default_registry(), settings, folder=None if own is None else Path(source))
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
         reasoner.trained = bool(folders)
         return reasoner
@@ -160,7 +161,7 @@ class Reasoner:
     ) -> Answer:
         """The answer to a question about an image (or several, in a list, or none: an empty list).
 
-        A path that fails or is cut still leads to an answer, marked in its flags (see `insightv.agents.summary.marks`).
+        A path that fails or is cut still leads to an answer, marked in its flags.
         Cancelling it ends the calls in flight.
 
         Args:
@@ -187,7 +188,7 @@ class Reasoner:
         shown = await shown_path(self.scorer if show == "best" else None, asked, found, deadline)
         return await answered(self.summary_agent, asked, shown, found, options, deadline)
 
-    answer = blocking_twin(aanswer)
+    answer: Final = blocking_twin(aanswer)
 
     async def astream(
         self,
@@ -227,7 +228,7 @@ class Reasoner:
             async for part in parts:
                 yield part
 
-    stream = blocking_stream_twin(astream)
+    stream: Final = blocking_stream_twin(astream)
 
     async def aanswer_many(
         self,
@@ -251,7 +252,7 @@ class Reasoner:
         ask = partial(self.aanswer, seed=seed, options=options, paths=paths, show=show)
         return await answered_many(ask, questions, concurrency)
 
-    answer_many = blocking_twin(aanswer_many)
+    answer_many: Final = blocking_twin(aanswer_many)
 
     async def acheck(self) -> None:
         """Look, without paying, whether the models, those of agents that were given too, can be asked at all.
@@ -277,7 +278,7 @@ class Reasoner:
         """Close the models that this reasoner has made."""
         await closed(self._models)
 
-    close = blocking_twin(aclose)
+    close: Final = blocking_twin(aclose)
 
     def _show(self, seed: int, paths: int, show: Show | None) -> Show:
         if not 0 <= seed <= LARGEST_COUNT:

@@ -71,7 +71,7 @@ class RunBuilder:
         settings: Settings | Mapping[str, Any] | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.folder = Path(run).absolute()
+        self.folder: Path = Path(run).absolute()
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
         roles = {
@@ -82,7 +82,7 @@ class RunBuilder:
             "trainer": trainer,
         }
         table = given_tables(settings, roles, self._objects, self._registry)
-        self.settings = self._checked(table)
+        self.settings: Settings = self._checked(table)
         RoleFactory(self._registry, self.settings).check_options()
         for part in self._objects.values():
             if isinstance(part, Generator | Scorer):

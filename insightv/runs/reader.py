@@ -44,13 +44,13 @@ class RunReader:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         path = self.folder / DATABASE
         if not path.is_file():
             raise InputError(f"there is no run in {str(folder)!r} (no {DATABASE}); make one with: insightv build")
         self._connection = connect(path, read_only=True)
         check_schema(self._connection, path)
-        self.images = ImageStore(self.folder / IMAGES)
+        self.images: ImageStore = ImageStore(self.folder / IMAGES)
 
     def __enter__(self) -> Self:
         return self

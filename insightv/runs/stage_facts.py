@@ -6,7 +6,7 @@ written are written nowhere.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict
 
@@ -38,7 +38,7 @@ class StageId(str):
 class LedgerRecord(Record):
     """A frozen value of the ledger. Keys of other releases are kept; `as_json` has the keys that were given."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""

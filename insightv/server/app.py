@@ -34,6 +34,8 @@ from insightv.server.response import DONE, Shapes, about, finish_of
 from insightv.server.service import Service
 from insightv.server.streaming import ClientGone, EventStream, unless_gone
 
+__all__ = ["make_app"]
+
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -48,7 +48,7 @@ class ApiError(Exception):
         self.status = status
         self.code = code
         self.param = param
-        self.headers = headers or {}
+        self.headers: dict[str, str] = headers or {}
 
     @property
     def body(self) -> dict[str, Any]:

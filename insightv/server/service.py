@@ -61,9 +61,9 @@ class Service:
 
     def __init__(self, reasoner: Reasoner, limits: ServeSection, *, max_pixels: int) -> None:
         self.limits = limits
-        self.metrics = Metrics()
-        self.stop = Stop()
-        self.pictures = PictureReader(
+        self.metrics: Metrics = Metrics()
+        self.stop: Stop = Stop()
+        self.pictures: PictureReader = PictureReader(
             ImageLimits(
                 max_bytes=limits.max_image_bytes, max_source_pixels=limits.max_image_pixels, max_pixels=max_pixels
             ),

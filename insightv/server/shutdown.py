@@ -18,7 +18,7 @@ class Stop:
     """Once `now` is called, all that waits in `unless` ends with an error, and so does all that begins to."""
 
     def __init__(self) -> None:
-        self.called = False
+        self.called: bool = False
         self._waits: set[asyncio.Timeout] = set()
 
     def now(self) -> None:

@@ -190,8 +190,8 @@ class WatchedModel(ChatModel):
 
     def __init__(self, model: ChatModel) -> None:
         self._model = model
-        self.name = model.name
-        self.calls = 0
+        self.name: str = model.name
+        self.calls: int = 0
         self.error: Exception | None = None
         self.hang = False
 

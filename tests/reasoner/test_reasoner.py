@@ -11,8 +11,8 @@ import pytest
 
 from insightv import Completion, Reasoner
 from insightv.errors import InputError
+from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText
 from insightv.interfaces import ChatModel
-from insightv.reasoner.reasoner import AnswerDone, AnswerText, Event, PathDone, PathText
 from insightv.testing import ScriptedModel, sample_picture
 from tests.servers.fake_openai import FakeServer
 from tests.world import insightv

@@ -70,7 +70,7 @@ class HFModel(ChatModel):
                 raise ConfigError(f"{name} = {value!r} of model 'hf/{model}' is not {kind}")
             if not value >= least:
                 raise ConfigError(f"{name} = {value!r} of model 'hf/{model}' is too small; the least is {least}")
-        self.name = f"hf/{model}"
+        self.name: str = f"hf/{model}"
         self._source = ModelSource(model, revision, device, dtype, attn_implementation)
         self._source.check()
         self._key = (self._source, batch, cache_gb, threads)

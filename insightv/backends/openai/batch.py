@@ -83,7 +83,7 @@ class BatchModel(JobModel):
     ) -> None:
         if len(addresses) > 1:
             raise ConfigError(f'mode = "batch" works with one base_url, and {len(addresses)} are given; leave one')
-        self.name = f"openai/{model}"
+        self.name: str = f"openai/{model}"
         self.ledger = MemoryLedger()
         self._model = model
         self._address = addresses[0]

@@ -50,7 +50,7 @@ class OpenAIModel(ChatModel):
         connections: int = 1024,
         api_key_env: str = DEFAULT_KEY,
     ) -> None:
-        self.name = f"openai/{model}"
+        self.name: str = f"openai/{model}"
         self.setbacks: Counter[str] = Counter()
         self._model = model
         self._transport = transport

@@ -40,7 +40,7 @@ class TrainSettings(Record):
     report says how much of the change is left (`change_kept`). `trl` holds further options of TRL's configuration.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     _named: ClassVar[Mapping[str, str]] = NAMED
 
