@@ -19,6 +19,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from insightv.strict_json import Json as Json
+
 LARGEST_COUNT = 2**53
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 """Whole numbers that every format keeps exactly: JSON, SQLite, Parquet."""
