@@ -206,7 +206,7 @@ class _Exchange(ResponseHandler):
         super().data_received(data)
         if not self.asked and self.should_close:  # the reply ended, and more came behind it
             self.abort()
-        elif self.exception() is not None and self._payload is not None:
+        elif self.exception() is not None and self._payload is not None and not self._payload.is_eof():
             # aiohttp would let whoever reads a body wait for ever where its framing breaks.
             self._payload.set_exception(BrokenReply("the reply is not HTTP"))
         return None
@@ -223,7 +223,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP_S, resolver=aiohttp.ThreadedResolver())
-        self._factory = partial(_Exchange, loop=self._loop)  # type: ignore[assignment]  # partial is invariant
+        self._factory = partial(_Exchange, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # a subclass
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
