@@ -102,7 +102,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 PUBLIC_NAMES = {
     "records": (
-        "Action Answer AskOptions Band Completion Count Finish Json LARGEST_COUNT Message PathStatus Picture "
+        "Action Answer AskOptions Band Completion Count Finish LARGEST_COUNT Message PathStatus Picture "
         "PreferencePair Question RESERVED ReasoningPath Record Sampling Schema Score Step Usage seed_of"
     ),
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",

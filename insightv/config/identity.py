@@ -20,7 +20,7 @@ from insightv.plugin_guard import described
 _FREE_KEYS = {"base_url", "api_key_env", "backend", "mode"}
 """Keys of a role's table that say where a model is reached, not what it answers."""
 _FREE_OPTIONS = {
-    *("deadline_s", "connections", "max_reply_bytes", "gather_s", "poll_s"),
+    *("deadline_s", "connections", "max_reply_bytes", "gather_s", "poll_s", "proxy"),
     *("program", "arguments", "environment", "start_s", "restarts", "log_folder"),
     *("device", "batch", "threads", "cache_gb"),
 }

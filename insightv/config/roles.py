@@ -167,6 +167,8 @@ class RoleFactory:
                 given.setdefault("deadline_s", deadline_s)
             if known is not None and "log_folder" in known and self._folder is not None:
                 given.setdefault("log_folder", str(self._folder))
+            if known is not None and "proxy" in known and entry.source.distribution == "insightv":
+                given.setdefault("proxy", self._settings.run.proxy)  # what a plugin's `proxy` is only its author knows
             limit = None if own_deadline else deadline_s
             recipe = ModelSpec(name, f"backend {provider!r}", factory, given, entry.source, limit)
             here = options.get("mode") == "batch" or self._place is ModelSpec.make or self._asks_a_server(known)

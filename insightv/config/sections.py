@@ -64,7 +64,9 @@ class RunSection(Section):
 
     `executor` says where models are held: in this process, by other processes of this machine, or by workers of a
     Ray cluster. `deadline_s` bounds one model call with its tries and waits, and one call of a plugin's scorer. Budgets
-    count failed tries too and hold across resumes. `prices` is by model name (provider/model).
+    count failed tries too and hold across resumes. `prices` is by model name (provider/model). `proxy` "environment"
+    reaches model servers through the proxies that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name; a model's own
+    `proxy` wins.
     """
 
     executor: Literal["local", "process", "ray"] = "local"
@@ -74,6 +76,7 @@ class RunSection(Section):
     max_requests: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    proxy: Literal["none", "environment"] = "none"
     prices: dict[str, Price] = Field(default_factory=dict)
     process: ProcessSection = ProcessSection()
     ray: RaySection = RaySection()

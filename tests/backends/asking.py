@@ -65,3 +65,22 @@ def with_model(server: FakeServer | str, work: Callable[[OpenAIModel], Awaitable
 def ask(server: FakeServer | str, *, n: int = 1, schema: Schema | None = ANSWER, **options: Any) -> list[Completion]:
     """One call, with a model of its own."""
     return with_model(server, lambda model: model.chat(question(), SAMPLING, n=n, schema=schema), **options)
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(serve: Serve) -> AsyncIterator[str]:
+    """A server that is nothing but what `serve` does with each connection; its URL."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"

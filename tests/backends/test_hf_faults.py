@@ -75,7 +75,7 @@ def run(folder: Path, *, fail_above: int | None = None, n: int = 5, **options: A
 def test_out_of_memory_halves_the_batch_and_loses_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = [reply.text for reply in run(folder)]
     assert [reply.text for reply in run(folder, fail_above=1)] == expected
-    assert "going on with" in caplog.text
+    assert "continuing with" in caplog.text
 
 
 def test_out_of_memory_alone_is_an_error_of_that_call_only(folder: Path) -> None:

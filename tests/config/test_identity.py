@@ -28,7 +28,9 @@ class OneScorer(Scorer):
 def test_how_a_model_is_run_is_free_for_our_backends_alone(distribution: str, counts: bool) -> None:
     """A plugin's `batch` may be what its results depend on."""
     part = Part[Scorer](OneScorer(), None, backend=PluginSource("backends", distribution, "1"))
-    table = ScorerTable.model_validate({"use": "one", "model": "zoo/x", "backend": {"batch": 8, "threads": 2}})
+    table = ScorerTable.model_validate(
+        {"use": "one", "model": "zoo/x", "backend": {"batch": 8, "threads": 2, "proxy": "none"}}
+    )
     assert ("backend" in role_identity(part, table)) is counts
 
 

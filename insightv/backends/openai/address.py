@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from insightv.errors import ConfigError
 from insightv.redact import MASK, Redactor
@@ -16,6 +19,8 @@ PUBLIC_API = "https://api.openai.com/v1"
 LOOK_S = 4.0
 """The longest time for a look at a server, at which nothing is asked of its model."""
 EXAMPLE = "write it like 'http://localhost:8000/v1'"
+Proxy = Literal["none", "environment"]
+"""Whether the proxies that the environment names are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +57,71 @@ def addresses_of(base_url: str | Sequence[str] | None, key: str | None, api_key_
     return list(found.values())
 
 
-async def unreached(address: Address) -> str | None:
-    """Why nothing listens at an address; None where something does. No request is sent.
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+
+    This machine has none whatever they say: a proxy cannot reach its servers.
+    """
+    parts, named = urlsplit(url), getproxies_environment()
+    proxy = named.get(parts.scheme) or named.get("all")
+    if not proxy or _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def check_proxy(url: str) -> None:
+    """See that the proxy which the environment names for a URL, if any, is one that can be used.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    proxy = proxy_of(url)
+    if proxy is None:
+        return
+    kind = proxy.partition("://")[0]
+    if kind.lower() not in ("http", "https"):
+        raise ConfigError(
+            f"the environment names a {kind[:20]} proxy for {url}; only http and https proxies can be used: set "
+            'HTTP_PROXY and HTTPS_PROXY to one, or proxy = "none"'
+        )
+    try:
+        hostname, _ = urlsplit(proxy).hostname, urlsplit(proxy).port
+    except ValueError:
+        hostname = None
+    if not hostname:
+        raise ConfigError(
+            f"the proxy that the environment names for {url} is no URL; write it like 'http://proxy.example:3128', or "
+            'set proxy = "none"'
+        )
+
+
+def unused_proxy(url: str) -> str:
+    """What to add to the text on a server that was not reached directly: that there is a proxy, and how to use it."""
+    if proxy_of(url) is None:
+        return ""
+    return '; the proxy that the environment names was not used: set proxy = "environment" in [run] to use it'
+
+
+async def unreached(address: Address, proxy: Proxy = "none") -> str | None:
+    """Why nothing listens at an address, or at the proxy to it; None where something does. No request is sent.
 
     Raises:
         ConfigError: its host is no name that a network could know.
     """
-    parts = urlsplit(address.url)
+    through = proxy_of(address.url) if proxy == "environment" else None
+    parts = urlsplit(through or address.url)
+    place = f"the proxy of the environment for {address.url}" if through else address.url
+    hint = "" if through else unused_proxy(address.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         async with asyncio.timeout(LOOK_S):
             _, writer = await asyncio.open_connection(parts.hostname, port)
     except TimeoutError:
-        return f"{address.url} did not answer within {LOOK_S:g} s"
+        return f"{place} did not answer within {LOOK_S:g} s{hint}"
     except OSError as error:
-        return f"{address.url}: {error.strerror or error}"
+        return f"{place}: {error.strerror or error}{hint}"
     except UnicodeError:  # what the encoding of names for the network refuses: labels that are empty or too long
-        raise ConfigError(f"{address.url} names a host that cannot be; {EXAMPLE}") from None
+        raise ConfigError(f"{place} names a host that cannot be; {EXAMPLE}") from None
     writer.close()
     return None
 
@@ -130,3 +183,10 @@ def _split(url: str) -> SplitResult:
     if parts.query or parts.fragment:
         raise ConfigError(f"base_url {shown!r} has a query or a fragment, which cannot be kept; {EXAMPLE}")
     return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

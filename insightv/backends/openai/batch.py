@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from insightv.backends.call_key import call_key
 from insightv.backends.jobs import JobEntry, JobModel, MemoryLedger
-from insightv.backends.openai.address import Address, reach_any
+from insightv.backends.openai.address import Address, Proxy, proxy_of, reach_any, unreached
 from insightv.backends.openai.batch_results import Outcome, failures, rows_of, verdict_of
 from insightv.backends.openai.batch_service import ENDPOINT, BatchService, NoSuchJob
 from insightv.backends.openai.classify import Answered, Halt, Refused, of_reply
@@ -76,6 +76,7 @@ class BatchModel(JobModel):
         *,
         addresses: Sequence[Address],
         client: AsyncOpenAI | None,
+        proxy: Proxy,
         structured: Structured,
         deadline_s: float,
         gather_s: float,
@@ -87,7 +88,7 @@ class BatchModel(JobModel):
         self.ledger = MemoryLedger()
         self._model = model
         self._address = addresses[0]
-        self._client = client
+        self._client, self._proxy = client, proxy
         self._structured: Structured = structured
         self._deadline_s, self._gather_s, self._poll_s = deadline_s, gather_s, poll_s
         self._redactor = Redactor(self._address.secrets)
@@ -131,7 +132,7 @@ class BatchModel(JobModel):
     async def check(self) -> None:
         """See `ChatModel.check`: whether the server listens."""
         if self._client is None:
-            await reach_any([self._address])
+            await reach_any([self._address], lambda address: unreached(address, self._proxy))
 
     async def aclose(self) -> None:
         """Stop waiting; the jobs that are out stay out, and the ledger knows them."""
@@ -250,7 +251,9 @@ class BatchModel(JobModel):
     @property
     def _service(self) -> BatchService:
         if self._made is None:
-            self._made = BatchService(self._client or _client_for(self._address), self._redactor, self._deadline_s)
+            self._made = BatchService(
+                self._client or _client_for(self._address, self._proxy), self._redactor, self._deadline_s
+            )
         return self._made
 
 
@@ -269,10 +272,11 @@ def _with(stop: StopRun, usage: Usage) -> StopRun:
     return stop
 
 
-def _client_for(address: Address) -> AsyncOpenAI:
-    """A client of the server's; redirects are not followed and the environment's proxies are not used."""
+def _client_for(address: Address, proxy: Proxy) -> AsyncOpenAI:
+    """A client of the server's; redirects are not followed, and of the environment its proxies alone may be used."""
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    http = DefaultAsyncHttpxClient(follow_redirects=False, trust_env=False)
+    through = proxy_of(address.url) if proxy == "environment" else None
+    http = DefaultAsyncHttpxClient(follow_redirects=False, trust_env=False, proxy=through)
     key = "none"
     return AsyncOpenAI(base_url=address.url, api_key=key, default_headers=address.headers, http_client=http)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from insightv.backends.openai.address import Address, addresses_of, key_from
+from insightv.backends.openai.address import Address, Proxy, addresses_of, check_proxy, key_from
 from insightv.backends.openai.http import HttpTransport, Transport
 from insightv.backends.openai.model import DEFAULT_KEY, MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.openai.request import Structured
@@ -35,6 +35,7 @@ def openai(  # type: ignore[misc]  # the options are those named here
     deadline_s: float = 600.0,
     connections: int = 1024,
     max_reply_bytes: int = MAX_REPLY_BYTES,
+    proxy: Proxy | None = None,
     client: AsyncOpenAI | None = None,
     mode: Literal["chat", "batch"] = "chat",
     gather_s: float = 2.0,
@@ -47,8 +48,9 @@ def openai(  # type: ignore[misc]  # the options are those named here
     is set, for a server of one's own may need none. `structured`: how a schema is asked for ("json" and "prompt" are
     for servers without json_schema; the prompts say the format in words too).
     `deadline_s` bounds one call with its tries and waits. `connections` is the most requests at one moment; it should
-    not be below the servers' slots. `client`: reach the server through this client instead, whatever its base_url; it
-    must keep to one event loop.
+    not be below the servers' slots. `proxy` "environment": reach them through the proxies that HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY and NO_PROXY name, not directly. `client`: reach the server through this client instead, whatever its
+    base_url; it must keep to one event loop.
     `mode` "batch" sends calls as jobs of the Batch API: one when no call has come for `gather_s`, polled each `poll_s`.
 
     Raises:
@@ -56,12 +58,14 @@ def openai(  # type: ignore[misc]  # the options are those named here
     """
     amounts = {"deadline_s": deadline_s, "connections": connections, "max_reply_bytes": max_reply_bytes}
     amounts |= {"gather_s": gather_s, "poll_s": poll_s}
-    _check(model, structured, amounts)
-    if mode not in ("chat", "batch"):
-        raise ConfigError(f'mode is {mode!r}; it is "chat" or "batch"')
-    if client is not None and base_url is not None:
-        raise ConfigError("both a client and a base_url are given; the client has its own base_url, leave one out")
+    proxy = proxy or "none"
+    _check(model, structured, mode, proxy, amounts)
+    if client is not None and (base_url is not None or proxy != "none"):
+        raise ConfigError("a client is given, and a base_url or a proxy; the client has its own, leave one out")
     addresses = _addresses(base_url, api_key_env, client)
+    if proxy == "environment":
+        for address in addresses:
+            check_proxy(address.url)
     if mode == "batch":
         from insightv.backends.openai.batch import BatchModel
 
@@ -69,12 +73,13 @@ def openai(  # type: ignore[misc]  # the options are those named here
             model,
             addresses=addresses,
             client=client,
+            proxy=proxy,
             structured=structured,
             deadline_s=deadline_s,
             gather_s=gather_s,
             poll_s=poll_s,
         )
-    transport: Transport = HttpTransport(max_reply_bytes=max_reply_bytes)
+    transport: Transport = HttpTransport(max_reply_bytes=max_reply_bytes, proxy=proxy)
     if client is not None:
         from insightv.backends.openai.sdk_transport import SdkTransport
 
@@ -105,11 +110,15 @@ def _addresses(base_url: str | list[str] | None, api_key_env: str | None, client
     return [address_of(client)]
 
 
-def _check(model: str, structured: str, amounts: dict[str, float]) -> None:
+def _check(model: str, structured: str, mode: str, proxy: str, amounts: dict[str, float]) -> None:
     if not model:
         raise ConfigError("the model's name is empty; write it like 'openai/qwen2.5-vl-72b'")
     if structured not in get_args(Structured):
         raise ConfigError(f"structured is {structured!r}; it is one of {', '.join(get_args(Structured))}")
+    if mode not in ("chat", "batch"):
+        raise ConfigError(f'mode is {mode!r}; it is "chat" or "batch"')
+    if proxy not in get_args(Proxy):
+        raise ConfigError(f'proxy is {proxy!r}; it is "none" or "environment"')
     for name, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
             raise ConfigError(f"{name} is {amount!r}; it must be a positive number")

@@ -1,44 +1,60 @@
 """The HTTP seam of the `openai` backend: bytes in, bytes out. It knows no JSON, no retries and no endpoints.
 
-`Transport` is the seam; `HttpTransport` is the lean default. Redirects are not followed (a body with images must
-not be posted to another origin), cookies are not kept, and proxies and .netrc of the environment are not used.
+`Transport` is the seam; `HttpTransport`, over aiohttp, is the default. What a server sends is not trusted: head, body
+and what it unpacks to have a largest size. Redirects are not followed (a body with images must not be posted to another
+origin), cookies are not kept, .netrc is not read, and proxies of the environment are used only where that is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import ssl
+import weakref
+import zlib
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
-from insightv.backends.openai.connection import BrokenReply, Connection, NoConnection, TransportFailure
-from insightv.backends.openai.reply_body import CutReply, UnreadableReply, plain_pieces
-from insightv.errors import ConfigError
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
-__all__ = [
-    "BrokenReply",
-    "CutReply",
-    "HttpTransport",
-    "Incoming",
-    "NoConnection",
-    "Reply",
-    "Transport",
-    "TransportFailure",
-    "UnreadableReply",
-]
+from insightv.backends.openai.address import Proxy, proxy_of, unused_proxy
 
 CONNECT_TIMEOUT_S = 30.0
 KEEP_S = 15.0
 """An idle connection is used again within this time; servers close theirs in the end, maybe in the moment of use."""
+_ONE_WRITE_BYTES, _HEAD_BYTES = 256 * 1024, 8192
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "insightv", "Content-Type": "application/json"}
+
+
+class TransportFailure(Exception):
+    """No whole reply came back. `head` is the start of what did come."""
+
+    def __init__(self, text: str, *, head: bytes = b"") -> None:
+        super().__init__(text)
+        self.head = head
+
+
+class NoConnection(TransportFailure):
+    """The server could not be reached: nothing was sent."""
+
+
+class BrokenReply(TransportFailure):
+    """The connection broke, or what came is not HTTP."""
+
+
+class UnreadableReply(TransportFailure):
+    """The reply is larger than allowed, or compressed in a way that cannot be read."""
+
+
+class CutReply(TransportFailure):
+    """The body had begun, then broke off or proved damaged: a server is there, and this reply of it is of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,35 +105,20 @@ class Transport(ABC):
 class HttpTransport(Transport):
     """Connections that are kept, of each event loop that uses it: a notebook's own, and that of the blocking calls."""
 
-    def __init__(self, *, max_reply_bytes: int) -> None:
-        self._max_reply_bytes = max_reply_bytes
-        self._targets: dict[tuple[object, ...], _Target] = {}
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
-        self._tls: ssl.SSLContext | None = None
+    def __init__(self, *, max_reply_bytes: int, proxy: Proxy = "none") -> None:
+        self.proxy: Proxy = proxy
+        self._most_bytes = max_reply_bytes
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        weakref.finalize(self, _let_go, self._sessions)
 
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> AsyncIterator[Incoming]:
         """See `Transport.open`."""
-        target = self._target("POST", url, headers)
-        connection = await self._connection(target.server)
+        response = await self._ask("POST", url, headers, body)
         try:
-            await connection.ask(target.head(body), body, whole=False)
-            yield Incoming(connection.status, connection.headers, self._chunks(connection))
+            yield Incoming(response.status, response.headers, self._chunks(response))
         finally:
-            self._give_back(target.server, connection)
-
-    async def post(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> Reply:
-        """See `Transport.post`. A reply of moderate size is taken at once, not chunk by chunk."""
-        target = self._target("POST", url, headers)
-        connection = await self._connection(target.server)
-        try:
-            await connection.ask(target.head(body), body, whole=True)
-            data = None if "Content-Encoding" in connection.headers else connection.at_once(self._max_reply_bytes)
-            if data is None:
-                data = b"".join([chunk async for chunk in self._chunks(connection)])
-            return Reply(connection.status, connection.headers, data)
-        finally:
-            self._give_back(target.server, connection)
+            response.close()  # the connection, unless its reply has been read to the end
 
     async def status(self, url: str, headers: Mapping[str, str]) -> int:
         """The status with which a GET is answered; its body is not waited for.
@@ -125,162 +126,174 @@ class HttpTransport(Transport):
         Raises:
             TransportFailure: no reply came.
         """
-        target = self._target("GET", url, headers)
-        connection = await self._connection(target.server)
-        try:
-            await connection.ask(target.head(()), (), whole=False)
-            return connection.status
-        finally:
-            self._give_back(target.server, connection)
-
-    async def _chunks(self, connection: Connection) -> AsyncIterator[bytes]:
-        encoding = connection.headers.get("Content-Encoding", "")
-        try:
-            async for plain in plain_pieces(connection.piece, encoding, self._max_reply_bytes):
-                yield plain
-        except CutReply:
-            if connection.status < 400:  # else: the status says what is to be done, with or without the whole text
-                raise
-
-    async def _connection(self, server: _Server) -> Connection:
-        """One that is idle, the last used first, or a new one.
-
-        Raises:
-            NoConnection: the server cannot be reached.
-        """
-        loop = asyncio.get_running_loop()
-        if loop not in self._pools:
-            for ended in [known for known in self._pools if known.is_closed()]:
-                del self._pools[ended]
-            self._pools[loop] = _Pool()
-        pool = self._pools[loop]
-        connection = pool.take(server, loop.time()) or await self._connected(server)
-        pool.busy.add(connection)
-        return connection
-
-    async def _connected(self, server: _Server) -> Connection:
-        if server.tls and self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
-        loop, tls = asyncio.get_running_loop(), self._tls if server.tls else None
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
-                connecting = partial(loop.create_connection, Connection, server.host, server.port, ssl=tls)
-                if tls and isinstance(loop, asyncio.BaseEventLoop):  # uvloop has no such thing
-                    # A public name may have an address that leads nowhere, so its addresses are tried side by side.
-                    connecting = partial(connecting, happy_eyeballs_delay=0.25)
-                made: tuple[asyncio.BaseTransport, Connection] = await connecting()
-                return made[1]
-        except (OSError, UnicodeError) as error:
-            if limit.expired():
-                raise NoConnection(f"no connection within {CONNECT_TIMEOUT_S:.0f} s") from None
-            raise NoConnection(f"cannot connect ({_reason(error)})") from None
-
-    def _give_back(self, server: _Server, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:  # it was closed meanwhile
-            connection.close()
-        else:
-            pool.put(server, connection, loop.time())
-
-    def _target(self, method: str, url: str, headers: Mapping[str, str]) -> _Target:
-        key = (method, url, *headers.items())
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = _Target.of(method, url, headers)
-        return target
+        response = await self._ask("GET", url, headers, ())
+        response.close()
+        return response.status
 
     async def aclose(self) -> None:
         """Close all connections; those of another loop that runs end soon after."""
-        here = asyncio.get_running_loop()
-        while self._pools:
-            loop, pool = self._pools.popitem()
-            if loop is not here and loop.is_running():
-                loop.call_soon_threadsafe(pool.close)
-            elif not loop.is_closed():
-                pool.close()
-        await asyncio.sleep(0)  # a connection is closed in the loop's next pass
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        _let_go(self._sessions)
+        if session is not None:
+            with suppress(TimeoutError):  # a server that takes nothing more leaves what was to be sent unsent
+                async with asyncio.timeout(1):
+                    await session.close()
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: Sequence[bytes]
+    ) -> aiohttp.ClientResponse:
+        proxy = proxy_of(url) if self.proxy == "environment" else None
+        size = sum(map(len, body))
+        data = b"".join(body) if size <= _ONE_WRITE_BYTES else _part_by_part(body)
+        headers = {**headers, "Content-Length": str(size)}
+        try:
+            asking = self._session().request
+            return await asking(method, url, headers=headers, data=data, proxy=proxy, allow_redirects=False)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _no_reply(error, url, proxy) from None
+
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body as it comes, unpacked; the cap bounds the bytes that come and those that they unpack to.
+
+        A body that breaks off is a CutReply from its first byte on, except where the status says what is to be done.
+        """
+        inflate = _inflater(", ".join(response.headers.getall("Content-Encoding", ())))
+        cap, came, seen, head = self._most_bytes, 0, 0, b""
+        try:
+            while piece := await response.content.readany():
+                came += len(piece)
+                plain = inflate.decompress(piece, cap - seen + 1) if inflate else piece
+                seen += len(plain)
+                head = head or plain[:_HEAD_BYTES]
+                if max(came, seen) > cap:
+                    raise UnreadableReply(f"the reply is larger than max_reply_bytes = {cap}", head=head)
+                if inflate and inflate.unused_data:  # it keeps them all, so nothing may be fed to it any more
+                    raise UnreadableReply("the reply goes on behind the end of its compressed part", head=head)
+                yield plain
+            if inflate and came and not inflate.eof:
+                raise BrokenReply("the compressed reply is cut")
+        except (BrokenReply, aiohttp.ClientError, OSError, zlib.error) as error:
+            failure = error if isinstance(error, BrokenReply) else _broken(error)
+            if not response.content.total_bytes:
+                raise failure from None
+            if response.status < 400:
+                raise CutReply(str(failure), head=head) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None:
+            for ended in [known for known in list(self._sessions) if known.is_closed()]:
+                self._sessions.pop(ended).detach()
+            session = self._sessions[loop] = aiohttp.ClientSession(
+                connector=_Connector(),
+                headers=_HEADERS,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
+                auto_decompress=False,
+            )
+        return session
 
 
-class _Server(NamedTuple):
-    tls: bool
-    host: str
-    port: int
+class _Exchange(ResponseHandler):
+    """One connection. What comes over it while nothing is asked ends it: it is no reply, and must not become one."""
+
+    asked = True
+
+    def data_received(self, data: bytes) -> None:
+        if data and not self.asked:
+            return self.abort()
+        super().data_received(data)
+        if not self.asked and self.should_close:  # the reply ended, and more came behind it
+            self.abort()
+        elif self.exception() is not None and self._payload is not None and not self._payload.is_eof():
+            # aiohttp would let whoever reads a body wait for ever where its framing breaks.
+            self._payload.set_exception(BrokenReply("the reply is not HTTP"))
+        return None
+
+    def given_back(self) -> None:
+        """The reply was read, or is not wanted any more."""
+        self.asked = False
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()  # a server that does not read would keep a connection open that has bytes to send
 
 
-class _Pool:
+class _Connector(aiohttp.TCPConnector):
     """The connections of one event loop."""
 
     def __init__(self) -> None:
-        self.busy: set[Connection] = set()
-        self._idle: dict[_Server, deque[tuple[float, Connection]]] = {}
+        super().__init__(limit=0, keepalive_timeout=KEEP_S, resolver=aiohttp.ThreadedResolver())
+        self._factory = partial(_Exchange, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # a subclass
 
-    def take(self, server: _Server, now: float) -> Connection | None:
-        """One that is idle, the last used first."""
-        idle = self._idle.get(server)
-        while idle:
-            since, connection = idle.pop()
-            if connection.reusable and now - since < KEEP_S:
-                return connection
-            connection.close()
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if isinstance(connection.protocol, _Exchange):
+            connection.protocol.asked = True
+            connection.add_callback(connection.protocol.given_back)
+        return connection
+
+    def end(self) -> None:
+        self._ending = asyncio.ensure_future(self.close())
+
+    def __del__(self, _: object = None) -> None:
+        """Say nothing of connections that were not closed: they end with their loop."""
+
+
+def _let_go(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]) -> None:
+    """Close sessions from outside their loops; where a loop no longer runs, its connections go with it."""
+    while sessions:
+        loop, session = sessions.popitem()
+        connector = session.connector
+        session.detach()
+        if isinstance(connector, _Connector) and loop.is_running():
+            loop.call_soon_threadsafe(connector.end)
+
+
+async def _part_by_part(body: Sequence[bytes]) -> AsyncIterator[bytes]:
+    """A large body, so that an image shared by many bodies is not copied."""
+    for part in body:
+        yield part
+
+
+def _inflater(encoding: str) -> zlib._Decompress | None:
+    """What decompresses a reply, where it is compressed although identity was asked for."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
         return None
-
-    def put(self, server: _Server, connection: Connection, now: float) -> None:
-        """Keep one for the next request, if it may have another; close those that have been idle too long."""
-        self.busy.discard(connection)
-        if not connection.reusable:
-            return connection.close()
-        idle = self._idle.setdefault(server, deque())
-        idle.append((now, connection))
-        while now - idle[0][0] >= KEEP_S:
-            idle.popleft()[1].close()
-        return None
-
-    def close(self) -> None:
-        """Close all of them."""
-        for connection in (*self.busy, *(connection for idle in self._idle.values() for _, connection in idle)):
-            connection.close()
-        self.busy.clear()
-        self._idle.clear()
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise UnreadableReply(f"the reply is compressed with {name[:40]!r}, although 'identity' was asked for")
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where requests go, and how each begins."""
-
-    server: _Server
-    opening: bytes
-
-    @classmethod
-    def of(cls, method: str, url: str, headers: Mapping[str, str]) -> _Target:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        fields = {
-            "Host": parts.netloc.rpartition("@")[2],
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "User-Agent": "insightv",
-            "Content-Type": "application/json",
-            **headers,
-        }
-        path = quote(parts.path or "/", safe="/:@!$&'()*+,;=~%-._") + (f"?{parts.query}" if parts.query else "")
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        if any(not line.isprintable() for line in lines):
-            raise ConfigError("the server's address or a header holds a line break or another unprintable character")
-        opening = "\r\n".join([*lines, "Content-Length: "]).encode()
-        return cls(_Server(tls, parts.hostname or "", parts.port or (443 if tls else 80)), opening)
-
-    def head(self, body: Sequence[bytes]) -> bytes:
-        return b"%b%d\r\n\r\n" % (self.opening, sum(map(len, body)))
+def _no_reply(error: Exception, url: str, proxy: str | None) -> TransportFailure:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        text = f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        text = f"cannot connect (answer {error.status})"
+    elif isinstance(error, aiohttp.ClientConnectorError | ValueError):
+        text = f"cannot connect ({_reason(getattr(error, 'os_error', error))})"
+    else:
+        return _broken(error)
+    return NoConnection(f"{text}, through the proxy of the environment" if proxy else text + unused_proxy(url))
 
 
-def _reason(error: OSError | UnicodeError) -> str:
-    """Why no connection was made, in words without addresses."""
-    number = getattr(error, "errno", None)
+def _broken(error: Exception) -> BrokenReply:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return BrokenReply("the reply is not HTTP", head=error.message.encode(errors="replace")[:_HEAD_BYTES])
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return BrokenReply("the server closed the connection without a reply")
+    if isinstance(error, aiohttp.ClientPayloadError | zlib.error):
+        return BrokenReply("the reply was cut or damaged")
+    return BrokenReply(f"the connection broke ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """What the system says of an error, in words without addresses."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
-    if isinstance(error, socket.gaierror | ssl.SSLError) or not isinstance(number, int):
-        refused = "refused" in str(error).lower() or f"Errno {errno.ECONNREFUSED}" in str(error)
-        return "Connection refused" if refused else getattr(error, "strerror", None) or type(error).__name__
-    return os.strerror(number)
+    if isinstance(error, socket.gaierror | ssl.SSLError):
+        return error.strerror or type(error).__name__
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else type(error).__name__

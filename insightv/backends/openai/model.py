@@ -250,7 +250,7 @@ class OpenAIModel(ChatModel):
         if not isinstance(transport, HttpTransport):
             return None
         if not endpoint.down:
-            return await unreached(address)
+            return await unreached(address, transport.proxy)
         try:
             async with asyncio.timeout(LOOK_S):
                 status = await transport.status(f"{address.url}/models", address.headers)
