@@ -83,8 +83,6 @@ class Reasoner:
     ) -> Reasoner:
         """A reasoner over one or two models, each an object or `provider/model` with options of its backend.
 
-        Which options there are beside `base_url` says the backend's factory, which may be a plugin's.
-
         Raises:
             PluginError, ConfigError: a model cannot be made, or is neither; the options are for none.
         """
@@ -161,8 +159,8 @@ class Reasoner:
     ) -> Answer:
         """The answer to a question about an image (or several, in a list, or none: an empty list).
 
-        A path that fails or is cut still leads to an answer, marked in its flags.
-        Cancelling it ends the calls in flight.
+        A path that fails or is cut still leads to an answer, marked in its flags. Cancelling it ends the
+        calls in flight.
 
         Args:
             images: each a path, a data URL, the bytes of a file, a PIL image or a Picture.

@@ -74,13 +74,8 @@ class RunBuilder:
         self.folder: Path = Path(run).absolute()
         self._registry = registry or default_registry()
         self._objects: dict[str, object] = {}
-        roles = {
-            "generator": generator,
-            "scorers": scorers,
-            "reasoning_agent": reasoning_agent,
-            "summary_agent": summary_agent,
-            "trainer": trainer,
-        }
+        agents = {"reasoning_agent": reasoning_agent, "summary_agent": summary_agent}
+        roles = {"generator": generator, "scorers": scorers, **agents, "trainer": trainer}
         table = given_tables(settings, roles, self._objects, self._registry)
         self.settings: Settings = self._checked(table)
         RoleFactory(self._registry, self.settings).check_options()

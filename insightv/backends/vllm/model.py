@@ -20,9 +20,10 @@ from insightv.backends.openai.address import Address
 from insightv.backends.openai.http import HttpTransport
 from insightv.backends.openai.model import MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.openai.request import Structured
+from insightv.backends.vllm.launch import Launch
 from insightv.backends.vllm.sharing import join, leave
 from insightv.backends.vllm.source import ModelSource, source_of
-from insightv.backends.vllm.supervisor import Engine, Launch
+from insightv.backends.vllm.supervisor import Engine
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema, Usage

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import threading
 
+from insightv.backends.vllm.launch import Launch
 from insightv.backends.vllm.source import Adapter
-from insightv.backends.vllm.supervisor import Engine, Launch
+from insightv.backends.vllm.supervisor import Engine
 
 _engines: dict[Launch, tuple[Engine, int]] = {}
 _engines_lock = threading.Lock()

@@ -9,20 +9,19 @@ import asyncio
 import http.client
 import json
 import logging
-import os
 import re
 import secrets
 import socket
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from insightv.backends.openai.endpoint import endpoint_at
 from insightv.backends.vllm import log_reader
+from insightv.backends.vllm.launch import Launch
 from insightv.backends.vllm.process import GuardedProcess
-from insightv.backends.vllm.source import BASE, Adapter, servable
+from insightv.backends.vllm.source import BASE, Adapter
 from insightv.errors import ConfigError
 
 log = logging.getLogger("insightv.vllm")
@@ -31,18 +30,6 @@ LOOK_S = 0.1
 PROGRESS_EVERY_S = 10.0
 PORTS = 3
 """Ports that are tried at the first start: another program may take one before vllm does."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How an engine is started. `start_s` bounds a start, `restarts` the deaths in a row without an answered call."""
-
-    program: str
-    model: str
-    arguments: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-    start_s: float = 1800.0
-    restarts: int = 4
 
 
 class Engine:
@@ -196,13 +183,13 @@ class Engine:
     def _spawn(self) -> GuardedProcess:
         with self._lock:
             adapters = [adapter for adapter, _ in self._wanted.values()]
-        command = self._command(adapters)
+        command = self.launch.command(self.port, adapters)
         with self.log.open("ab") as file:
             self._log_start = file.tell()
             file.write(f"$ {' '.join(command)}\n".encode())
             file.flush()
             try:
-                process = GuardedProcess(command, self._environment(), file)
+                process = GuardedProcess(command, self.launch.variables(self.key), file)
             except OSError as error:
                 raise ConfigError(f"no process could be started: {error}") from error
         self.group = process.group
@@ -239,26 +226,6 @@ class Engine:
         self._up = self._was_up = True
         endpoint_at(f"{self.url}/v1").is_up()  # calls that wait for it need not wait for their next probe
         return True
-
-    def _command(self, adapters: list[Adapter]) -> list[str]:
-        command = [self.launch.program, "serve", servable(self.launch.model), "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--served-model-name", BASE, "--enable-prefix-caching"]
-        command += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
-        if adapters:
-            rank = str(max(adapter.room for adapter in adapters))
-            command += ["--enable-lora", "--max-loras", str(max(2, len(adapters))), "--max-lora-rank", rank]
-            if any(adapter.outside for adapter in adapters):
-                command.append("--enable-tower-connector-lora")
-            command += ["--lora-modules", *(f"{adapter.name}={adapter.folder}" for adapter in adapters)]
-        return [*command, *self.launch.arguments]
-
-    def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-        own = {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-        own |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        if Path(self.launch.model).is_dir():
-            own["HF_HUB_OFFLINE"] = "1"
-        return kept | own | dict(self.launch.environment)
 
     def _answers(self) -> bool:
         try:
