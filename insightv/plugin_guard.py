@@ -111,7 +111,7 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
         if is_ours(error):
             raise
         late = isinstance(error, TimeoutError) and limit.expired()
-        said = f"did not end within run.deadline_s = {most_s:g} s" if late else f"failed: {told(error)}"
+        said = f"did not end within run.deadline_s = {most_s:g} s" if late else f"failed: {error_text(error)}"
         raise ConfigError(f"the model {model.name!r} cannot be asked: its check {said}") from error
 
 
@@ -124,7 +124,7 @@ async def closed(models: Iterable[ChatModel]) -> None:
         except BaseException as error:
             if is_ours(error):
                 raise
-            log.warning("the model %r could not be closed: %s", model.name, told(error), exc_info=error)
+            log.warning("the model %r could not be closed: %s", model.name, error_text(error), exc_info=error)
 
 
 async def awaited(what: str, made: Awaitable[T]) -> T:
@@ -170,7 +170,7 @@ def described(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}" + (f" of {', '.join(kinds)}" if kinds else "")
 
 
-def told(error: BaseException, *, kind: bool = True) -> str:
+def error_text(error: BaseException, *, kind: bool = True) -> str:
     """The error in words, without secrets, that can be stored; `kind` puts its class before them."""
     try:
         text = _of_validation(error) if isinstance(error, ValidationError) else str(error)

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import pluggy
 
 from insightv.errors import MissingExtra, PluginError, did_you_mean
-from insightv.plugin_guard import told
+from insightv.plugin_guard import error_text
 
 __all__ = ["Entry", "Factory", "Failure", "Hooks", "Kind", "PluginSource", "Register", "Registry", "hookimpl"]
 
@@ -123,7 +123,7 @@ class Registry:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(name=name)
             self._forget(source)
-            self.failures.append(Failure(source, told(error)))
+            self.failures.append(Failure(source, error_text(error)))
 
     def _collect(self, kind: Kind, plugin: object, source: PluginSource) -> None:
         def register(name: str, factory: Factory | str) -> None:
@@ -192,7 +192,7 @@ class Registry:
             raise
         # As in Registry.add: a plugin's import may raise anything.
         except BaseException as error:
-            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {told(error)}") from error
+            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {error_text(error)}") from error
         if not callable(loaded):
             raise PluginError(f"{kind} {name!r} ({entry.source}): {entry.factory} is not callable")
         return entry, loaded

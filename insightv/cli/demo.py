@@ -163,7 +163,7 @@ def demo(
 ) -> None:
     """Build a run of chart questions with the embedded model, show what came out, and train both agents on it."""
     from insightv.cli.progress import EvaluationDisplay, ProgressDisplay
-    from insightv.cli.status_table import told
+    from insightv.cli.status_table import event_lines
     from insightv.pipeline import Pipeline
     from insightv.report import write_report
 
@@ -185,7 +185,7 @@ def demo(
     if train:
         tell("\n== Training both agents from the weaker model: supervised, one round of DPO, the summary agent last ==")
         with EvaluationDisplay(err) as display:
-            work = pipeline.atrain(watch=display.show, tell=lambda event, stage: say(told(event, stage)))
+            work = pipeline.atrain(watch=display.show, tell=lambda event, stage: say(event_lines(event, stage)))
             trained = interruptible(work, pipeline.interrupt, typed("train", "--run", run))
         tell("\n== Held-out accuracy before and after ==\n" + describe_training(trained))
         tell("\n== The same question answered by the trained agents ==\n" + ask_both_agents(run))

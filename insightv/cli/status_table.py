@@ -65,7 +65,7 @@ def _verdict(facts: StageFacts) -> list[str]:
     return lines
 
 
-def told(event: str, stage: Entry) -> str:
+def event_lines(event: str, stage: Entry) -> str:
     """What a training reports while it runs (see `insightv.train.stages.Tell`), for people."""
     if event == "begin":
         return f"{stage.name:<10} begins"

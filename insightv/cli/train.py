@@ -36,7 +36,7 @@ def train(
 ) -> None:
     """Train the agents of a run, or continue the training: supervised, rounds of DPO, the summary agent last."""
     from insightv.cli.progress import EvaluationDisplay
-    from insightv.cli.status_table import told
+    from insightv.cli.status_table import event_lines
     from insightv.pipeline import Pipeline
 
     if config is None and (edited := edited_origin(run / CONFIG)) is not None:
@@ -50,7 +50,7 @@ def train(
 
     with EvaluationDisplay(err) as display:
         work = pipeline.atrain(
-            allow_change=allow_change, watch=display.show, tell=lambda event, stage: say(told(event, stage))
+            allow_change=allow_change, watch=display.show, tell=lambda event, stage: say(event_lines(event, stage))
         )
         found = interruptible(work, pipeline.interrupt, typed(*sys.argv[1:]))
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from insightv.config.settings import BACKEND_KEYS, RoleTable
 from insightv.errors import ConfigError, InsightvError, PluginError, did_you_mean
 from insightv.interfaces import ChatModel
-from insightv.plugin_guard import told, unfit
+from insightv.plugin_guard import error_text, unfit
 from insightv.plugins import Factory, Kind, PluginSource
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: Pl
         raise
     # A factory may be a plugin's; whatever it raises concerns this part and its options.
     except BaseException as error:
-        raise ConfigError(f"{what} ({source}) could not be made: {told(error)}") from error
+        raise ConfigError(f"{what} ({source}) could not be made: {error_text(error)}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
     if fault := unfit(built, role):

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from insightv.plugin_guard import told
+from insightv.plugin_guard import error_text
 from insightv.plugins import GROUP, Failure, PluginSource, Registry
 from insightv.version import release
 
@@ -55,7 +55,7 @@ def _load(registry: Registry, point: EntryPoint, source: PluginSource) -> None:
         raise
     # As in Registry.add: a plugin's import may raise anything.
     except BaseException as error:
-        registry.failures.append(Failure(source, told(error)))
+        registry.failures.append(Failure(source, error_text(error)))
     else:
         registry.add(plugin, source)
 

@@ -17,8 +17,7 @@ from insightv.concurrency import all_of
 from insightv.errors import InsightvError, ModelError
 from insightv.events import PathText, StepEvent, StepStarted, StepText
 from insightv.interfaces import ReasoningAgent, Scorer
-from insightv.plugin_guard import awaited, checked_scores, is_ours
-from insightv.plugin_guard import told as told_error
+from insightv.plugin_guard import awaited, checked_scores, error_text, is_ours
 from insightv.records import AskOptions, Question, ReasoningPath, Score, Step, Usage, seed_of
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def as_model_error(part: object, error: BaseException) -> ModelError:
         error = TypeError("its stream ended without what it should end with")
     name = type(part).__name__
     log.error("%s failed", name, exc_info=error)
-    return ModelError("agent_error", f"{name} failed: {told_error(error)}")
+    return ModelError("agent_error", f"{name} failed: {error_text(error)}")
 
 
 async def walk(
@@ -110,7 +109,7 @@ async def walk(
         path = _failed(question, seed, as_model_error(agent, error))
     if max_steps is not None and len(path.steps) > max_steps:
         path = path.model_copy(update={"steps": path.steps[:max_steps], "status": "rejected", "code": "step_limit"})
-    for event in told(path, reader.started):
+    for event in step_events(path, reader.started):
         yield event
     yield path
 
@@ -132,7 +131,7 @@ async def one_path(
         return _failed(question, seed, as_model_error(agent, error))
 
 
-def told(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
+def step_events(path: ReasoningPath, already: int = 0) -> list[StepEvent]:
     """The steps of a path as events, from the first that was not told `already`."""
     events: list[StepEvent] = []
     for number, step in enumerate(path.steps[already:], already + 1):

@@ -24,7 +24,7 @@ from insightv.plugin_guard import checked, closed, described, models_in, unfit
 from insightv.plugins import Registry
 from insightv.reasoner.answers import answered, answered_many, answering
 from insightv.reasoner.checkpoint_agents import as_trained, refuse_other_models, trained_folders, with_trained
-from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, told, walk
+from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, step_events, walk
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.runs.reader import CONFIG
 
@@ -219,7 +219,7 @@ class Reasoner:
         else:
             found = await several_paths(self.reasoning_agent, asked, seed, options, paths, deadline)
         shown = await shown_path(self.scorer if show == "best" else None, asked, found, deadline)
-        for step in () if paths == 1 else told(shown):
+        for step in () if paths == 1 else step_events(shown):
             yield step
         yield PathDone(shown)
         async with aclosing(answering(self.summary_agent, asked, shown, found, options, deadline)) as parts:

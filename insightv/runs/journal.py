@@ -18,7 +18,18 @@ from insightv.backends.jobs import JobModel
 from insightv.backends.retry_pause import NotTriedAgain, no_more_tries
 from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, RequestsRefused, StopRun
 from insightv.interfaces import ChatModel
-from insightv.plugin_guard import awaited, checked, closed, code_of, cost_of, described, is_ours, is_own, stored, told
+from insightv.plugin_guard import (
+    awaited,
+    checked,
+    closed,
+    code_of,
+    cost_of,
+    described,
+    error_text,
+    is_ours,
+    is_own,
+    stored,
+)
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.database import Database
@@ -250,7 +261,7 @@ class JournaledModel(ChatModel):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
         kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
-        text = told(fault, kind=False)
+        text = error_text(fault, kind=False)
         await self._journal.database.write(fault_statements(book.seq, key, self.name, code, text, kept, spent))
 
     async def _checked(
@@ -267,14 +278,14 @@ class JournaledModel(ChatModel):
         except BaseException as error:
             if is_ours(error):
                 raise
-            code, text = "backend_error", f"{self.name}: {told(error)}"
+            code, text = "backend_error", f"{self.name}: {error_text(error)}"
             if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 code, text = "timeout", f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
             raise ModelError(code, text, usage=Usage(requests=1)) from error
         try:
             return replies if self._own else _recordable(replies, n)
         except (TypeError, ValueError) as error:
-            text = f"{self.name}: chat(n={n}) {told(error, kind=False)}"
+            text = f"{self.name}: chat(n={n}) {error_text(error, kind=False)}"
             raise ModelError("bad_backend", text, usage=Usage(requests=1)) from error
 
     async def check(self) -> None:

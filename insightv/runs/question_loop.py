@@ -17,7 +17,7 @@ from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ModelError, StopRun
 from insightv.inputs.image_error import ImageError
 from insightv.interfaces import Generator, Scorer
-from insightv.plugin_guard import awaited, checked_scores, code_of, described, is_ours, is_own, revalidated, told
+from insightv.plugin_guard import awaited, checked_scores, code_of, described, error_text, is_ours, is_own, revalidated
 from insightv.records import Question, ReasoningPath, Score
 from insightv.runs.journal import Book, open_book
 from insightv.runs.session import Session
@@ -137,13 +137,13 @@ class Build:
                 made = await awaited("generate()", asked)
             paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
-            paths = _failed(question, n, code_of(error), told(error, kind=False))
+            paths = _failed(question, n, code_of(error), error_text(error, kind=False))
         # A generator may be a plugin's: whatever it raises costs this question's paths, not the run.
         except BaseException as error:
             if is_ours(error):
                 raise
             log.exception("the generator failed on question %r", question.id)
-            paths = _failed(question, n, "generator_error", told(error))
+            paths = _failed(question, n, "generator_error", error_text(error))
         if self._switch.error is not None and any(path.status == "failed" for path in paths):
             raise StopRun("stopped while paths were being made")  # they did not fail, they were stopped
         await self._database.write(path_statements(stored.seq, stored.epoch, paths))
@@ -176,14 +176,14 @@ class Build:
                 made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
             scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
         except ModelError as error:
-            scores = _unscored(name, len(paths), code_of(error), told(error, kind=False))
+            scores = _unscored(name, len(paths), code_of(error), error_text(error, kind=False))
         # A scorer may be a plugin's: whatever it raises costs this question's scores, not the run.
         except BaseException as error:
             if is_ours(error):
                 raise
             log.exception("scorer %r failed on question %r", name, question.id)
             late = isinstance(error, TimeoutError) and limit.expired()
-            reason = f"no scores within run.deadline_s = {part.deadline_s} s" if late else told(error)
+            reason = f"no scores within run.deadline_s = {part.deadline_s} s" if late else error_text(error)
             scores = _unscored(name, len(paths), "timeout" if late else "scorer_error", reason)
         if self._switch.error is not None and any("failed" in score.details for score in scores):
             raise StopRun("stopped while paths were being scored")

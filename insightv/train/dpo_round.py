@@ -22,7 +22,7 @@ from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.evaluate.results import Result, compare, summary
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
-from insightv.plugin_guard import told
+from insightv.plugin_guard import error_text
 from insightv.records import PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
 from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
@@ -96,7 +96,7 @@ class Round:
         except (Exception, SystemExit) as error:
             if kind.__module__.startswith("insightv."):
                 raise
-            raise PluginError(f"{name} failed: {told(error)}") from error
+            raise PluginError(f"{name} failed: {error_text(error)}") from error
         if not isinstance(trained, Path) or not trained.is_dir():
             raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
         if not any(trained.glob("*.safetensors")):

@@ -13,7 +13,7 @@ from insightv.records import PreferencePair
 from insightv.train.finetune.dpo_role import write_pairs
 from insightv.train.finetune.fit import train
 from insightv.train.finetune.models import load_model, load_processor
-from insightv.train.finetune.rounding import kept_share, told
+from insightv.train.finetune.rounding import kept_share, rounding_warning
 from insightv.train.finetune.settings import Job, settings_of
 
 from .small import quick
@@ -29,8 +29,8 @@ def test_a_change_below_half_a_step_is_gone_and_a_large_one_stays() -> None:
     assert kept_share([(before, before + change)], torch.bfloat16) == pytest.approx(1, abs=0.01)
     assert kept_share([(before, before + 1e-6 * change)], torch.float32) == pytest.approx(1, abs=0.1)
     assert kept_share([(before, before)], torch.bfloat16) is None
-    assert told(0.9, "bfloat16") is None
-    assert "3% is left in the bfloat16" in str(told(0.03, "bfloat16"))
+    assert rounding_warning(0.9, "bfloat16") is None
+    assert "3% is left in the bfloat16" in str(rounding_warning(0.03, "bfloat16"))
 
 
 def half(base: Path, folder: Path) -> Path:

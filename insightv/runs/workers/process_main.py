@@ -16,7 +16,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
-from insightv.plugin_guard import told
+from insightv.plugin_guard import error_text
 from insightv.runs.workers.worker import Worker
 
 CANCEL = ""
@@ -57,7 +57,7 @@ class Desk:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            value, fault = b"", told(error)
+            value, fault = b"", error_text(error)
         self._sender.submit(self._line.send, (number, value, fault))
 
 

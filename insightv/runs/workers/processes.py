@@ -23,7 +23,7 @@ from typing import Any
 
 from insightv.config.sections import ProcessSection
 from insightv.errors import ConfigError, ModelError
-from insightv.plugin_guard import told
+from insightv.plugin_guard import error_text
 from insightv.records import Usage
 from insightv.runs.workers.process_main import CANCEL
 from insightv.runs.workers.protocol import Lost, WorkerHandle
@@ -107,7 +107,7 @@ class WorkerProcess:
                 return pickle.loads(value)
             # A plugin's class may fail here; it is this call that has no reply.
             except Exception as error:
-                fault = f"what came back cannot be read: {told(error)}"
+                fault = f"what came back cannot be read: {error_text(error)}"
         raise ModelError("backend_error", fault, usage=Usage(requests=1))
 
     def dismiss(self) -> None:
@@ -195,9 +195,9 @@ def _packed(method: str, args: tuple[Any, ...]) -> bytes:
     # What can go wrong here is up to whatever a factory, an option or a sampling holds.
     except Exception as error:
         if method != "prepare":
-            raise ModelError("bad_request", f"the call cannot be handed to a worker: {told(error)}") from error
+            raise ModelError("bad_request", f"the call cannot be handed to a worker: {error_text(error)}") from error
         raise ConfigError(
-            f"a model cannot be made by another process ({told(error)}): its factory must be importable, and its "
+            f"a model cannot be made by another process ({error_text(error)}): its factory must be importable, and its "
             'options plain values; use executor = "local"'
         ) from error
 

@@ -18,7 +18,7 @@ from ray import exceptions
 
 from insightv.config.sections import RaySection
 from insightv.errors import ConfigError, ModelError, StopRun
-from insightv.plugin_guard import stored, told
+from insightv.plugin_guard import error_text, stored
 from insightv.records import Usage
 from insightv.runs.workers.protocol import Lost, WorkerHandle
 from insightv.runs.workers.worker import Worker
@@ -126,7 +126,7 @@ class RayWorker:
             raise
         except exceptions.RayTaskError as error:
             cause = cast(BaseException, error.cause)
-            raise ModelError("backend_error", told(cause), usage=Usage(requests=1)) from None
+            raise ModelError("backend_error", error_text(cause), usage=Usage(requests=1)) from None
         except _LOST as error:
             text = _first(error)
             if "creation task" in str(error):

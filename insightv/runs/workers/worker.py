@@ -20,7 +20,7 @@ from insightv import errors
 from insightv.backends.jobs import JobModel
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
-from insightv.plugin_guard import code_of, cost_of, stored, told
+from insightv.plugin_guard import code_of, cost_of, error_text, stored
 from insightv.records import Completion, Message, Picture, Sampling, Schema, Usage
 from insightv.version import release
 
@@ -57,12 +57,12 @@ class Fault:
     def of(cls, error: BaseException) -> Fault:
         """What is to be known of an error; its text has no secrets of this process."""
         if isinstance(error, ModelError):
-            return cls("ModelError", told(error, kind=False), code_of(error), cost_of(error), error.kept)
+            return cls("ModelError", error_text(error, kind=False), code_of(error), cost_of(error), error.kept)
         if isinstance(error, InsightvError):
             kind = next(each.__name__ for each in type(error).__mro__ if hasattr(errors, each.__name__))
             usage = cost_of(error) if isinstance(error, StopRun) else Usage()
-            return cls(kind, told(error, kind=False), usage=usage)
-        return cls("", told(error), "backend_error", Usage(requests=1))
+            return cls(kind, error_text(error, kind=False), usage=usage)
+        return cls("", error_text(error), "backend_error", Usage(requests=1))
 
     def error(self) -> InsightvError:
         """The error anew."""

@@ -29,7 +29,7 @@ from insightv.train.finetune.memory import job_memory
 from insightv.train.finetune.model_card import model_card
 from insightv.train.finetune.models import end_tokens, load_processor, trained_weights, write_plain
 from insightv.train.finetune.preflight import Limits, Preflight, check_rows, refuse, row_id
-from insightv.train.finetune.rounding import told
+from insightv.train.finetune.rounding import rounding_warning
 from insightv.train.finetune.settings import Job, TrainSettings
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _publish(job: Job, identity: dict[str, Json], trained: Path, base: str, fact
     with new_folder(job.out) as folder:
         kept, dtype = write_plain(trained, base, job.policy, job.settings, folder)
         warnings: Any = facts["warnings"]
-        facts |= {"change_kept": kept, "warnings": [*warnings, *filter(None, [told(kept, dtype)])]}
+        facts |= {"change_kept": kept, "warnings": [*warnings, *filter(None, [rounding_warning(kept, dtype)])]}
         (folder / "README.md").write_text(model_card(job, base, facts), encoding="utf-8")
         _write_json(folder / REPORT, facts)
         below: dict[str, Json] = {}

@@ -71,7 +71,7 @@ def _names(file: Path) -> list[str]:
         return list(opened.keys())
 
 
-def told(share: float | None, dtype: str) -> str | None:
+def rounding_warning(share: float | None, dtype: str) -> str | None:
     """What to say of a share; None where enough is kept."""
     if share is None or share >= FEW:
         return None
