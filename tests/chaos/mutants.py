@@ -118,9 +118,9 @@ MUTANTS = (
     ),
     Mutant(
         "a reply that was cut counts as whole",
-        "insightv/backends/openai/connection.py",
-        '        if self._stage == "body" and self._framing == "close" and error is None:\n',
-        '        if self._stage == "body":\n',
+        "insightv/backends/openai/http.py",
+        "            if response.status < 400:\n",
+        "            if False:\n",
         ("tests/backends/test_openai_replies.py::test_a_reply_that_is_cut_is_counted_as_such_and_not_read",),
     ),
     Mutant(

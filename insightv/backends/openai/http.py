@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -28,7 +29,7 @@ from insightv.backends.openai.address import Proxy, proxy_of, unused_proxy
 
 CONNECT_TIMEOUT_S = 30.0
 KEEP_S = 15.0
-"""An idle connection is used again within this time; servers close theirs in the end, maybe in the moment of use."""
+"""An idle connection is used again within this time; servers close theirs in the end, maybe while it is used."""
 _ONE_WRITE_BYTES, _HEAD_BYTES = 256 * 1024, 8192
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "insightv", "Content-Type": "application/json"}
 
@@ -202,14 +203,14 @@ class _Exchange(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         if data and not self.asked:
-            return self.abort()
+            self.abort()
+            return
         super().data_received(data)
         if not self.asked and self.should_close:  # the reply ended, and more came behind it
             self.abort()
         elif self.exception() is not None and self._payload is not None and not self._payload.is_eof():
             # aiohttp would let whoever reads a body wait for ever where its framing breaks.
             self._payload.set_exception(BrokenReply("the reply is not HTTP"))
-        return None
 
     def given_back(self) -> None:
         """The reply was read, or is not wanted any more."""
@@ -229,9 +230,9 @@ class _Connector(aiohttp.TCPConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        if isinstance(connection.protocol, _Exchange):
-            connection.protocol.asked = True
-            connection.add_callback(connection.protocol.given_back)
+        exchange = cast(_Exchange, connection.protocol)
+        exchange.asked = True
+        connection.add_callback(exchange.given_back)
         return connection
 
     def end(self) -> None:
@@ -242,7 +243,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _let_go(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession]) -> None:
-    """Close sessions from outside their loops; where a loop no longer runs, its connections go with it."""
+    """Close sessions from outside their loops."""
     while sessions:
         loop, session = sessions.popitem()
         connector = session.connector
@@ -295,5 +296,4 @@ def _reason(error: Exception) -> str:
         return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, socket.gaierror | ssl.SSLError):
         return error.strerror or type(error).__name__
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else type(error).__name__
+    return os.strerror(number) if (number := getattr(error, "errno", None)) else type(error).__name__
