@@ -132,14 +132,14 @@ MUTANTS = (
     ),
     Mutant(
         "NaN is a number",
-        "insightv/agents/replies/json_reply.py",
+        "insightv/strict_json.py",
         "        parse_constant=_bad_number,\n",
         "",
         (f"{STEPS}::test_labelled_reply",),
     ),
     Mutant(
         "of two equal keys the last wins",
-        "insightv/agents/replies/json_reply.py",
+        "insightv/strict_json.py",
         "    if len(value) != len(pairs):\n",
         "    if len(value) > len(pairs):\n",
         (f"{STEPS}::test_labelled_reply",),
@@ -170,7 +170,7 @@ MUTANTS = (
         "insightv/atomic_files.py",
         'fresh = _beside(target, "new")\n        try:\n            with fresh.open',
         "fresh = target\n        try:\n            with fresh.open",
-        ("tests/train/test_files.py",),
+        ("tests/test_atomic_files.py",),
     ),
     Mutant(
         "an image path may lead out of its folder",
