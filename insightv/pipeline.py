@@ -81,7 +81,7 @@ class Pipeline(RunBuilder):
             RoleFactory(self._registry, self.settings).check_agents()
             # What is wrong with the sets is said before they are paid for.
             general = await asyncio.to_thread(check_sets, self.settings)
-        async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
+        async with self._resumed(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             await self._built(session, watch)
             if datasets:
                 watch(session.snapshot("datasets"))
@@ -113,7 +113,7 @@ class Pipeline(RunBuilder):
         if size < 1:
             raise ConfigError(f"a pilot of {size} questions: take at least 1, and 2 for an interval")
         watch = checked_watch(watch)
-        async with self._begun(questions, watch, bad_rows, allow=allow_change) as session:
+        async with self._resumed(questions, watch, bad_rows, allow=allow_change) as session:
             seqs = await session.database.do(partial(sample, size=size, seed=self.settings.seed))
             todo = await session.database.do(partial(pending, after=0, limit=len(seqs), among=seqs))
             session.tally.total = session.tally.done + len(todo)

@@ -32,7 +32,7 @@ from insightv.runs.limiter import StopSwitch
 from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
 from insightv.runs.loop_watchdog import blockers_named
-from insightv.runs.question_loop import Build
+from insightv.runs.question_loop import QuestionLoop
 from insightv.runs.reader import CONFIG, DATABASE, IMAGES, LOG, load_run
 from insightv.runs.session import Session, Snapshot, Tally, Watch
 from insightv.runs.status import RunStatus, read_status
@@ -119,13 +119,13 @@ class RunBuilder:
     ) -> RunStatus:
         """Generate and assess, as `Pipeline.abuild` does, without data sets. Returns the run's status."""
         watch = checked_watch(watch)
-        async with self._begun(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
+        async with self._resumed(questions, watch, bad_rows, allow=allow_change, retry=retry_failed) as session:
             await self._built(session, watch)
             watch(session.snapshot("done"))
             return await session.database.do(read_status)
 
     @asynccontextmanager
-    async def _begun(
+    async def _resumed(
         self,
         questions: Questions | None,
         watch: Watch,
@@ -134,7 +134,7 @@ class RunBuilder:
         allow: bool,
         retry: bool = False,
     ) -> AsyncIterator[Session]:
-        """The run, held and open, with its questions taken in and its settings compared and written."""
+        """The run, begun or resumed: held and open, its questions taken in, its settings compared and written."""
         self._interrupted = None
         if bad_rows not in ("stop", "skip"):
             raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
@@ -165,7 +165,7 @@ class RunBuilder:
         """Every question has its outcome, or every one of those in `among`."""
         log.info("build began: %d of %d questions done", session.tally.done, session.tally.total)
         names = [table.use for table in self.settings.scorers]
-        await self._work(session, watch, Build(self.settings, session, names, among))
+        await self._work(session, watch, QuestionLoop(self.settings, session, names, among))
         unfinished = session.tally.total - session.tally.done
         if unfinished:
             raise InsightvError(f"{unfinished} questions have no outcome although the build has ended; resume it")
@@ -238,10 +238,10 @@ class RunBuilder:
 
     async def _work(self, session: Session, watch: Watch, work: Work, phase: str = "building") -> None:
         ticker = asyncio.create_task(session.tick(watch, phase))
-        session.database.patient = True
         try:
-            async with blockers_named():
-                await work.run()
+            with session.database.patiently():
+                async with blockers_named():
+                    await work.run()
         except asyncio.CancelledError:
             session.switch.stop(Interrupted())
             await work.wind_up()
@@ -249,7 +249,6 @@ class RunBuilder:
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
-            session.database.patient = False
             try:
                 await session.keep_sums()
             except StorageFull:  # of some seconds only: what the run was stopped by counts

@@ -11,8 +11,9 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,12 +97,9 @@ class _Job:
 class Database:
     """A database file that one process writes. `on_trouble` is called (in the writer's thread) when the disk fails.
 
-    While it is `patient`, jobs that the disk fails are held in memory and tried again, so that what was answered is
+    Within `patiently`, jobs that the disk fails are held in memory and tried again, so that what was answered is
     kept if space comes back; `close` gives them up after its last try. Otherwise they end in StorageFull.
     """
-
-    patient: bool = False
-    """Whether there may be something in the jobs that was paid for; whoever sends calls sets it meanwhile."""
 
     def __init__(self, path: Path, on_trouble: Callable[[StorageFull], None]) -> None:
         self.path = path
@@ -109,9 +107,19 @@ class Database:
         self._jobs: list[_Job] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._patient = False
         self._connection = connect(path)
         self._thread = threading.Thread(target=self._run, name="insightv-database", daemon=True)
         self._thread.start()
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """While calls are sent: what was paid for may be in the jobs, so they wait where the disk fails them."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Do `work` within the next transaction; the future is done when that transaction is committed."""
@@ -201,9 +209,9 @@ class Database:
     def _hold(self, jobs: list[_Job], trouble: StorageFull) -> bool:
         """Wait for space, and say whether to try again; jobs that are given up have `trouble` as their error."""
         self._on_trouble(trouble)
-        if self.patient:
+        if self._patient:
             time.sleep(_RETRY_S)
-            if self.patient and not self._closing:
+            if self._patient and not self._closing:
                 return True
             try:
                 self._transaction(jobs)

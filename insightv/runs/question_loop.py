@@ -35,7 +35,7 @@ log = logging.getLogger("insightv")
 _CHUNK = 200
 
 
-class Build:
+class QuestionLoop:
     """One build of a run, over the questions that are pending in its database; of those in `among`, if given."""
 
     def __init__(

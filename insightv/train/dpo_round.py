@@ -159,13 +159,13 @@ def trainer_of(runs: Rollouts) -> PreferenceTrainer:
     given, settings = runs.objects.get("trainer"), runs.settings
     trainer = given if isinstance(given, PreferenceTrainer) else _named_trainer(runs)
     if isinstance(trainer, DPOPreferenceTrainer):
-        trainer.raise_if_stopped = runs.raise_if_stopped
         tags = shown_by(settings.reasoning_agent)["tags"]
         if course_of(settings).pairs == "own" and trainer.tags != tags:
             raise ConfigError(
                 f"the trainer writes paths in {' '.join(trainer.tags)}, and the reasoning agent writes them in "
                 f"{' '.join(tags)}; give DPOPreferenceTrainer(tags={list(tags)})"
             )
+        return trainer.stopped_by(runs.raise_if_stopped)
     return trainer
 
 

@@ -55,13 +55,13 @@ def test_a_full_disk_is_reported_and_what_waited_is_written_when_space_is_back(t
         with pytest.raises(StorageFull):
             await asyncio.wait_for(database.write([("INSERT INTO t VALUES (?)", ("y" * 100_000,))]), 10)
         troubles.clear()
-        database.patient = True
-        held = database.submit(lambda c: c.execute("INSERT INTO t VALUES (?)", ("x" * 100_000,)) and None)
-        while not troubles:
-            await asyncio.sleep(0.01)
-        assert not held.done()
-        database._connection.execute("PRAGMA max_page_count = 100000")
-        await asyncio.wait_for(asyncio.wrap_future(held), 10)
+        with database.patiently():
+            held = database.submit(lambda c: c.execute("INSERT INTO t VALUES (?)", ("x" * 100_000,)) and None)
+            while not troubles:
+                await asyncio.sleep(0.01)
+            assert not held.done()
+            database._connection.execute("PRAGMA max_page_count = 100000")
+            await asyncio.wait_for(asyncio.wrap_future(held), 10)
         database.close()
 
     asyncio.run(run())

@@ -128,11 +128,13 @@ def runs_of(recipe: str, tags: Sequence[str] = TAGS, **objects: object) -> Rollo
 def test_a_trainer_that_was_given_is_stopped_with_the_training() -> None:
     given = DPOPreferenceTrainer()
     runs = runs_of("dpo", trainer=given)
-    assert trainer_of(runs) is given
-    given.raise_if_stopped()
+    used = trainer_of(runs)
+    assert isinstance(used, DPOPreferenceTrainer)
+    used._raise_if_stopped()
     runs.interrupt()
     with pytest.raises(Interrupted):
-        given.raise_if_stopped()
+        used._raise_if_stopped()
+    given._raise_if_stopped()  # it is the caller's, and was not changed
 
 
 def test_a_trainer_writes_paths_as_the_agent_does() -> None:
@@ -140,7 +142,9 @@ def test_a_trainer_writes_paths_as_the_agent_does() -> None:
     with pytest.raises(ConfigError, match=r"in <thoughts> </thoughts>, and .* in <think> </think>; give"):
         trainer_of(runs_of("dpo", own, trainer=DPOPreferenceTrainer()))
     for recipe, given in (("dpo", DPOPreferenceTrainer(tags=own)), ("external", DPOPreferenceTrainer())):
-        assert trainer_of(runs_of(recipe, own, trainer=given)) is given
+        used = trainer_of(runs_of(recipe, own, trainer=given))
+        assert isinstance(used, DPOPreferenceTrainer)
+        assert (used.tags, used.settings) == (given.tags, given.settings)
     named = trainer_of(runs_of("dpo", own))
     assert isinstance(named, DPOPreferenceTrainer)
     assert named.tags == own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,6 @@ from typing import TYPE_CHECKING, Literal
 from insightv.train.finetune.fit import train
 from insightv.train.finetune.settings import TrainSettings
 
-if TYPE_CHECKING:
-    pass
-
 
 def _unasked() -> None:
     """Nobody stops the training."""
@@ -38,7 +36,6 @@ class DPOPreferenceTrainer(PreferenceTrainer):
 
     `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
     ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.prompt_json`).
-    `raise_if_stopped` is called often while the child trains; what it raises ends it.
     """
 
     def __init__(
@@ -47,7 +44,13 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         self.settings = settings_of("preference", preset, **settings)
         self.tags: Tags = check_tags(tags)
         self.child = child
-        self.raise_if_stopped: Callable[[], None] = _unasked
+        self._raise_if_stopped: Callable[[], None] = _unasked
+
+    def stopped_by(self, raise_if_stopped: Callable[[], None]) -> DPOPreferenceTrainer:
+        """The same trainer; the function is called often while its child trains, and what it raises ends the child."""
+        stoppable = copy.copy(self)
+        stoppable._raise_if_stopped = raise_if_stopped
+        return stoppable
 
     def train(self, policy: Path, pairs: Sequence[PreferencePair], out: Path) -> Path:
         """Train the directory `policy` on `pairs` into `out`; returns `out`. Resumes what was begun there."""
@@ -57,7 +60,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         data = out.with_name(f"{out.name}.pairs")
         write_pairs(pairs, data, self.tags)
         job = Job(stage="preference", policy=str(policy), data=data, out=out, settings=self.settings)
-        return run_job(job, self.raise_if_stopped) if self.child else run_here(job)
+        return run_job(job, self._raise_if_stopped) if self.child else run_here(job)
 
 
 def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS) -> None:
