@@ -249,7 +249,7 @@ def main() -> None:
     backend = f"http://127.0.0.1:{int(port)}/v1"
     limits = ("--set", "serve.concurrency=256")
     arguments = ("serve", "--model", "openai/fake", "--base-url", backend, "--port", "0", "--json", *limits)
-    server, line = started("-m", "insightv.cli.main", *arguments)
+    server, line = started("-m", "insightv.cli", *arguments)
     try:
         result = asyncio.run(measure(options, backend, json.loads(line)["url"], server.pid))
     finally:

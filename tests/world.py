@@ -39,7 +39,7 @@ def write_settings(folder: Path, base_url: str, *, path_scorer: bool = True, pat
 
 def command(*args: object) -> list[str]:
     """The command line as a child process runs it."""
-    return [sys.executable, "-m", "insightv.cli.main", *map(str, args)]
+    return [sys.executable, "-m", "insightv.cli", *map(str, args)]
 
 
 def insightv(*args: object, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
