@@ -11,6 +11,16 @@ depend on more, the class says so itself, by a property:
     @property
     def identity(self) -> dict[str, object]:
         return {"words": self.words, "lexicon": self.lexicon.version}
+
+The models of an object are put into the run's journal: those that are its attributes, or stand in lists and dicts that
+are, and those of parts that it holds. One that holds a model elsewhere says which ones, and takes the recorded ones:
+
+    @property
+    def models(self) -> dict[str, ChatModel]:
+        return {"judge": self.client.model}
+
+    def with_models(self, models: Mapping[str, ChatModel]) -> Self:
+        return type(self)(Client(models["judge"]))
 """
 
 from __future__ import annotations

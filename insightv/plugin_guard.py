@@ -10,13 +10,13 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
-from insightv.interfaces import MADE_WITH, ChatModel
+from insightv.interfaces import MADE_WITH, ChatModel, Generator, ReasoningAgent, Scorer, SummaryAgent
 from insightv.records import Record, Score, Usage
 from insightv.redact import Redactor, environment_secrets
 
@@ -86,12 +86,28 @@ def _texts(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+_PARTS = (ChatModel, Generator, Scorer, ReasoningAgent, SummaryAgent)
+
+
+def within(thing: object) -> bool:
+    """Whether models are looked for in a value of an attribute: a model, a part, a container, an object of our own."""
+    return isinstance(thing, (*_PARTS, list, tuple, dict)) or is_own(thing)
+
+
+def declared_models(part: object) -> Mapping[str, ChatModel] | None:
+    """The models that a part says it holds, by its `models` and `with_models`; None where it does not say."""
+    models = getattr(part, "models", None)
+    return models if isinstance(models, Mapping) and callable(getattr(part, "with_models", None)) else None
+
+
 def models_in(part: object, depth: int = 4) -> Iterator[ChatModel]:
     """The models that a part holds, itself among them; each as often as it is held."""
     if isinstance(part, ChatModel):
         yield part
-    elif depth and not isinstance(part, str | bytes | int | float):
-        for value in held(part).values():
+    elif (declared := declared_models(part)) is not None:
+        yield from declared.values()
+    elif depth:
+        for value in filter(within, held(part).values()):
             yield from models_in(value, depth - 1)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 
 from insightv import (
     Answer,
+    ChatModel,
     Completion,
     ConfigError,
     Generator,
@@ -370,6 +371,55 @@ def test_an_interrupted_cell_leaves_the_run_free(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert pipeline.build(datasets=False).paths.ok == 12
+
+
+class Client:
+    """Somebody's own object around a model."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self.model = model
+
+
+class Hidden(Scorer):
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"model": self.client.model.name}
+
+    async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
+        message = Message(role="user", content=question.text)
+        said = (await self.client.model.chat([message], Sampling()))[0].text
+        return [Score(scorer="hidden", value=float(said), accepted=True)] * len(paths)
+
+
+class Declared(Hidden):
+    @property
+    def models(self) -> dict[str, ChatModel]:
+        return {"judge": self.client.model}
+
+    def with_models(self, models: Mapping[str, ChatModel]) -> Declared:
+        return Declared(Client(models["judge"]))
+
+
+def test_a_model_within_somebodys_object_is_declared_or_refused(tmp_path: Path) -> None:
+    judge, generator = ScriptedModel("80"), ProgressiveGenerator(ScriptedModel(reply))
+
+    def build(scorer: Scorer) -> None:
+        parts: dict[str, Any] = {"generator": generator, "scorers": ["answer", scorer], "settings": SETTINGS}
+        Pipeline(run=tmp_path / "run", **parts).build(QUESTIONS, datasets=False)
+
+    with pytest.raises(ConfigError, match=r"Hidden holds a model within its client.*`models` and `with_models`"):
+        build(Hidden(Client(judge)))
+    assert not (tmp_path / "run").exists()
+    build(Declared(Client(judge)))
+    asked = len(judge.asked)
+    assert asked == 3
+    with load_run(tmp_path / "run") as run:
+        assert sum(call["kind"] == "text" for call in run.calls()) == 3
+    build(Declared(Client(judge)))
+    assert len(judge.asked) == asked
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ConfigError, require
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import ChatModel, Generator, Scorer
-from insightv.plugin_guard import closed, held
+from insightv.plugin_guard import closed, declared_models, described, held, within
 from insightv.plugins import Registry
 from insightv.records import Band, ReasoningPath
 from insightv.runs.budget import Budget
@@ -174,10 +174,14 @@ class Session:
         """A thing whose ChatModels are in the journal: it, or a copy where it is one, or has some in it."""
         if isinstance(thing, ChatModel):
             return self._journaled(thing, self._settings.run.deadline_s)
-        if not depth or isinstance(thing, str | bytes | int | float):
+        if (declared := declared_models(thing)) is not None:
+            deadline_s = self._settings.run.deadline_s
+            return thing.with_models({name: self._journaled(one, deadline_s) for name, one in declared.items()})
+        if not depth:
             return thing
         parts = held(thing)
-        adopted = {name: self._adopted(value, depth - 1) for name, value in parts.items()}
+        adopted = {name: self._adopted(value, depth - 1) if within(value) else value for name, value in parts.items()}
+        _refuse_hidden(thing, parts)
         if all(adopted[name] is value for name, value in parts.items()):
             return thing
         if type(thing) in (list, tuple):
@@ -225,6 +229,17 @@ class Session:
             await self._pool.aclose()
         if hasattr(self, "database"):  # it was opened
             await asyncio.to_thread(self.database.close)
+
+
+def _refuse_hidden(thing: object, parts: Mapping[Any, object]) -> None:
+    """Refuse a part whose model is in an object of its own, where the journal would not see it."""
+    for name, value in parts.items():
+        plain = value is None or isinstance(value, str | bytes | int | float | type)
+        if not plain and not within(value) and any(isinstance(one, ChatModel) for one in held(value).values()):
+            raise ConfigError(
+                f"{described(thing)} holds a model within its {name}, where its calls are not recorded; hold it as "
+                "an attribute, or say so by `models` and `with_models` (see insightv.interfaces)"
+            )
 
 
 def _pool(section: RunSection) -> WorkerPool | None:
