@@ -170,9 +170,9 @@ class RoleFactory:
             if known is not None and "proxy" in known and entry.source.distribution == "insightv":
                 given.setdefault("proxy", self._settings.run.proxy)  # what a plugin's `proxy` is only its author knows
             limit = None if own_deadline else deadline_s
-            recipe = ModelSpec(name, f"backend {provider!r}", factory, given, entry.source, limit)
+            spec = ModelSpec(name, f"backend {provider!r}", factory, given, entry.source, limit)
             here = options.get("mode") == "batch" or self._place is ModelSpec.make or self._asks_a_server(known)
-            model = recipe.make() if here else self._place(recipe)
+            model = spec.make() if here else self._place(spec)
             # Whoever holds a model elsewhere bounds its calls there: waiting for a worker is no fault of a call.
             self._models[key] = self._wrap(model, limit if here else None)
         return self._models[key]

@@ -59,11 +59,11 @@ class WorkerPool:
         self._fault: Fault | None = None
         self._changed = asyncio.Event()
 
-    def model(self, recipe: ModelSpec) -> ChatModel:
-        """A model that every worker makes by the recipe."""
+    def model(self, spec: ModelSpec) -> ChatModel:
+        """A model that every worker makes by the spec."""
         if self._begun is not None:
-            raise InsightvError(f"{recipe.name}: a model was named after the workers had begun")
-        self._models.append(PooledModel(self, len(self._models), recipe))
+            raise InsightvError(f"{spec.name}: a model was named after the workers had begun")
+        self._models.append(PooledModel(self, len(self._models), spec))
         return self._models[-1]
 
     async def begin(self) -> None:
@@ -133,7 +133,7 @@ class WorkerPool:
         Raises:
             Lost: the worker is lost, or hangs.
         """
-        own, limit = model.recipe.options.get("deadline_s"), model.recipe.deadline_s
+        own, limit = model.spec.options.get("deadline_s"), model.spec.deadline_s
         if limit is None and isinstance(own, int | float):
             limit = own + HUNG_S
         try:
@@ -143,7 +143,7 @@ class WorkerPool:
         except TimeoutError:
             if not time_limit.expired():
                 raise
-            if model.recipe.deadline_s is None:
+            if model.spec.deadline_s is None:
                 raise Lost(f"no reply for {limit:g} s") from None
             text = f"{model.name}: no reply within run.deadline_s = {limit} s"
             return Fault("ModelError", text, "timeout", Usage(requests=1))
@@ -213,11 +213,11 @@ class WorkerPool:
                 f"the worker on {about.host} has insightv {about.insightv}, and this process {here.insightv}; "
                 "install the same version on every node"
             )
-        recipes = [model.recipe for model in self._models]
-        wanted = set(LENT).union(*(recipe.variables for recipe in recipes))
+        specs = [model.spec for model in self._models]
+        wanted = set(LENT).union(*(spec.variables for spec in specs))
         lent = {name: os.environ[name] for name in wanted if name in os.environ}
         try:
-            names: list[str] | Fault = await hand.call("prepare", recipes, lent, str(Path.cwd()))
+            names: list[str] | Fault = await hand.call("prepare", specs, lent, str(Path.cwd()))
             if isinstance(names, Fault):
                 raise replace(names, text=f"the worker on {about.host}: {names.text}").error()
         except ModelError as error:

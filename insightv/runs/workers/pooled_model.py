@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class PooledModel(ChatModel):
     """A model that is held by every worker of a pool; its name is the one that it has there."""
 
-    def __init__(self, pool: WorkerPool, place: int, recipe: ModelSpec) -> None:
-        self.name = recipe.name
-        self.recipe = recipe
+    def __init__(self, pool: WorkerPool, place: int, spec: ModelSpec) -> None:
+        self.name = spec.name
+        self.spec = spec
         self._pool = pool
         self.place = place
 

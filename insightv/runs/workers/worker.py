@@ -104,7 +104,7 @@ class Worker:
         return about_here()
 
     async def prepare(
-        self, recipes: Sequence[ModelSpec], environment: Mapping[str, str], folder: str
+        self, specs: Sequence[ModelSpec], environment: Mapping[str, str], folder: str
     ) -> list[str] | Fault:
         """Make the models, and see that they can be asked; their names.
 
@@ -114,11 +114,11 @@ class Worker:
         if os.path.isdir(folder):
             os.chdir(folder)
         try:
-            for recipe in recipes:
-                model = recipe.make()
+            for spec in specs:
+                model = spec.make()
                 self._models.append(model)
                 if isinstance(model, JobModel):
-                    raise ConfigError(f'{recipe.name} sends jobs, which a worker cannot keep; use executor = "local"')
+                    raise ConfigError(f'{spec.name} sends jobs, which a worker cannot keep; use executor = "local"')
             await asyncio.gather(*(model.check() for model in self._models))
         # A backend may be a plugin's; whatever it raises says why there is no model.
         except (Exception, SystemExit) as error:

@@ -104,7 +104,7 @@ class Slow(ChatModel):
         return [Completion(text=str(sampling.seed), usage=Usage(requests=1))]
 
 
-def recipe(factory: Callable[..., object], name: str = "test/model", **options: Any) -> ModelSpec:
+def spec(factory: Callable[..., object], name: str = "test/model", **options: Any) -> ModelSpec:
     return ModelSpec(name, "backend 'test'", factory, options, PluginSource("test", "tests", "0"))
 
 
@@ -116,7 +116,7 @@ def with_pool(
 ) -> Any:
     async def run() -> Any:
         pool = WorkerPool(cluster, RaySection(**section))
-        model = pool.model(recipe(factory))
+        model = pool.model(spec(factory))
         try:
             await model.check()
             return await work(model, pool)
@@ -395,11 +395,11 @@ def test_only_keys_that_models_may_need_go_to_workers(monkeypatch: pytest.Monkey
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.chdir(tmp_path)
     with_pool(Watching(1), made, work)
-    [recipes, lent, folder] = prepared
+    [specs, lent, folder] = prepared
     assert lent == {name: f"canary-{name}" for name in ("MY_KEY", "HF_TOKEN", "OPENAI_API_KEY")}
     assert folder == os.getcwd() == str(tmp_path)
-    assert "canary" not in repr(recipes)
-    assert recipe(made, api_key_env="OTHER").variables == {"OTHER", "NOT_SET"}
+    assert "canary" not in repr(specs)
+    assert spec(made, api_key_env="OTHER").variables == {"OTHER", "NOT_SET"}
 
 
 def test_a_picture_is_encoded_once_at_a_worker() -> None:
@@ -407,7 +407,7 @@ def test_a_picture_is_encoded_once_at_a_worker() -> None:
 
     async def calls() -> None:
         worker = Worker()
-        await worker.prepare([recipe(lambda: scripted)], {}, "/nowhere")
+        await worker.prepare([spec(lambda: scripted)], {}, "/nowhere")
         for seed in range(3):  # as they come over the wire: equal, and never the same
             messages = [Message(role="user", content=(sample_picture().model_copy(), "How high?"))]
             await worker.chat(0, messages, Sampling(seed=seed), 1, None)
@@ -437,7 +437,7 @@ def test_what_a_worker_logs_is_handed_over_without_secrets(monkeypatch: pytest.M
 
 def test_a_model_that_is_named_too_late_is_a_fault_of_ours() -> None:
     async def work(_: ChatModel, pool: WorkerPool) -> PooledModel:
-        return pool.model(recipe(Slow))  # type: ignore[return-value]
+        return pool.model(spec(Slow))  # type: ignore[return-value]
 
     with pytest.raises(InsightvError, match="after the workers had begun"):
         with_pool(FakeCluster(1), Slow, work)
