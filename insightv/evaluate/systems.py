@@ -22,7 +22,7 @@ from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.reasoner.checkpoint_agents import trained_table
 from insightv.records import Answer, Question, ReasoningPath, Usage
-from insightv.runs.journal import open_book
+from insightv.runs.question_calls import open_book
 
 NO_CHECKPOINTS: Mapping[str, Path] = MappingProxyType({})
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 from insightv.backends.call_key import call_key
 from insightv.backends.jobs import JobModel
@@ -34,53 +32,10 @@ from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.database import Database
 from insightv.runs.limiter import CallLimiter, StopSwitch
+from insightv.runs.question_calls import QuestionCalls, open_book
 from insightv.runs.store import Spent, call_statements, fault_statements
 
 _NOTHING = Usage()
-
-
-@dataclass(eq=False)
-class Book:
-    """The calls of one open question: those recorded, those in flight, and whether it holds an unused slot.
-
-    `purpose` stands before the kind of each call that is recorded.
-    """
-
-    seq: int
-    calls: dict[bytes, list[Completion]] = field(default_factory=dict)
-    in_flight: dict[bytes, asyncio.Task[list[Completion]]] = field(default_factory=dict)
-    ticket: bool = False
-    purpose: str = ""
-    _idle: tuple[asyncio.Timeout, float] | None = None
-
-    @asynccontextmanager
-    async def never_idle(self, most_s: float | None) -> AsyncIterator[None]:
-        """Bound the time within the block in which no call is in flight, at a stretch; calls bound themselves.
-
-        Raises:
-            ModelError: code "timeout": `most_s` seconds have passed without a call.
-        """
-        try:
-            async with asyncio.timeout(most_s) as limit:
-                self._idle = None if most_s is None else (limit, most_s)
-                try:
-                    yield
-                finally:
-                    self._idle = None
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise ModelError("timeout", f"no paths, and no call for run.deadline_s = {most_s:g} s") from None
-
-    def moved(self) -> None:
-        """A call has begun or ended."""
-        if self._idle is not None and not self._idle[0].expired():
-            limit, most_s = self._idle
-            limit.reschedule(None if self.in_flight else asyncio.get_running_loop().time() + most_s)
-
-
-open_book: ContextVar[Book] = ContextVar("insightv_open_book")
-"""The book of the question at hand; set by the pipeline in each question's task, and inherited by its subtasks."""
 
 
 _MOST_REFUSED = 3
@@ -173,7 +128,7 @@ class JournaledModel(ChatModel):
         # A paid call is finished and recorded even when whoever asked has been cancelled.
         return await asyncio.shield(task)
 
-    def _forget(self, book: Book, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
+    def _forget(self, book: QuestionCalls, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
         del book.in_flight[key]
         book.moved()
         self._journal.tasks.discard(task)
@@ -181,7 +136,13 @@ class JournaledModel(ChatModel):
             task.exception()  # marks it as seen: whoever asked may be gone
 
     async def _ask(
-        self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
+        self,
+        book: QuestionCalls,
+        key: bytes,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        n: int,
+        schema: Schema | None,
     ) -> list[Completion]:
         await self._take_slot(book)
         no_more_tries.set(self._journal.switch.thrown)
@@ -199,7 +160,7 @@ class JournaledModel(ChatModel):
         book.calls[key] = [reply.under(call) for reply in replies]
         return book.calls[key]
 
-    async def _take_slot(self, book: Book) -> None:
+    async def _take_slot(self, book: QuestionCalls) -> None:
         gate = self._journal.gate
         if book.ticket:
             book.ticket = False
@@ -213,7 +174,13 @@ class JournaledModel(ChatModel):
         return Spent(usage, usd, 0.0 if self.jobs else time.monotonic() - began)
 
     async def _paid(
-        self, book: Book, key: bytes, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
+        self,
+        book: QuestionCalls,
+        key: bytes,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        n: int,
+        schema: Schema | None,
     ) -> tuple[list[Completion], Spent]:
         budget, switch = self._journal.budget, self._journal.switch
         if switch.error is not None:
@@ -256,7 +223,7 @@ class JournaledModel(ChatModel):
                 await self._record_fault(book, key, fault, spent)
         return replies, spent
 
-    async def _record_fault(self, book: Book, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
+    async def _record_fault(self, book: QuestionCalls, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__

@@ -19,7 +19,7 @@ from insightv.inputs.image_error import ImageError
 from insightv.interfaces import Generator, Scorer
 from insightv.plugin_guard import awaited, checked_scores, code_of, described, error_text, is_ours, is_own, revalidated
 from insightv.records import Question, ReasoningPath, Score
-from insightv.runs.journal import Book, open_book
+from insightv.runs.question_calls import QuestionCalls, open_book
 from insightv.runs.session import Session
 from insightv.runs.store import (
     Progress,
@@ -86,7 +86,7 @@ class QuestionLoop:
         await self._journal.drain(max(0.0, ends - time.monotonic()))
 
     async def _guarded(self, stored: StoredQuestion) -> None:
-        book = Book(stored.seq, ticket=True)
+        book = QuestionCalls(stored.seq, ticket=True)
         open_book.set(book)
         try:
             await self._question(stored, book)
@@ -103,7 +103,7 @@ class QuestionLoop:
                 self._gate.release()
             self._open.release()
 
-    async def _question(self, stored: StoredQuestion, book: Book) -> None:
+    async def _question(self, stored: StoredQuestion, book: QuestionCalls) -> None:
         seq, epoch = stored.seq, stored.epoch
         progress = await self._database.do(partial(read_progress, seq=seq, epoch=epoch))
         book.calls = progress.calls
@@ -125,7 +125,7 @@ class QuestionLoop:
         self._tally.count(paths, bands)
 
     async def _paths(
-        self, question: Question, stored: StoredQuestion, progress: Progress, book: Book
+        self, question: Question, stored: StoredQuestion, progress: Progress, book: QuestionCalls
     ) -> list[ReasoningPath]:
         n = self._settings.generator.paths
         if len(progress.paths) == n:

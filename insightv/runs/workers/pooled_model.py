@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from insightv.config.factories import ModelSpec
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema
-from insightv.runs.journal import open_book
+from insightv.runs.question_calls import open_book
 
 if TYPE_CHECKING:
     from insightv.runs.workers.pool import WorkerPool
