@@ -198,11 +198,13 @@ class RunBuilder:
         Where no run was begun, what is `created` on the way is removed again, and nothing else.
         """
         try:
-            if not self.folder.is_dir():
-                self.folder.mkdir(mode=0o700, parents=True)
-                created.add(self.folder)
+            self.folder.mkdir(mode=0o700, parents=True)
+            created.add(self.folder)
         except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"{self.folder} cannot be a run's folder: a file is in its place; name another") from error
+            if not self.folder.is_dir():  # asked after, since another build may have just made it
+                raise InputError(
+                    f"{self.folder} cannot be a run's folder: a file is in its place; name another"
+                ) from error
         except OSError as error:
             raise StorageFull.of(self.folder, error) from error
         lock = RunLock(self.folder, created)
