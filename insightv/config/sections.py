@@ -105,6 +105,7 @@ class ServeSection(BaseModel):
     hosts: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
     concurrency: int = Field(default=64, ge=1, le=10_000)
+    max_connections: int | None = Field(default=None, ge=1)
     deadline_s: float = Field(default=300, gt=0, allow_inf_nan=False)
     body_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     send_s: float = Field(default=30, gt=0, allow_inf_nan=False)

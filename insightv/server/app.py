@@ -121,7 +121,7 @@ class Routes:
                         raise ApiError(429, "busy", text, headers={"Retry-After": "5"})
         except TimeoutError:
             text = f"the body did not arrive within {limits.body_s:g} s"
-            raise ApiError(408, "body_too_slow", text, headers={"Connection": "close"}) from None
+            raise ApiError(408, "body_too_slow", text) from None
         finally:
             self._arriving -= len(body)
         return bytes(body)
