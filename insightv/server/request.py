@@ -6,6 +6,7 @@ earlier turns under their roles, then the last turn of the user; images of all t
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -21,6 +22,8 @@ BOTH, REASON, SUMMARY = "insightv", "insightv-reason", "insightv-summary"
 MODELS = (BOTH, REASON, SUMMARY)
 MOST_MARKS = 20_000
 """Opening brackets and commas of a body beside those that its text may hold; 1000 turns need about 10,000."""
+
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
 
 class _Loose(BaseModel):
@@ -93,12 +96,14 @@ class _Chat(_Loose):
 class Asked:
     """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from.
 
+    They are taken out as they are opened; `size` is what the request holds before.
     `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived.
     """
 
     model: str
     text: str
-    images: tuple[str, ...]
+    images: list[str]
+    size: int
     seed: int
     options: AskOptions
     ends: float
@@ -113,14 +118,14 @@ class Asked:
         return self.ends - time.monotonic()
 
 
-def read_request(body: bytes, limits: ServeSection) -> Asked:
+def read_request(body: bytes | bytearray, limits: ServeSection) -> Asked:
     """What a body asks.
 
     Raises:
         ApiError: 400 where it is not JSON, 422 where it asks for what is not offered; 404 where the model is not known;
             413 where it has more values than a question has.
     """
-    if not body.lstrip(b" \t\r\n").startswith(b"{"):
+    if not _OBJECT.match(body):
         raise ApiError(400, "invalid_json", "the body is not a JSON object")
     # Values cost up to thirty times their bytes once they are read. An image has one comma, of its data URL.
     if sum(map(body.count, (b"{", b"[", b","))) > limits.max_text + MOST_MARKS:
@@ -150,7 +155,7 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
         if turn.images and turn.role != "user":  # the agents would never see it
             text = f"messages.{place}: only the user's messages may hold images; this is the {turn.role}'s"
             raise ApiError(422, "misplaced_image", text, param=f"messages.{place}")
-    images = tuple(url for turn in chat.messages for url in turn.images)
+    images = [url for turn in chat.messages for url in turn.images]
     text = _question(chat.messages)
     own = chat.insightv or _Own()
     for what, value, most, param in (
@@ -166,6 +171,7 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
         model=chat.model,
         text=text,
         images=images,
+        size=len(text) + sum(map(len, images)),
         seed=_seed(chat.seed or 0),
         options=AskOptions(
             max_steps=min(steps, default=None),
