@@ -30,6 +30,7 @@ from insightv.records import Answer, Question
 from insightv.server.errors import ApiError, api_error
 from insightv.server.fairness import client_of
 from insightv.server.guard import CLIENT_GONE, Guard
+from insightv.server.openapi import describe
 from insightv.server.request import MODELS, Asked, no_model, read_request
 from insightv.server.response import DONE, Shapes, about, finish_of
 from insightv.server.service import Service, Visit
@@ -92,6 +93,10 @@ class Routes:
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return _json(describe())
 
     async def page(self, name: str, kind: str, request: Request) -> Response:
         """GET / and what it is made of."""
@@ -236,6 +241,7 @@ def make_app(
             *[route(path, partial(routes.page, *what)) for path, what in _PAGE.items()],
             route("/healthz", routes.healthz),
             route("/metrics", routes.metrics),
+            route("/openapi.json", routes.openapi),
             route("/v1/models", routes.models),
             route("/v1/models/{name}", routes.one_model),
             route("/v1/chat/completions", routes.chat, "POST"),

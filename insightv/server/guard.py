@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 access = logging.getLogger("insightv.access")
 MODELS = "/v1/models"
-ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", MODELS, "/v1/chat/completions")
+ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", "/openapi.json", MODELS, "/v1/chat/completions")
 CLIENT_GONE = 499
 """Stands in log and metrics for a client that went away before it was answered, as in nginx."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
