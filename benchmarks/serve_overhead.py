@@ -10,10 +10,13 @@ about a picture, in turn, `concurrency` at once:
 - server: `insightv serve` in a process of its own, asked over HTTP, the picture as a data URL in each request.
 
 Then: the time to the first streamed step, bare and through the server, in turn; and the answers to one client while a
-thousand others hold connections that say nothing or never finish their request. Fake server, server and client share
-the processor. On a machine that is busy with other things, waiting for it is in all times, and most in those of the
-way with the most processes; compare the least times there, and the processor milliseconds, which count the client, the
-server and its children.
+thousand others hold connections that say nothing or never finish their request. Last, and alone with
+`serve_keep_alive.py`: the time of requests over one kept-alive connection, to a server as it is and to one whose
+listening socket is that of before (without TCP_NODELAY), in turn; the model takes 10 ms for a question.
+
+Fake server, server and client share the processor. On a machine that is busy with other things, waiting for it is in
+all times, and most in those of the way with the most processes; compare the least times there, and the processor
+milliseconds, which count the client, the server and its children.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from serve_keep_alive import keep_alive, machine, started
 
 from insightv.agents.reasoning import ThoughtsReasoner, reasoning_messages
 from insightv.agents.replies.transcript import from_text
@@ -214,7 +217,7 @@ async def measure(options: argparse.Namespace, backend: str, server: str, pid: i
             await session.post(backend.removesuffix("/v1") + "/settings", json=quick)
             return {
                 "latency_s": options.latency,
-                "machine": {"cpus": os.cpu_count(), "own_cpus": len(os.sched_getaffinity(0)), "load": os.getloadavg()},
+                "machine": machine(),
                 "overhead": rows,
                 "first_step": quick | await first_step(work, options.steps),
                 "crowded": quick | await crowded(work, server, options.clients, 15),
@@ -223,14 +226,20 @@ async def measure(options: argparse.Namespace, backend: str, server: str, pid: i
             await work.model.aclose()
 
 
-def started(*command: str) -> tuple[subprocess.Popen[str], str]:
-    """A process, and the first line that it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline()
+def all_of_it(options: argparse.Namespace) -> dict[str, Any]:
+    """Every part, with a fake model server and the command in processes of their own."""
+    settings = json.dumps({"latency_s": options.latency})
+    fake, port = started("-m", "tests.servers.fake_openai", "--settings", settings)
+    backend = f"http://127.0.0.1:{int(port)}/v1"
+    limits = ("--set", "serve.concurrency=256")
+    arguments = ("serve", "--model", "openai/fake", "--base-url", backend, "--port", "0", "--json", *limits)
+    server, line = started("-m", "insightv.cli", *arguments)
+    try:
+        return asyncio.run(measure(options, backend, json.loads(line)["url"], server.pid))
+    finally:
+        server.terminate()
+        server.wait(60)
+        fake.kill()
 
 
 def main() -> None:
@@ -240,22 +249,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="repeats of the first step")
     parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument(
+        "--kept-alive", type=int, default=300, help="requests of each kind over a kept-alive connection"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    settings = json.dumps({"latency_s": options.latency})
-    fake, port = started("-m", "tests.servers.fake_openai", "--settings", settings)
-    backend = f"http://127.0.0.1:{int(port)}/v1"
-    limits = ("--set", "serve.concurrency=256")
-    arguments = ("serve", "--model", "openai/fake", "--base-url", backend, "--port", "0", "--json", *limits)
-    server, line = started("-m", "insightv.cli", *arguments)
-    try:
-        result = asyncio.run(measure(options, backend, json.loads(line)["url"], server.pid))
-    finally:
-        server.terminate()
-        server.wait(60)
-        fake.kill()
+    result = all_of_it(options) | {"keep_alive": keep_alive(options.kept_alive)}
     print(json.dumps(result, indent=2))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
