@@ -131,7 +131,7 @@ class Soak:
     async def run(self) -> dict[str, Any]:
         """All of it."""
         arguments = [sys.executable, str(ROOT / "benchmarks" / "quick_server.py")]
-        own = {**os.environ, "PYTHONPATH": str(ROOT)}
+        own = os.environ | {"PYTHONPATH": str(ROOT)}
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=own) as server:
             assert server.stdout is not None
             try:
@@ -201,14 +201,14 @@ class Soak:
             )
 
     def _result(self, drain: dict[str, Any]) -> dict[str, Any]:
-        late = statistics.quantiles(self.late_ms, n=100)
+        late = [round(each, 2) for each in statistics.quantiles(self.late_ms, n=100)]
         return {
             "seconds": self.options.seconds,
             "rate": self.options.rate,
             "share_with_picture": self.options.pictures,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
             "load_at_the_end": os.getloadavg(),
-            "client_late_ms": {"p50": round(late[49], 2), "p99": round(late[98], 2)},
+            "client_late_ms": {"p50": late[49], "p99": late[98]},
             "answered": sum(each.answered for each in self.seen),
             "refused": sum(each.refused for each in self.seen),
             "failed": sum(each.failed for each in self.seen),
@@ -231,17 +231,16 @@ def table(result: dict[str, Any], seen: list[Interval], picture: str) -> str:
         f"{drain['statuses']}. The last one came after {drain['last_answer_after_s']} s, and the process ended after "
         f"{drain['ended_after_s']} s with {drain['exit_code']}."
     )
-    late = result["client_late_ms"]
     return f"""# The server under {result["rate"]:g} questions a second
 
 `benchmarks/serve_soak.py --seconds {result["seconds"]:g} --rate {result["rate"]:g}`, {result["machine"]}.
 The model takes 10 ms for a question; one question in {1 / result["share_with_picture"]:.0f} has a picture.
 Client, server, decoders and whatever else runs on this machine share its cores (load {result["load_at_the_end"][0]:.1f}
 at the end): waiting for a core is in all times. The client itself sent its questions
-{late["p50"]} ms late in the median, {late["p99"]} ms in the 99th percentile.
+late by {result["client_late_ms"]["p50"]} ms in the median, {result["client_late_ms"]["p99"]} in the 99th percentile.
 
-{result["answered"]} answered, {result["refused"]} refused (429), {result["failed"]} failed. At this rate, 64 questions are
-in flight, and more are refused, once the server does not get a core for a third of a second.
+{result["answered"]} answered, {result["refused"]} refused (429), {result["failed"]} failed. At this rate, 64 are in
+flight, and more are refused, once the server does not get a core for a third of a second.
 
 | s | answered | refused | failed | p50 ms | p99 ms | server MB | decoders MB | descriptors |
 |---|---|---|---|---|---|---|---|---|
