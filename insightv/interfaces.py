@@ -139,9 +139,6 @@ class ChatModel(ABC):
 class Generator(ABC):
     """Writes paths of reasoning for building data."""
 
-    reasons: bool = True
-    """Whether every path that is ok has steps; a system under evaluation may answer without any."""
-
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         _keep_arguments(cls)

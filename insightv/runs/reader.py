@@ -144,6 +144,10 @@ class RunReader:
                 for band, record in paths
             )
 
+    def call_seconds(self) -> dict[str, float]:
+        """How long each recorded call took, its tries and their pauses included, by its key; 0 of one sent as a job."""
+        return {key.hex(): seconds for key, seconds in self._connection.execute("SELECT key, seconds FROM calls")}
+
     def calls(self) -> Iterator[dict[str, Any]]:
         """Every recorded call in the form that `replay/FILE` reads."""
         last = (-1, b"")
