@@ -11,7 +11,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from insightv.plugin_guard import error_text
+from insightv.errors import PluginError
+from insightv.plugin_guard import boundary
 from insightv.plugins import GROUP, Failure, PluginSource, Registry
 from insightv.version import release
 
@@ -50,12 +51,10 @@ def load_registry() -> Registry:
 
 def _load(registry: Registry, point: EntryPoint, source: PluginSource) -> None:
     try:
-        plugin: Any = point.load()
-    except KeyboardInterrupt:
-        raise
-    # As in Registry.add: a plugin's import may raise anything.
-    except BaseException as error:
-        registry.failures.append(Failure(source, error_text(error)))
+        with boundary(PluginError, passes=()):
+            plugin: Any = point.load()
+    except PluginError as error:
+        registry.failures.append(Failure(source, str(error)))
     else:
         registry.add(plugin, source)
 

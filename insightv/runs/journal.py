@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from insightv.backends.call_key import call_key
 from insightv.backends.jobs import JobModel
@@ -18,13 +17,13 @@ from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import (
     awaited,
+    boundary,
     checked,
     closed,
     code_of,
     cost_of,
     described,
     error_text,
-    is_ours,
     is_own,
     stored,
 )
@@ -43,16 +42,38 @@ _MOST_REFUSED = 3
 
 
 class Journal:
-    """What all journaled models of a run share. `answered` says whether any call of the run ever was."""
+    """What all journaled models of a run share. `answered` says whether any call of the run ever was.
 
-    def __init__(self, database: Database, gate: CallLimiter, budget: Budget, switch: StopSwitch) -> None:
-        self.database = database
+    It is made with the models, since wrong settings must end before a run is opened; `open` puts a run behind it.
+    """
+
+    def __init__(self, gate: CallLimiter, switch: StopSwitch) -> None:
         self.gate = gate
-        self.budget = budget
         self.switch = switch
         self.tasks: set[asyncio.Task[list[Completion]]] = set()
         self.answered = False
         self._refused = 0
+        self._opened: tuple[Database, Budget] | None = None
+
+    def open(self, database: Database, budget: Budget) -> None:
+        """Record calls in a run's database, and count them in its budget."""
+        self._opened = database, budget
+
+    @property
+    def database(self) -> Database:
+        """The run's; see `open`."""
+        return self._run[0]
+
+    @property
+    def budget(self) -> Budget:
+        """The run's; see `open`."""
+        return self._run[1]
+
+    @property
+    def _run(self) -> tuple[Database, Budget]:
+        if self._opened is None:
+            raise InsightvError("a model was asked before its run was opened; ask from within generate() or score()")
+        return self._opened
 
     def of_refusal(self, error: ModelError) -> ModelError | StopRun:
         """What a refused request means: amid answered ones it is its own affair, otherwise the whole run's."""
@@ -78,14 +99,11 @@ class Journal:
 
 
 class JournaledModel(ChatModel):
-    """`model` with each call recorded. `deadline_s` bounds a call of a backend that does not bound its own.
+    """`model` with each call recorded. `deadline_s` bounds a call of a backend that does not bound its own."""
 
-    It is made before the run is opened, since wrong settings must end before that; `journal` is set when it is.
-    """
-
-    def __init__(self, model: ChatModel, deadline_s: float | None = None) -> None:
+    def __init__(self, model: ChatModel, journal: Journal, deadline_s: float | None = None) -> None:
         self.model = model
-        self.journal: Journal | None = None
+        self._journal = journal
         # The calls of a job wait together, for hours if need be: they take no slots, and cost a share of the price.
         self.jobs = model if isinstance(model, JobModel) else None
         self._deadline_s = None if self.jobs else deadline_s
@@ -100,14 +118,6 @@ class JournaledModel(ChatModel):
     def price_share(self) -> float:
         """The part of the listed price that a call costs."""
         return self.jobs.price_share if self.jobs else 1.0
-
-    @property
-    def _journal(self) -> Journal:
-        if self.journal is None:
-            raise InsightvError(
-                f"{self.name} was asked before its run was opened; ask from within generate() or score()"
-            )
-        return self.journal
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
@@ -234,26 +244,22 @@ class JournaledModel(ChatModel):
     async def _checked(
         self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
     ) -> list[Completion]:
-        limit = None if self._deadline_s is None else asyncio.timeout(self._deadline_s)
+        cost, passes = Usage(requests=1), (ModelError, ConfigError, MissingExtra)
         try:
-            async with limit or nullcontext():
-                asked = self.model.chat(messages, sampling, n=n, schema=schema)
-                replies = await awaited("chat()", asked)
-        except (ModelError, StopRun, ConfigError, MissingExtra):
-            raise
-        # A backend may be a plugin's: whatever it raises is a call that was not answered.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            code, text = "backend_error", f"{self.name}: {error_text(error)}"
-            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
-                code, text = "timeout", f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
-            raise ModelError(code, text, usage=Usage(requests=1)) from error
+            async with asyncio.timeout(self._deadline_s):
+                with boundary(
+                    lambda said: ModelError("backend_error", f"{self.name}: {said}", usage=cost), passes=passes
+                ):
+                    asked = self.model.chat(messages, sampling, n=n, schema=schema)
+                    replies = await awaited("chat()", asked)
+        except TimeoutError as error:
+            text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
+            raise ModelError("timeout", text, usage=cost) from error
         try:
             return replies if self._own else _recordable(replies, n)
         except (TypeError, ValueError) as error:
             text = f"{self.name}: chat(n={n}) {error_text(error, kind=False)}"
-            raise ModelError("bad_backend", text, usage=Usage(requests=1)) from error
+            raise ModelError("bad_backend", text, usage=cost) from error
 
     async def check(self) -> None:
         """See `ChatModel.check`."""

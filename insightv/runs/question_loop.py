@@ -17,7 +17,17 @@ from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ModelError, StopRun
 from insightv.inputs.image_error import ImageError
 from insightv.interfaces import Generator, Scorer
-from insightv.plugin_guard import awaited, checked_scores, code_of, described, error_text, is_ours, is_own, revalidated
+from insightv.plugin_guard import (
+    awaited,
+    boundary,
+    checked_scores,
+    code_of,
+    described,
+    error_text,
+    is_ours,
+    is_own,
+    revalidated,
+)
 from insightv.records import Question, ReasoningPath, Score
 from insightv.runs.question_calls import QuestionCalls, open_book
 from insightv.runs.session import Session
@@ -132,18 +142,13 @@ class QuestionLoop:
             return progress.paths
         generator, idle_s = self._generator.role, self._generator.deadline_s
         try:
-            async with book.never_idle(idle_s):
-                asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
-                made = await awaited("generate()", asked)
-            paths = _checked_paths(made, question, n, generator)
+            with boundary("generator_error", logged=f"the generator failed on question {question.id!r}"):
+                async with book.never_idle(idle_s):
+                    asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
+                    made = await awaited("generate()", asked)
+                paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), error_text(error, kind=False))
-        # A generator may be a plugin's: whatever it raises costs this question's paths, not the run.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            log.exception("the generator failed on question %r", question.id)
-            paths = _failed(question, n, "generator_error", error_text(error))
         if self._switch.error is not None and any(path.status == "failed" for path in paths):
             raise StopRun("stopped while paths were being made")  # they did not fail, they were stopped
         await self._database.write(path_statements(stored.seq, stored.epoch, paths))
@@ -172,19 +177,14 @@ class QuestionLoop:
     ) -> dict[int, Score]:
         scorer, name = part.role, self._names[position]
         try:
-            async with asyncio.timeout(part.deadline_s) as limit:
-                made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
-            scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
+            async with asyncio.timeout(part.deadline_s):
+                with boundary("scorer_error", logged=f"scorer {name!r} failed on question {question.id!r}"):
+                    made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
+                    scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
+        except TimeoutError:
+            scores = _unscored(name, len(paths), "timeout", f"no scores within run.deadline_s = {part.deadline_s} s")
         except ModelError as error:
             scores = _unscored(name, len(paths), code_of(error), error_text(error, kind=False))
-        # A scorer may be a plugin's: whatever it raises costs this question's scores, not the run.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            log.exception("scorer %r failed on question %r", name, question.id)
-            late = isinstance(error, TimeoutError) and limit.expired()
-            reason = f"no scores within run.deadline_s = {part.deadline_s} s" if late else error_text(error)
-            scores = _unscored(name, len(paths), "timeout" if late else "scorer_error", reason)
         if self._switch.error is not None and any("failed" in score.details for score in scores):
             raise StopRun("stopped while paths were being scored")
         return {path.index: score for path, score in zip(paths, scores, strict=True)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,7 @@ from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.evaluate.results import Result, compare, summary
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
-from insightv.plugin_guard import error_text
+from insightv.plugin_guard import boundary, is_own
 from insightv.records import PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
 from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
@@ -88,20 +89,18 @@ class Round:
         """
         kind = type(self.trainer)
         name = f"the trainer {kind.__module__}.{kind.__qualname__}"
-        try:
+        own = is_own(self.trainer)
+        with (
+            nullcontext()
+            if own
+            else boundary(lambda said: PluginError(f"{name} failed: {said}"), passes=(InsightvError,))
+        ):
             trained = self.trainer.train(policy, pairs, self.folder / "policy")
-        except InsightvError:
-            raise
-        # A trainer may be a plugin's; whatever it raises is reported as its fault.
-        except (Exception, SystemExit) as error:
-            if kind.__module__.startswith("insightv."):
-                raise
-            raise PluginError(f"{name} failed: {error_text(error)}") from error
         if not isinstance(trained, Path) or not trained.is_dir():
             raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
         if not any(trained.glob("*.safetensors")):
             raise PluginError(f"{name} returned {str(trained)!r}, which holds no weights (*.safetensors)")
-        if not kind.__module__.startswith("insightv."):
+        if not own:
             mark_foreign(trained)
         return trained
 

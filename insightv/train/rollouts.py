@@ -51,15 +51,19 @@ class _Stoppable(Protocol):
 
 @dataclass
 class Rollouts:
-    """The runs of one training. `objects` are the run's roles that were given as objects, by their place."""
+    """The runs of one training.
+
+    `objects` are the run's roles that were given as objects, by their place; `heldout` the digests of the held-out
+    questions, None where there are none.
+    """
 
     folder: Path
     settings: Settings
     registry: Registry
     objects: Mapping[str, object]
+    heldout: frozenset[str] | None = None
     watch: Watch | None = None
     allow_change: bool = False
-    heldout: frozenset[str] | None = None
     _current: _Stoppable | None = field(default=None, init=False)
     _stopped: Interrupted | None = field(default=None, init=False)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from insightv.backends.call_key import call_key
-from insightv.backends.jobs import JobEntry, JobModel, MemoryLedger
+from insightv.backends.jobs import JobEntry, JobLedger, JobModel, MemoryLedger
 from insightv.backends.openai.address import Address, Proxy, proxy_of, reach_any, unreached
 from insightv.backends.openai.batch_results import Outcome, failures, rows_of, verdict_of
 from insightv.backends.openai.batch_service import ENDPOINT, BatchService, NoSuchJob
@@ -85,7 +85,7 @@ class BatchModel(JobModel):
         if len(addresses) > 1:
             raise ConfigError(f'mode = "batch" works with one base_url, and {len(addresses)} are given; leave one')
         self.name: str = f"openai/{model}"
-        self.ledger = MemoryLedger()
+        self._ledger: JobLedger = MemoryLedger()
         self._model = model
         self._address = addresses[0]
         self._client, self._proxy = client, proxy
@@ -97,13 +97,17 @@ class BatchModel(JobModel):
         self._gathering: asyncio.Task[None] | None = None
         self._jobs: dict[str, _Job] = {}
 
+    def keep_jobs(self, ledger: JobLedger) -> None:
+        """See `JobModel.keep_jobs`."""
+        self._ledger = ledger
+
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """See `ChatModel.chat`. The usage counts every job that the call was part of as one request."""
         key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
         body = request_body(self._model, messages, sampling, n=n, schema=schema, structured=self._structured)
-        entry = await self.ledger.entry(key)
+        entry = await self._ledger.entry(key)
         usage = Usage()
         if entry is not None:
             usage = Usage(requests=entry.tries)
@@ -193,10 +197,10 @@ class BatchModel(JobModel):
         return job
 
     async def _run(self, tag: str, calls: Sequence[_Call]) -> Outcome:
-        await self.ledger.plan(tag, {call.key: call.tries for call in calls})
+        await self._ledger.plan(tag, {call.key: call.tries for call in calls})
         lines = b"".join(piece for call in calls for piece in _line(call))
         job = (await self._service.create(await self._service.upload(lines), tag)).id
-        await self.ledger.sent(tag, job)
+        await self._ledger.sent(tag, job)
         log.info("batch job %s is out with %d calls", job, len(calls))
         outcome = await self._finished(job)
         outcome.order = tuple(call.key for call in calls)
@@ -213,7 +217,7 @@ class BatchModel(JobModel):
             if found is None:
                 return Outcome("unsent")
             job = found.id
-            await self.ledger.sent(entry.tag, job)
+            await self._ledger.sent(entry.tag, job)
         log.info("batch job %s is polled again", job)
         try:
             return await self._finished(job)
