@@ -7,6 +7,7 @@ be written as UTF-8 or cannot be made at all.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import logging
 import re
@@ -73,7 +74,24 @@ def boundary(
 
 def is_own(part: object) -> bool:
     """Whether a part is insightv's own: what it returns was checked when it was made, and is not checked again."""
-    return type(part).__module__.partition(".")[0] == "insightv"
+    return _of_ours(type(part))
+
+
+def named(thing: Any) -> str:
+    """The qualified name of a class or function; of one without a name of its own, with a digest of its code.
+
+    The module of our own does not count: it may move, and runs are compared by these names.
+    """
+    name = f"{'insightv' if _of_ours(thing) else thing.__module__}.{thing.__qualname__}"
+    code = getattr(thing, "__code__", None)
+    if code is None or "<lambda>" not in name:
+        return name
+    return f"{name}:{hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:8]}"
+
+
+def _of_ours(thing: Any) -> bool:
+    package: str = thing.__module__.partition(".")[0]
+    return package == "insightv"
 
 
 def unfit(part: object, role: type) -> str | None:

@@ -113,7 +113,7 @@ def _own_table(agent: str, settings: Settings) -> RoleTable:
 
 def assembly(name: str, tables: Mapping[str, RoleTable]) -> Assembly[Generator]:
     """The system, to be put together within a run."""
-    return Assembly(f"insightv.systems.{name}", partial(_assembled, name=name, tables=dict(tables)))
+    return Assembly(f"insightv.{name}", partial(_assembled, name=name, tables=dict(tables)))
 
 
 def _assembled(workshop: RoleFactory, name: str, tables: Mapping[str, RoleTable]) -> Generator:

@@ -24,7 +24,7 @@ from insightv.records import Question
 from insightv.runs.reader import settings_differences
 from insightv.runs.store import intact, pack_question
 
-_BY_ANSWER = ("answer", f"{OBJECT}insightv.assess.answer.AnswerScorer")
+_BY_ANSWER = ("answer", f"{OBJECT}insightv.AnswerScorer")
 """The scorers, by `use`, that need the answer of each question."""
 
 
@@ -119,11 +119,15 @@ def take_in(
 def _as_named_now(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that a run was made with, in the form of today.
 
-    0.1.0 kept the class of each role beside its name, and nothing of what an object was made with.
+    0.1.0 kept the class of each role beside its name, and nothing of what an object was made with; it named the modules
+    of our own objects.
     """
+    own = f"{OBJECT}insightv."
     for role, today in zip(_roles(before), _roles(now), strict=False):
         if role.pop("class", None) is not None and "object" in today:
             role["object"] = today["object"]
+        if str(role.get("use")).startswith(own):
+            role["use"] = own + role["use"].rpartition(".")[2]
     return before
 
 
