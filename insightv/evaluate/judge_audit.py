@@ -17,7 +17,7 @@ from insightv.config.settings import Settings
 from insightv.inputs.image_error import ImageError
 from insightv.inputs.images import ImageLimits, open_picture
 from insightv.records import Picture, Question, ReasoningPath, Score, Step
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.session import Session
 from insightv.runs.store import AUDIT, Progress, StoredQuestion, questions_of, read_progress
 
@@ -95,7 +95,7 @@ class JudgeAudit:
     async def _guarded(self, stored: StoredQuestion, turn: asyncio.Semaphore) -> Finding:
         async with turn:
             progress = await self._session.database.do(partial(read_progress, seq=stored.seq, epoch=stored.epoch))
-            open_book.set(QuestionCalls(stored.seq, calls=progress.calls, purpose=AUDIT))
+            question_calls.set(QuestionCalls(stored.seq, recorded=progress.calls, purpose=AUDIT))
             try:
                 question = await self._session.opener.opened(stored)
             except ImageError:  # its paths have failed by it

@@ -21,7 +21,7 @@ from insightv.evaluate.system_answer import SystemAnswer, answer_path, to_paths
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.reasoner.checkpoint_agents import trained_table
 from insightv.records import Question, ReasoningPath, Usage
-from insightv.runs.question_calls import open_book
+from insightv.runs.question_calls import question_calls
 
 NO_CHECKPOINTS: Mapping[str, Path] = MappingProxyType({})
 
@@ -144,8 +144,8 @@ class SystemGenerator(Generator):
             StopRun: nothing more may be asked.
         """
         made = await self._asked(question, seed)
-        book = open_book.get(None)
-        calls = tuple(key.hex() for key in book.calls) if book else ()
+        made_of = question_calls.get(None)
+        calls = tuple(key.hex() for key in made_of.recorded) if made_of else ()
         return to_paths(replace(made, answer=made.answer.model_copy(update={"calls": calls})))
 
     async def _asked(self, question: Question, seed: int) -> SystemAnswer[ReasoningPath]:

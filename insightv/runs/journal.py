@@ -31,7 +31,7 @@ from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.database import Database
 from insightv.runs.limiter import CallLimiter, StopSwitch
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.store import Spent, call_statements, fault_statements
 
 _NOTHING = Usage()
@@ -123,61 +123,61 @@ class JournaledModel(ChatModel):
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """The recorded replies if this call was made before, else the model's, recorded."""
-        book = open_book.get()
+        calls = question_calls.get()
         key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
-        known = book.calls.get(key)
+        known = calls.recorded.get(key)
         if known is not None:
             return known
-        task = book.in_flight.get(key)
+        task = calls.in_flight.get(key)
         if task is None:
-            task = asyncio.create_task(self._ask(book, key, messages, sampling, n, schema))
-            book.in_flight[key] = task
-            book.moved()
+            task = asyncio.create_task(self._ask(calls, key, messages, sampling, n, schema))
+            calls.in_flight[key] = task
+            calls.moved()
             self._journal.tasks.add(task)
-            task.add_done_callback(lambda done: self._forget(book, key, done))
+            task.add_done_callback(lambda done: self._forget(calls, key, done))
         # A paid call is finished and recorded even when whoever asked has been cancelled.
         return await asyncio.shield(task)
 
-    def _forget(self, book: QuestionCalls, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
-        del book.in_flight[key]
-        book.moved()
+    def _forget(self, calls: QuestionCalls, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
+        del calls.in_flight[key]
+        calls.moved()
         self._journal.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as seen: whoever asked may be gone
 
     async def _ask(
         self,
-        book: QuestionCalls,
+        calls: QuestionCalls,
         key: bytes,
         messages: Sequence[Message],
         sampling: Sampling,
         n: int,
         schema: Schema | None,
     ) -> list[Completion]:
-        await self._take_slot(book)
+        await self._take_slot(calls)
         no_more_tries.set(self._journal.switch.thrown)
         try:
-            replies, spent = await self._paid(book, key, messages, sampling, n, schema)
-            kind = book.purpose + (schema.name if schema else "text")
+            replies, spent = await self._paid(calls, key, messages, sampling, n, schema)
+            kind = calls.purpose + (schema.name if schema else "text")
             await self._journal.database.write(
-                call_statements(book.seq, key, self.name, kind, sampling.seed, replies, spent)
+                call_statements(calls.seq, key, self.name, kind, sampling.seed, replies, spent)
             )
         finally:
             # Held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
             if not self.jobs:
                 self._journal.gate.release()
         call = key.hex()
-        book.calls[key] = [reply.under(call) for reply in replies]
-        return book.calls[key]
+        calls.recorded[key] = [reply.under(call) for reply in replies]
+        return calls.recorded[key]
 
-    async def _take_slot(self, book: QuestionCalls) -> None:
+    async def _take_slot(self, calls: QuestionCalls) -> None:
         gate = self._journal.gate
-        if book.ticket:
-            book.ticket = False
+        if calls.holds_slot:
+            calls.holds_slot = False
             if self.jobs:
                 gate.release()
         elif not self.jobs:
-            await gate.acquire(book.seq)
+            await gate.acquire(calls.seq)
 
     def _spent(self, usage: Usage, began: float) -> Spent:
         usd = self.price_share * self._journal.budget.cost(self.name, usage)
@@ -185,7 +185,7 @@ class JournaledModel(ChatModel):
 
     async def _paid(
         self,
-        book: QuestionCalls,
+        calls: QuestionCalls,
         key: bytes,
         messages: Sequence[Message],
         sampling: Sampling,
@@ -230,16 +230,16 @@ class JournaledModel(ChatModel):
             spent = self._spent(usage, began)
             budget.end(usage, spent.usd)
             if fault is not None:
-                await self._record_fault(book, key, fault, spent)
+                await self._record_fault(calls, key, fault, spent)
         return replies, spent
 
-    async def _record_fault(self, book: QuestionCalls, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
+    async def _record_fault(self, calls: QuestionCalls, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
         kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
         text = error_text(fault, kind=False)
-        await self._journal.database.write(fault_statements(book.seq, key, self.name, code, text, kept, spent))
+        await self._journal.database.write(fault_statements(calls.seq, key, self.name, code, text, kept, spent))
 
     async def _checked(
         self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None

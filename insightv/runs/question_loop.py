@@ -29,7 +29,7 @@ from insightv.plugin_guard import (
     revalidated,
 )
 from insightv.records import Question, ReasoningPath, Score
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.session import Session
 from insightv.runs.store import (
     Progress,
@@ -96,10 +96,10 @@ class QuestionLoop:
         await self._journal.drain(max(0.0, ends - time.monotonic()))
 
     async def _guarded(self, stored: StoredQuestion) -> None:
-        book = QuestionCalls(stored.seq, ticket=True)
-        open_book.set(book)
+        calls = QuestionCalls(stored.seq, holds_slot=True)
+        question_calls.set(calls)
         try:
-            await self._question(stored, book)
+            await self._question(stored, calls)
         except StopRun as error:
             self._switch.stop(error)
         # Anything else is a fault of our own: it stops the run and is shown, and nothing of the question is recorded.
@@ -109,14 +109,14 @@ class QuestionLoop:
             log.exception("question %r", stored.question.id)
             self._switch.stop(error)
         finally:
-            if book.ticket:
+            if calls.holds_slot:
                 self._gate.release()
             self._open.release()
 
-    async def _question(self, stored: StoredQuestion, book: QuestionCalls) -> None:
+    async def _question(self, stored: StoredQuestion, calls: QuestionCalls) -> None:
         seq, epoch = stored.seq, stored.epoch
         progress = await self._database.do(partial(read_progress, seq=seq, epoch=epoch))
-        book.calls = progress.calls
+        calls.recorded = progress.calls
         try:
             question = await self._opener.opened(stored)
         except ImageError as error:  # it was good when the run began
@@ -124,7 +124,7 @@ class QuestionLoop:
             paths = _failed(question, self._settings.generator.paths, f"image_{error.code}", str(error))
             await self._database.write(path_statements(seq, epoch, paths))
         else:
-            paths = await self._paths(question, stored, progress, book)
+            paths = await self._paths(question, stored, progress, calls)
         scores = await self._scores(question, stored, progress, paths)
         bands = {
             path.index: band_of(scores[path.index], self._settings.bands.high, self._settings.bands.mid)
@@ -135,7 +135,7 @@ class QuestionLoop:
         self._tally.count(paths, bands)
 
     async def _paths(
-        self, question: Question, stored: StoredQuestion, progress: Progress, book: QuestionCalls
+        self, question: Question, stored: StoredQuestion, progress: Progress, calls: QuestionCalls
     ) -> list[ReasoningPath]:
         n = self._settings.generator.paths
         if len(progress.paths) == n:
@@ -143,7 +143,7 @@ class QuestionLoop:
         generator, idle_s = self._generator.role, self._generator.deadline_s
         try:
             with boundary("generator_error", logged=f"the generator failed on question {question.id!r}"):
-                async with book.never_idle(idle_s):
+                async with calls.never_idle(idle_s):
                     asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
                     made = await awaited("generate()", asked)
                 paths = _checked_paths(made, question, n, generator)
