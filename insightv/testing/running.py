@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from insightv.errors import ModelError, StopRun
+from insightv.errors import StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Record, Sampling, Schema
 
@@ -223,15 +223,3 @@ def unchanged(what: str, before: list[dict[str, Any]], *records: Record) -> None
                 f"{what} changed its input: {type(record).__name__}.{changed[0]} was {old.get(changed[0])!r:.120} "
                 f"and is {now.get(changed[0])!r:.120}; others see the same objects, so copy before changing"
             )
-
-
-def stop_error() -> StopRun:
-    """What a model raises when its key is refused."""
-    from insightv.errors import KeyRefused
-
-    return KeyRefused("the server refused the key (raised by insightv.testing)")
-
-
-def model_error() -> ModelError:
-    """What a model raises when a call was not answered."""
-    return ModelError("connection", "the server cannot be reached (raised by insightv.testing)")
