@@ -85,7 +85,7 @@ class RunSection(Section):
 _MB = 2**20
 
 
-class ServeSection(BaseModel):
+class ServeSection(Section):
     """`[serve]`: where `insightv serve` listens, and what one request may take.
 
     `api_key_env` names the variable with the key that clients send; on an address that is not loopback there must be
@@ -96,8 +96,6 @@ class ServeSection(BaseModel):
     `max_paths`, `max_steps` (None: as the agents are set) and `max_tokens` (of both agents together), not for more.
     `max_text` is in characters.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)

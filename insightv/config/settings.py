@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from insightv.config.sections import RunSection, Section, ServeSection, TrainSection
+from insightv.config.sections import (
+    Bands,
+    DatasetSection,
+    ImageSection,
+    QuestionSection,
+    RunSection,
+    Section,
+    ServeSection,
+    TrainSection,
+)
 from insightv.config.values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError, did_you_mean
 from insightv.inputs.image_error import ImageLimits
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-from insightv.config.sections import (
-    Bands,
-    DatasetSection,
-    ImageSection,
-    QuestionSection,
-)
 
 log = logging.getLogger("insightv")
 

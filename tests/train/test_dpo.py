@@ -12,9 +12,9 @@ import pytest
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.records import PreferencePair
 from insightv.train.finetune import fit
-from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, train_agent
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 
-from .small import apart, moved, part, quick
+from .small import apart, moved, part, quick, train_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 

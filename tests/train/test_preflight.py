@@ -19,11 +19,10 @@ from insightv.train.data.card import Origin
 from insightv.train.data.export import build_set
 from insightv.train.data.rows import training_features
 from insightv.train.data.sets import ReasonSet
-from insightv.train.finetune.dpo_role import train_agent
 from insightv.train.finetune.models import load_processor
 from insightv.train.finetune.preflight import Limits, Memory, Preflight, RowCounter, check_rows, refuse
 
-from .small import quick
+from .small import quick, train_agent
 from .world import path, picture, prompt, question, run_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides

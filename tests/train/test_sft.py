@@ -13,11 +13,10 @@ from datasets import load_dataset
 from insightv.backends.checkpoints import is_complete, read_marker
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
 from insightv.train.finetune import fit
-from insightv.train.finetune.dpo_role import train_agent
 from insightv.train.finetune.fit import steps_in_all
 from insightv.train.finetune.settings import Job, checked
 
-from .small import apart, moved, part, quick
+from .small import apart, moved, part, quick, train_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 

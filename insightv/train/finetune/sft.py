@@ -1,8 +1,6 @@
 """Supervised training of an agent, with TRL: loss on the completion only, vision tower frozen.
 
-    train_agent("base", Path("runs/charts/datasets/reason"), Path("runs/charts/checkpoints/reasoning"), stage="reason")
-
-Runs in this process; `insightv.train.finetune.process` runs it in one of its own.
+`fit` runs it in this process, `insightv.train.finetune.process` in one of its own.
 """
 
 from __future__ import annotations
