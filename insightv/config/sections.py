@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from insightv.errors import did_you_mean
+from insightv.inputs.image_error import ImageLimits, Opening
 from insightv.inputs.rows import FIELDS
 
 
@@ -207,9 +208,9 @@ class ImageSection(Section):
     hosts: tuple[str, ...] = ()
 
     @property
-    def allowed(self) -> tuple[str, ...] | Literal[False]:
-        """The hosts, or False where no host is allowed."""
-        return self.hosts or False
+    def opening(self) -> Opening:
+        """The same as the functions take it that open images."""
+        return {"allow_http": self.hosts or False, "limits": ImageLimits(max_pixels=self.max_pixels)}
 
 
 def _known_fields(columns: dict[str, str]) -> dict[str, str]:

@@ -27,7 +27,6 @@ from insightv.config.sections import (
 )
 from insightv.config.values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError, did_you_mean
-from insightv.inputs.image_error import ImageLimits
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -243,8 +242,3 @@ def _index(items: list[Any], name: str, change: str) -> int:
     if not name.isdecimal() or int(name) >= len(items):
         raise ConfigError(f"--set {change!r}: {name!r} is not one of the positions 0..{len(items) - 1} of a list")
     return int(name)
-
-
-def image_limits(section: ImageSection) -> ImageLimits:
-    """The limits of the settings."""
-    return ImageLimits(max_pixels=section.max_pixels)

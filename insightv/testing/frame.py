@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from insightv.errors import KeyRefused, ModelError
+from insightv.errors import KeyRefused, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Question, ReasoningPath
 from insightv.testing.running import (
@@ -17,7 +17,6 @@ from insightv.testing.running import (
     WatchedModel,
     called,
     ends_when_cancelled,
-    lets_stop_through,
     made,
     run_checks,
     snapshot,
@@ -30,6 +29,10 @@ Case = tuple[Question, tuple[ReasoningPath, ...]]
 """What a role is asked: a question, and the paths that are given with it."""
 _STOP = KeyRefused("the server refused the key (raised by insightv.testing)")
 _FAULT = ModelError("connection", "the server cannot be reached (raised by insightv.testing)")
+_CLAIM_NOTHING = (
+    'let it through, or return what claims nothing (a path that is "failed" with the error\'s code, a score with None '
+    "for value and accepted): nothing is made up"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +116,25 @@ class RoleChecks(Generic[R, T]):
 
     async def _fault(self, part: R, model: WatchedModel, case: Case) -> None:
         what = self._what(case)
-        model.error, calls = _FAULT, model.calls
-        try:
-            result = await self.ask(part, case)
-        except ModelError:
-            pass
-        except Exception as error:
-            raise ConformanceError(
-                f"{what}: the model raised ModelError, and {type(error).__name__} came out: {error}; let ModelError "
-                "through, or return what claims nothing"
-            ) from error
-        else:
-            read = self.read(what, case, result)
-            if model.calls > calls and not self.honest(read):
+        for error, through in ((_FAULT, ModelError), (_STOP, StopRun)):
+            model.error, calls = error, model.calls
+            raised = f"{what}: the model raised {type(error).__name__}"
+            try:
+                async with asyncio.timeout(self.limits.timeout_s):
+                    read = self.read(what, case, await self.ask(part, case))
+            except ConformanceError:
+                raise
+            except through:
+                pass
+            except (Exception, SystemExit) as found:
                 raise ConformanceError(
-                    f"{what}: the model raised ModelError, and {read!r:.200} came out; let it through, or return what "
-                    'claims nothing (a path that is "failed" with the error\'s code, a score with None for value and '
-                    "accepted): nothing is made up"
-                )
-        model.error, calls = _STOP, model.calls
-        await lets_stop_through(what, lambda: self.ask(part, case), lambda: model.calls > calls, self.limits)
+                    f"{raised}, and {type(found).__name__} came out: {found}; let it through as it is "
+                    "(asyncio.TaskGroup wraps it, asyncio.gather does not)"
+                ) from found
+            else:
+                if model.calls > calls and (error is _STOP or not self.honest(read)):
+                    cure = _CLAIM_NOTHING if error is _FAULT else "never catch StopRun"
+                    raise ConformanceError(f"{raised}, and {read!r:.200} came out; {cure}")
         model.error, model.hang = None, True
         waiting = f"{what}, waiting for its model,"
         await ends_when_cancelled(waiting, lambda: self.ask(part, case), 0.02, self.limits)

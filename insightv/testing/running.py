@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from insightv.errors import StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Record, Sampling, Schema
 
@@ -159,30 +158,6 @@ async def ends_when_cancelled(what: str, call: Callable[[], Awaitable[Any]], aft
         )
     if not task.cancelled():
         task.exception()  # a result or an error is an end too
-
-
-async def lets_stop_through(
-    what: str, call: Callable[[], Awaitable[Any]], asked: Callable[[], bool], limits: Limits
-) -> None:
-    """Check that a call whose model raised KeyRefused raises it too.
-
-    Raises:
-        ConformanceError: the model was `asked`, and the call returned something or raised something else.
-    """
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            result = await call()
-    except StopRun:
-        return
-    except (Exception, SystemExit) as error:
-        raise ConformanceError(
-            f"{what}: the model raised KeyRefused, and {type(error).__name__} came out: {error}; let insightv's "
-            "StopRun through as it is (asyncio.TaskGroup wraps it, asyncio.gather does not)"
-        ) from error
-    if asked():
-        raise ConformanceError(
-            f"{what}: the model raised KeyRefused, and {result!r:.200} came out; never catch StopRun"
-        )
 
 
 class WatchedModel(ChatModel):

@@ -12,7 +12,7 @@ from insightv import Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.backends.checkpoints import MARKER, identity_of, mark
 from insightv.backends.model_folder import embedded_weights
-from insightv.cli.answer import answer
+from insightv.cli.agents import answer
 from insightv.config.settings import check_settings, load_settings
 from insightv.errors import ConfigError, InputError
 from insightv.evaluate.evaluation import Evaluation

@@ -28,7 +28,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
     """DPO with TRL, in a process of its own; `child = False` trains in this one.
 
     `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
-    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.prompt_json`).
+    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.pair_rows`).
     """
 
     def __init__(
