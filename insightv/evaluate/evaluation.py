@@ -149,7 +149,8 @@ class Evaluation:
         try:
             await self._builder.abuild(self._data, bad_rows=bad_rows, retry_failed=retry_failed, watch=watch)
         except RunChanged as error:
-            raise self._changed(error) from None
+            what = f"the evaluation {self.name!r} was made with something else"
+            raise RunChanged.of(what, error.differences, "give this one another --name") from None
         finally:
             _drop_if_empty(self.folder.parent)
         result = self.result()
@@ -207,14 +208,6 @@ class Evaluation:
             source = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(data)
         form = [identity, table_identity(self._grader), self.settings.seed, self.settings.images.max_pixels, source]
         return hashlib.sha256(json.dumps(form, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-    def _changed(self, error: RunChanged) -> RunChanged:
-        shown = "".join(f"\n  {difference}" for difference in error.differences[:50])
-        more = f"\n  ... and {len(error.differences) - 50} more" if len(error.differences) > 50 else ""
-        return RunChanged(
-            f"the evaluation {self.name!r} was made with something else:{shown}{more}\ngive this one another --name",
-            error.differences,
-        )
 
 
 def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, identity: Mapping[str, Any]) -> Settings:

@@ -11,41 +11,25 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from insightv.inputs.sources import (
-    KEPT_TEXT,
-    MAX_LINE,
-    Fault,
-    Line,
-    RawRow,
-    RowSource,
-    SourceFault,
-    cut_text,
-    decoded,
-    read_lines,
-)
+from insightv.inputs.sources import KEPT_TEXT, MAX_LINE, Fault, Line, RawRow, SourceFault, TextFile, cut_text
 from insightv.strict_json import NotStrict, strict_decoder
 
 
-class JsonLines(RowSource):
-    """One JSON object a line; `.gz` is unpacked on the way."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.name, path.parent)
-        self.path = path
+class JsonLines(TextFile):
+    """One JSON object a line."""
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
         first = True
-        for line in read_lines(self, self.path):
+        for line in self.lines():
             text = _json_text(line)
             del line  # of a long line no more is held than its text and its values
             if text.fault is None and text.whole.isspace() and text.whole.isascii():
                 continue
             row = _json_row(text)
             del text
-            if first and _begins_like_a_document(row.text) and _is_document(read_lines(self, self.path)):
+            if first and _begins_like_a_document(row.text) and _is_document(self.lines()):
                 raise SourceFault(row.line, "json_document", "one JSON document; write one object a line (JSONL)")
             first = False
             yield row
@@ -113,10 +97,10 @@ def _json_text(line: Line) -> _JsonText:
         try:
             whole = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0].decode())[1:-1].encode(), line.data)
         except UnicodeDecodeError:
-            return _JsonText(line.number, start, "", False, line.ended, decoded(line)[1])
+            return _JsonText(line.number, start, "", False, line.ended, line.decoded()[1])
         if b"\0" not in whole:
             return _JsonText(line.number, start, whole.decode("ascii"), False, line.ended, None)
-    text, fault = decoded(line)
+    text, fault = line.decoded()
     return _JsonText(line.number, cut_text(text), text, True, line.ended, fault)
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import orjson
 
 from insightv.report import sections
-from insightv.report.evaluations import evaluations
+from insightv.report.heldout import evaluations, training
 from insightv.report.markup import Html, el, esc, text
 from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
-from insightv.report.stages import training
 from insightv.version import release
 
 

@@ -17,7 +17,7 @@ from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.records import Question
 from insightv.report.markup import clipped
 from insightv.report.tally import first_fault, outcome_of
-from insightv.train.data.strict_json import json_text, plain
+from insightv.strict_json import json_text, plain
 
 _TEXT = 20_000
 _DETAIL = 2_000

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from insightv.backends.call_key import call_key
 from insightv.backends.jobs import JobModel
 from insightv.backends.retry_pause import NotTriedAgain, no_more_tries
+from insightv.concurrency import end_all
 from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, RequestsRefused, StopRun
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import (
@@ -92,10 +94,19 @@ class Journal:
         """Wait for the calls in flight, at most `grace_s` seconds; cancel the rest."""
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=grace_s)
-        left = list(self.tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end_all(self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of the question whose calls it stands in."""
+
+    calls: QuestionCalls
+    key: bytes
+    messages: Sequence[Message]
+    sampling: Sampling
+    n: int
+    schema: Schema | None
 
 
 class JournaledModel(ChatModel):
@@ -130,7 +141,7 @@ class JournaledModel(ChatModel):
             return known
         task = calls.in_flight.get(key)
         if task is None:
-            task = asyncio.create_task(self._ask(calls, key, messages, sampling, n, schema))
+            task = asyncio.create_task(self._ask(_Call(calls, key, messages, sampling, n, schema)))
             calls.in_flight[key] = task
             calls.moved()
             self._journal.tasks.add(task)
@@ -145,29 +156,21 @@ class JournaledModel(ChatModel):
         if not task.cancelled():
             task.exception()  # marks it as seen: whoever asked may be gone
 
-    async def _ask(
-        self,
-        calls: QuestionCalls,
-        key: bytes,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        n: int,
-        schema: Schema | None,
-    ) -> list[Completion]:
+    async def _ask(self, call: _Call) -> list[Completion]:
+        calls, key = call.calls, call.key
         await self._take_slot(calls)
         no_more_tries.set(self._journal.switch.thrown)
         try:
-            replies, spent = await self._paid(calls, key, messages, sampling, n, schema)
-            kind = calls.purpose + (schema.name if schema else "text")
+            replies, spent = await self._paid(call)
+            kind = calls.purpose + (call.schema.name if call.schema else "text")
             await self._journal.database.write(
-                call_statements(calls.seq, key, self.name, kind, sampling.seed, replies, spent)
+                call_statements(calls.seq, key, self.name, kind, call.sampling.seed, replies, spent)
             )
         finally:
             # Held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
             if not self.jobs:
                 self._journal.gate.release()
-        call = key.hex()
-        calls.recorded[key] = [reply.under(call) for reply in replies]
+        calls.recorded[key] = [reply.under(key.hex()) for reply in replies]
         return calls.recorded[key]
 
     async def _take_slot(self, calls: QuestionCalls) -> None:
@@ -183,15 +186,7 @@ class JournaledModel(ChatModel):
         usd = self.price_share * self._journal.budget.cost(self.name, usage)
         return Spent(usage, usd, 0.0 if self.jobs else time.monotonic() - began)
 
-    async def _paid(
-        self,
-        calls: QuestionCalls,
-        key: bytes,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        n: int,
-        schema: Schema | None,
-    ) -> tuple[list[Completion], Spent]:
+    async def _paid(self, call: _Call) -> tuple[list[Completion], Spent]:
         budget, switch = self._journal.budget, self._journal.switch
         if switch.error is not None:
             raise switch.error
@@ -202,7 +197,7 @@ class JournaledModel(ChatModel):
             raise
         usage, fault, began = _NOTHING, None, time.monotonic()
         try:
-            replies = await self._checked(messages, sampling, n, schema)
+            replies = await self._checked(call)
             usage = replies[0].usage if len(replies) == 1 else sum((reply.usage for reply in replies), _NOTHING)
             self._journal.answered = True
         except ModelError as error:
@@ -230,35 +225,37 @@ class JournaledModel(ChatModel):
             spent = self._spent(usage, began)
             budget.end(usage, spent.usd)
             if fault is not None:
-                await self._record_fault(calls, key, fault, spent)
+                await self._record_fault(call, fault, spent)
         return replies, spent
 
-    async def _record_fault(self, calls: QuestionCalls, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
+    async def _record_fault(self, call: _Call, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
         kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
         text = error_text(fault, kind=False)
-        await self._journal.database.write(fault_statements(calls.seq, key, self.name, code, text, kept, spent))
+        await self._journal.database.write(
+            fault_statements(call.calls.seq, call.key, self.name, code, text, kept, spent)
+        )
 
-    async def _checked(
-        self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
-    ) -> list[Completion]:
+    async def _checked(self, call: _Call) -> list[Completion]:
         cost, passes = Usage(requests=1), (ModelError, ConfigError, MissingExtra)
+
+        def failed(said: str) -> ModelError:
+            return ModelError("backend_error", f"{self.name}: {said}", usage=cost)
+
         try:
             async with asyncio.timeout(self._deadline_s):
-                with boundary(
-                    lambda said: ModelError("backend_error", f"{self.name}: {said}", usage=cost), passes=passes
-                ):
-                    asked = self.model.chat(messages, sampling, n=n, schema=schema)
+                with boundary(failed, passes=passes):
+                    asked = self.model.chat(call.messages, call.sampling, n=call.n, schema=call.schema)
                     replies = await awaited("chat()", asked)
         except TimeoutError as error:
             text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
             raise ModelError("timeout", text, usage=cost) from error
         try:
-            return replies if self._own else _recordable(replies, n)
+            return replies if self._own else _recordable(replies, call.n)
         except (TypeError, ValueError) as error:
-            text = f"{self.name}: chat(n={n}) {error_text(error, kind=False)}"
+            text = f"{self.name}: chat(n={call.n}) {error_text(error, kind=False)}"
             raise ModelError("bad_backend", text, usage=cost) from error
 
     async def check(self) -> None:

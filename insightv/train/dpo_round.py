@@ -18,7 +18,7 @@ import orjson
 
 from insightv.backends.checkpoints import identity_of, mark_foreign
 from insightv.config.roles import RoleFactory
-from insightv.config.settings import OBJECT, image_limits
+from insightv.config.settings import OBJECT
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.evaluate.results import Result, compare, summary
 from insightv.inputs.image_store import ImageStore
@@ -31,8 +31,8 @@ from insightv.runs.status import RunStatus
 from insightv.strict_json import Json
 from insightv.train.data.external import read_external
 from insightv.train.data.length_balance import Lengths, statistics
+from insightv.train.data.pair_rows import to_json
 from insightv.train.data.pairs import PairRule, select_pairs
-from insightv.train.data.prompt_json import to_json
 from insightv.train.data.rows import Licence
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 from insightv.train.recipes import course_of
@@ -60,7 +60,7 @@ class Round:
         """
         facts = StageFacts(
             round=self.number,
-            policy=self._placed(policy),
+            policy=placed(policy, self.runs.folder),
             policy_identity=identity_of(policy),
             source=str(self.external) if self.external else "the policy's own paths",
         )
@@ -72,14 +72,14 @@ class Round:
         pairs, found = await asyncio.to_thread(self._pairs)
         facts |= found
         if not pairs:
-            return facts | StageFacts(result=self._placed(policy), trained=False, rolled_back=False)
+            return facts | StageFacts(result=placed(policy, self.runs.folder), trained=False, rolled_back=False)
         trained = await asyncio.to_thread(self._trained, policy, pairs)
         facts |= StageFacts(trained=True, drift=drift_of(trained))
         before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
         after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
         facts |= evidence(before, after)
         worse = hurts(facts.compared, self.runs.settings.train.rollback_p)
-        return facts | StageFacts(rolled_back=worse, result=self._placed(policy if worse else trained))
+        return facts | StageFacts(rolled_back=worse, result=placed(policy if worse else trained, self.runs.folder))
 
     def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
         """What the trainer made, marked as whole.
@@ -104,23 +104,18 @@ class Round:
             mark_foreign(trained)
         return trained
 
-    def _placed(self, policy: Path) -> str:
-        return placed(policy, self.runs.folder)
-
     def _pairs(self) -> tuple[list[PreferencePair], StageFacts]:
         settings, main = self.runs.settings, self.runs.folder
         store = ImageStore(main / IMAGES)
         with RunReader(main) as run:
             selection = Selection(run, settings, self.runs.raise_if_stopped)
             if self.external is not None:
-                images = settings.images
                 pairs = read_external(
                     self.external,
                     lambda question: to_json(selection.prompt(question), store),
                     tags=selection.tags,
-                    allow_http=images.allowed,
-                    limits=image_limits(images),
                     raise_if_stopped=self.runs.raise_if_stopped,
+                    **settings.images.opening,
                 )
                 lengths = [
                     Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs

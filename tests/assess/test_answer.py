@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from insightv.assess.answer import answer as answer_scorer
+from insightv.assess.answer import AnswerScorer as answer_scorer
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Question, Score
 from tests.assess.fakes import Call, FakeJudge, ask_about, path_of

@@ -22,7 +22,8 @@ from insightv.backends.openai.batch_results import Outcome, failures, rows_of, v
 from insightv.backends.openai.batch_service import ENDPOINT, BatchService, NoSuchJob
 from insightv.backends.openai.classify import Answered, Halt, Refused, of_reply
 from insightv.backends.openai.request import Structured, request_body
-from insightv.errors import ConfigError, ModelError, StopRun
+from insightv.concurrency import end_all
+from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.redact import Redactor
 
@@ -126,7 +127,9 @@ class BatchModel(JobModel):
             if isinstance(verdict, Answered):
                 return _counted(verdict, usage)
             if isinstance(verdict, Halt):
-                raise _with(verdict.stop(f"{self._address.url}: {verdict.text}; correct it, then resume"), usage)
+                stop = verdict.stop(f"{self._address.url}: {verdict.text}; correct it, then resume")
+                stop.usage = usage
+                raise stop
             if isinstance(verdict, Refused):
                 raise ModelError(verdict.code, verdict.text, usage=usage, kept=verdict.kept)
             usage += verdict.usage
@@ -140,10 +143,8 @@ class BatchModel(JobModel):
 
     async def aclose(self) -> None:
         """Stop waiting; the jobs that are out stay out, and the ledger knows them."""
-        tasks = [*(job.outcome for job in self._jobs.values()), *([self._gathering] if self._gathering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        gathering = [self._gathering] if self._gathering else []
+        await end_all([*(job.outcome for job in self._jobs.values()), *gathering])
         self._jobs.clear()
         if self._made is not None and self._client is None:
             await self._made.aclose()
@@ -269,11 +270,6 @@ def _line(call: _Call) -> tuple[bytes, ...]:
 def _counted(verdict: Answered, usage: Usage) -> list[Completion]:
     first, *others = verdict.completions
     return [first.model_copy(update={"usage": usage + verdict.usage}), *others]
-
-
-def _with(stop: StopRun, usage: Usage) -> StopRun:
-    stop.usage = usage
-    return stop
 
 
 def _client_for(address: Address, proxy: Proxy) -> AsyncOpenAI:

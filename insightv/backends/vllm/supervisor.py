@@ -1,6 +1,6 @@
 """A `vllm serve`: started, watched, started again and stopped. It knows no chat, only the process and its adapters.
 
-A thread of its own owns the process. Models ask `ready` before a call; `vllm_sharing` says which share one engine.
+A thread of its own owns the process. Models ask `ready` before a call; `model` says which share one engine.
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from insightv.records import Band
-from insightv.strict_json import Json
+from insightv.strict_json import Json, clean, plain
 from insightv.train.data.funnel import Funnel
-from insightv.train.data.strict_json import clean, plain
 from insightv.version import release
 
 _MARKS = re.compile(r"([\\`*_\[\]|!#~$])")
