@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -152,7 +153,8 @@ class Evaluation:
             what = f"the evaluation {self.name!r} was made with something else"
             raise RunChanged.of(what, error.differences, "give this one another --name") from None
         finally:
-            _drop_if_empty(self.folder.parent)
+            with suppress(OSError):  # the folder of evaluations goes where a refused one has left it empty
+                self.folder.parent.rmdir()
         result = self.result()
         with new_file(self.folder / RESULT) as file:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
@@ -215,14 +217,6 @@ def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, id
     table["generator"] = {"paths": paths, **identity}
     table["scorers"] = [grader.model_dump(exclude_unset=True)]
     return check_settings(table)
-
-
-def _drop_if_empty(folder: Path) -> None:
-    """Remove the folder of evaluations where a refused one has left it empty."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return
 
 
 def graded(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from insightv.inputs.fields import kind_name
 from insightv.inputs.sources import KEPT_TEXT, MAX_LINE, Fault, Line, RawRow, SourceFault, TextFile, cut_text
 from insightv.strict_json import NotStrict, strict_decoder
 
@@ -29,17 +30,14 @@ class JsonLines(TextFile):
                 continue
             row = _json_row(text)
             del text
-            if first and _begins_like_a_document(row.text) and _is_document(self.lines()):
+            if first and _BEGINS_LIKE_A_DOCUMENT.match(row.text) and _is_document(self.lines()):
                 raise SourceFault(row.line, "json_document", "one JSON document; write one object a line (JSONL)")
             first = False
             yield row
             del row
 
 
-def _begins_like_a_document(text: str) -> bool:
-    return text.strip() == "{" or text.lstrip().startswith("[")
-
-
+_BEGINS_LIKE_A_DOCUMENT = re.compile(r"\s*(?:\[|\{\s*\Z)")
 _LOOKED_AT = 64
 
 
@@ -120,7 +118,7 @@ def _json_row(text: _JsonText) -> RawRow:
         except ValueError:
             fault = Fault("", "bad_json", "a number of too many digits")
         if fault is None and not isinstance(values, dict):
-            fault = Fault("", "not_an_object", f"a row is a JSON object, not {_json_name(values)}")
+            fault = Fault("", "not_an_object", f"a row is a JSON object, not {kind_name(values)}")
     if fault is not None and fault.code in ("bad_json", "invalid_utf8") and not text.ended:
         fault = Fault("", "cut_line", f"the last line is cut off: no newline at its end, and {fault.reason}")
     row = values if isinstance(values, dict) and fault is None else None
@@ -135,8 +133,3 @@ def _not_strict(error: NotStrict) -> Fault:
 
 
 _DECODER = strict_decoder()
-
-
-def _json_name(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -120,14 +120,10 @@ def _details(details: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in list(details.items())[:30]:
         if name != "calls" and value is not None:
-            short = value if isinstance(value, (bool, float, str)) or _small(value) else json_text(value)
+            small = isinstance(value, int) and abs(value) < 2**53  # a whole number that JavaScript holds exactly
+            short = value if small or isinstance(value, bool | float | str) else json_text(value)
             found[clipped(str(name), 100)] = _clip(short, _DETAIL) if isinstance(short, str) else plain(short)
     return found
-
-
-def _small(value: object) -> bool:
-    """Whether it is a whole number that JavaScript holds exactly."""
-    return isinstance(value, int) and abs(value) < 2**53
 
 
 def _clip(text: str | None, most: int = _TEXT) -> str | None:

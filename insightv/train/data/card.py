@@ -92,7 +92,8 @@ def card(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin
     parts += ["## Sources and licences, as given\n", _sources(funnel)]
     parts += ["## Models that wrote the paths\n", _counts("model", funnel.models)]
     parts += ["## How it was made\n", _made(chosen, origin)]
-    parts += ["## Files and columns\n", _columns(layout), "## Limits\n", "".join(f"- {line}\n" for line in _LIMITS)]
+    columns = "".join(f"- {columns}: {text}\n" for columns, text in layout.columns.items())
+    parts += ["## Files and columns\n", columns, "## Limits\n", "".join(f"- {line}\n" for line in _LIMITS)]
     return "\n".join(parts)
 
 
@@ -216,7 +217,3 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> list[tuple[str, o
         else:
             found.append((f"{prefix}{key}", value))
     return found
-
-
-def _columns(layout: Layout) -> str:
-    return "".join(f"- {columns}: {text}\n" for columns, text in layout.columns.items())

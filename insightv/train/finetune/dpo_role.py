@@ -20,10 +20,6 @@ from insightv.train.finetune.process import run_here, run_job
 from insightv.train.finetune.settings import Job, settings_of
 
 
-def _unasked() -> None:
-    """Nobody stops the training."""
-
-
 class DPOPreferenceTrainer(PreferenceTrainer):
     """DPO with TRL, in a process of its own; `child = False` trains in this one.
 
@@ -37,7 +33,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         self.settings = settings_of("preference", preset, **settings)
         self.tags: Tags = check_tags(tags)
         self.child = child
-        self._raise_if_stopped: Callable[[], None] = _unasked
+        self._raise_if_stopped: Callable[[], None] = lambda: None
 
     def stopped_by(self, raise_if_stopped: Callable[[], None]) -> DPOPreferenceTrainer:
         """The same trainer; the function is called often while its child trains, and what it raises ends the child."""
