@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from insightv import __version__
 from insightv.report import sections
 from insightv.report.evaluations import evaluations
 from insightv.report.markup import Html, el, esc, text
@@ -20,7 +21,6 @@ from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
 from insightv.report.stages import training
-from insightv.version import release
 
 
 def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path) -> bytes:
@@ -85,7 +85,7 @@ _NAMES = {
 def _header(found: Findings, names: Sequence[str]) -> Html:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     links = el("nav", *(el("a", _NAMES[name], href=f"#{name}") for name in names), aria_label="sections")
-    told = el("p", f"Run report of insightv {release()}, written {when}", klass="note")
+    told = el("p", f"Run report of insightv {__version__}, written {when}", klass="note")
     return el("header", el("h1", text(found.name, 300)), told, links)
 
 
