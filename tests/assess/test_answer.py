@@ -182,8 +182,8 @@ def test_a_formula_without_end_is_given_up_and_the_next_one_is_checked() -> None
     from insightv.assess.rules.mathematics import MathChecker
 
     checker = MathChecker(limit_s=1.0)
-    assert checker.equal_now("2\\sqrt{3}", "9^{9^{9^{9}}}") is None
-    assert checker.equal_now("2\\sqrt{3}", "\\sqrt{12}") is True
+    assert asyncio.run(checker.equal("2\\sqrt{3}", "9^{9^{9^{9}}}")) is None
+    assert asyncio.run(checker.equal("2\\sqrt{3}", "\\sqrt{12}")) is True
 
 
 def test_formulas_are_checked_from_other_threads_and_other_loops() -> None:
