@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -82,6 +83,21 @@ def test_pictures_are_opened_in_whatever_loop_asks() -> None:
         assert len(desk._idle) == 1
     finally:
         asyncio.run(desk.aclose())
+
+
+def test_a_decoder_outlives_the_thread_that_asked_for_it() -> None:
+    desk = PictureReader(ImageLimits())
+
+    def warm_and_open() -> None:
+        asyncio.run(desk.warm())
+        asyncio.run(desk.open_all([URL]))
+
+    asking = threading.Thread(target=warm_and_open)
+    asking.start()
+    asking.join()
+    [decoder] = desk._idle
+    assert not decoder.wait(0.5), "the system ends a child with the thread that started it"
+    asyncio.run(desk.aclose())
 
 
 @pytest.mark.parametrize("late", [True, False])

@@ -60,7 +60,6 @@ class MathChecker:
         self._child: LineChild | None = None
         # One thread starts the child and asks it; it lives as long as this checker, and so may the child.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insightv-math")
-        self._threads_end = weakref.finalize(self, self._thread.shutdown, wait=False)
 
     async def equal(self, truth: str, answer: str) -> bool | None:
         """Whether two formulas are equal; the event loop is not held up. Both must look mathematical or be numbers."""
