@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from insightv import __version__
 from insightv.cli.agents import answer, serve
 from insightv.cli.build import build
 from insightv.cli.demo import demo
@@ -25,7 +26,6 @@ from insightv.cli.terminal import err, say, show_log
 from insightv.cli.train import train
 from insightv.errors import InputError, InsightvError
 from insightv.redact import without_controls
-from insightv.version import release
 
 app = typer.Typer(
     name="insightv",
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print("insightv", release())
+        print("insightv", __version__)
         raise typer.Exit
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import orjson
 
+from insightv import __version__
 from insightv.report import sections
 from insightv.report.heldout import evaluations, training
 from insightv.report.markup import Html, el, esc, text
 from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
-from insightv.version import release
 
 
 def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path) -> bytes:
@@ -70,7 +70,7 @@ def _policy(style: str, script: str) -> str:
 
 def _header(found: Findings, links: Sequence[Html]) -> Html:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    told = el("p", f"Run report of insightv {release()}, written {when}", klass="note")
+    told = el("p", f"Run report of insightv {__version__}, written {when}", klass="note")
     return el("header", el("h1", text(found.name, 300)), told, el("nav", *links, aria_label="sections"))
 
 

@@ -187,7 +187,7 @@ def test_a_process_killed_from_outside_is_told_with_its_log(base: Path, reason: 
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with pytest.raises(InsightvError, match="killed by signal 9"):
+    with pytest.raises(InsightvError, match="was killed by SIGKILL; out of memory is the likely cause"):
         run_job(job)
     thread.join()
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from insightv import __version__
 from insightv.records import Band
 from insightv.strict_json import Json, clean, plain
 from insightv.train.data.funnel import Funnel
-from insightv.version import release
 
 _MARKS = re.compile(r"([\\`*_\[\]|!#~$])")
 _MOST_LISTED = 50
@@ -106,7 +106,7 @@ def _header(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Ori
     # whose folder has the same name. It finds `train-*.parquet` by itself.
     facts["insightv"] = {
         "set": name,
-        "version": release(),
+        "version": __version__,
         "seed": origin.seed,
         "rows": funnel.row_count,
         "questions": funnel.questions,
@@ -201,7 +201,7 @@ def _sources(funnel: Funnel) -> str:
 
 
 def _made(chosen: Mapping[str, object], origin: Origin) -> str:
-    facts: list[tuple[object, object]] = [("insightv", release()), ("seed of the run", origin.seed)]
+    facts: list[tuple[object, object]] = [("insightv", __version__), ("seed of the run", origin.seed)]
     facts += [(f"{key} (this set)", value) for key, value in chosen.items()]
     facts += [(f"model of {role}", model) for role, model in sorted(origin.models.items())]
     facts += [(f"prompt {name}, SHA-256", digest) for name, digest in sorted(origin.prompts.items())]
