@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from insightv.assess.bands import AssessedQuestion
-from insightv.atomic_files import full_disk_told, new_file, new_folder
+from insightv.atomic_files import copy_folder, full_disk_told, new_file, new_folder
 from insightv.errors import ConfigError, StorageFull
 from insightv.train.data.card import Origin
 from insightv.train.data.export import export_paths, export_set
@@ -31,6 +31,26 @@ def breaking() -> Iterator[AssessedQuestion]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_byte_that_is_changed_in_a_copied_folder_stays_in_it(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "rounds") as folder:
+        (folder / "README.md").write_text("---\ninsightv:\n---\n")
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model.safetensors").write_bytes(bytes(range(256)) * 5000)
+    os.chmod(tmp_path / "rounds" / "deep" / "model.safetensors", 0o600)
+    copy_folder(tmp_path / "rounds", tmp_path / "checkpoints")
+
+    assert content(tmp_path / "checkpoints") == content(tmp_path / "rounds")
+    first, second = (tmp_path / name / "deep" / "model.safetensors" for name in ("rounds", "checkpoints"))
+    assert first.stat().st_ino != second.stat().st_ino
+    assert [path.stat().st_nlink for path in (first, second)] == [1, 1]
+    assert second.stat().st_mode == first.stat().st_mode
+    before = content(tmp_path / "rounds")
+    with second.open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"\xff")
+    assert content(tmp_path / "rounds") == before != content(tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("form", ["trl", "llamafactory", "swift"])
