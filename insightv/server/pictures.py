@@ -15,8 +15,11 @@ from insightv.inputs.fetch import FetchRules, afetch
 from insightv.inputs.image_error import ImageError, ImageLimits, shorten
 from insightv.inputs.image_sources import checked_bytes, read_image
 from insightv.records import Picture
+from insightv.server.fairness import Turns
 
 PROCESSES = 2
+FETCHES = 8
+"""Pictures from other hosts that are fetched, or wait to be decoded, at once."""
 DECODE_S = 30.0
 
 
@@ -31,14 +34,19 @@ class PictureReader:
         self._hosts = frozenset(hosts)
         self._idle: list[LineChild] = []
         self._threads = ThreadPoolExecutor(PROCESSES, "insightv-decoder")
+        self._decoding = Turns(PROCESSES)
+        self._fetching = Turns(FETCHES)
 
-    async def open_all(self, urls: Sequence[str]) -> tuple[Picture, ...]:
-        """The pictures at `urls`, in order.
+    async def open_all(self, urls: list[str], client: str = "") -> tuple[Picture, ...]:
+        """The pictures at `urls`, in order; `urls` is empty afterwards, as each may be large. Clients take turns.
 
         Raises:
             ImageError: one of them cannot be used.
         """
-        return tuple([await self._open(url) for url in urls])
+        pictures = []
+        while urls:
+            pictures.append(await self._open(urls.pop(0), client))
+        return tuple(pictures)
 
     async def warm(self) -> None:
         """Start a process, so that the first image need not wait for it."""
@@ -49,8 +57,18 @@ class PictureReader:
         while self._idle:
             self._idle.pop().end()
 
-    async def _open(self, url: str) -> Picture:
-        data = await self._bytes(url)
+    async def _open(self, url: str, client: str) -> Picture:
+        if url[:5].lower() == "data:":
+            async with self._decoding.turn(client):
+                data = read_image(url, root=None, allow_http=False, limits=self._limits)
+                del url  # the picture is a quarter smaller
+                return await self._decoded(data)
+        async with self._fetching.turn(client):
+            data = await self._fetched(url)
+            async with self._decoding.turn(client):
+                return await self._decoded(data)
+
+    async def _decoded(self, data: bytes) -> Picture:
         work = _Decoding(self._idle, asdict(self._limits), data)
         try:
             head, body = await asyncio.get_running_loop().run_in_executor(self._threads, work.done)
@@ -64,11 +82,8 @@ class PictureReader:
             raise ImageError(head["code"], head["message"])
         return Picture(**head, data=body)
 
-    async def _bytes(self, url: str) -> bytes:
-        kind = url[:8].lower()
-        if kind.startswith("data:"):
-            return read_image(url, root=None, allow_http=False, limits=self._limits)
-        if not kind.startswith(("http://", "https://")):
+    async def _fetched(self, url: str) -> bytes:
+        if not url[:8].lower().startswith(("http://", "https://")):
             raise ImageError("unsupported_scheme", "an image is given as a data URL: data:image/png;base64,...")
         if not self._hosts:
             raise ImageError("remote_not_allowed", "images are not fetched here; send a data URL")
