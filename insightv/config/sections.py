@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from insightv.errors import did_you_mean
+from insightv.inputs.image_error import ImageLimits, Opening
 from insightv.inputs.rows import FIELDS
 
 
@@ -85,7 +86,7 @@ class RunSection(Section):
 _MB = 2**20
 
 
-class ServeSection(BaseModel):
+class ServeSection(Section):
     """`[serve]`: where `insightv serve` listens, and what one request may take.
 
     `api_key_env` names the variable with the key that clients send; on an address that is not loopback there must be
@@ -99,8 +100,6 @@ class ServeSection(BaseModel):
     (None: as the agents are set) and `max_tokens` (of both agents together), not for more. `max_text` is in characters.
     docs/serve_limits.md has the reason of each.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -234,9 +233,9 @@ class ImageSection(Section):
     hosts: tuple[str, ...] = ()
 
     @property
-    def allowed(self) -> tuple[str, ...] | Literal[False]:
-        """The hosts, or False where no host is allowed."""
-        return self.hosts or False
+    def opening(self) -> Opening:
+        """The same as the functions take it that open images."""
+        return {"allow_http": self.hosts or False, "limits": ImageLimits(max_pixels=self.max_pixels)}
 
 
 def _known_fields(columns: dict[str, str]) -> dict[str, str]:

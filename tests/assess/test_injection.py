@@ -12,8 +12,8 @@ import pytest
 
 from insightv.assess import quoting
 from insightv.assess.answer import AnswerScorer
-from insightv.assess.answer import answer as answer_scorer
-from insightv.assess.path import path as path_scorer
+from insightv.assess.answer import AnswerScorer as answer_scorer
+from insightv.assess.path import PathScorer as path_scorer
 from insightv.assess.quoting import copied, fill, nonce_of, objects_in, quote
 from tests.assess.fakes import HEAD, Call, FakeJudge, ask_about, entry, path_of, scores, shown
 
