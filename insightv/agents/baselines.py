@@ -51,14 +51,14 @@ def direct_cot_messages(
     question: Question, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What a model that reasons and answers in one reply is shown; its training rows begin with the same."""
-    return _opening(question, system_prompt or with_tags(DIRECT_COT_PROMPT, tags))
+    return _opening(question, system_prompt or with_tags(DIRECT_COT_PROMPT, tags), tags)
 
 
 def multi_turn_messages(
     question: Question, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What a model is shown for the first of two turns; its training rows begin with the same."""
-    return _opening(question, system_prompt or with_tags(MULTI_TURN_PROMPT, tags))
+    return _opening(question, system_prompt or with_tags(MULTI_TURN_PROMPT, tags), tags)
 
 
 def answer_turn(opening: Sequence[Message], reply: str) -> tuple[Message, ...]:
@@ -67,8 +67,8 @@ def answer_turn(opening: Sequence[Message], reply: str) -> tuple[Message, ...]:
     return (*opening, said, Message(role="user", content=ANSWER_PROMPT))
 
 
-def _opening(question: Question, system: str) -> tuple[Message, Message]:
-    return Message(role="system", content=system), question_message(question)
+def _opening(question: Question, system: str, tags: Tags) -> tuple[Message, Message]:
+    return Message(role="system", content=system), question_message(question, tags)
 
 
 @dataclass(eq=False, repr=False)

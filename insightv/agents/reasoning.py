@@ -55,7 +55,7 @@ def reasoning_messages(
 ) -> tuple[Message, Message]:
     """What the reasoning agent is shown of a question; its training rows begin with the same."""
     system = system_prompt or with_tags(SYSTEM_PROMPT, tags)
-    return Message(role="system", content=system), question_message(question)
+    return Message(role="system", content=system), question_message(question, tags)
 
 
 Written = tuple[tuple[Step, ...], str | None]
@@ -108,7 +108,7 @@ class ThoughtsReasoner(ReasoningAgent):
         Raises:
             ValueError: the question's images are not opened.
         """
-        return Message(role="system", content=self.prompts["system"]), question_message(question)
+        return Message(role="system", content=self.prompts["system"]), question_message(question, self.tags)
 
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """One path.

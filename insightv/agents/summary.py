@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
+from insightv.agents.fencing import asked_text, fenced_step
 from insightv.agents.reasoning import with_tags
 from insightv.agents.replies.ask import Asker, GaveUp, Kept, asker_of, kept_within, read_whole
 from insightv.agents.replies.json_reply import check_text
@@ -43,7 +44,8 @@ def summary_messages(
     question: Question, path: ReasoningPath, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What the summary agent is shown of a question and a path; its training rows begin with the same."""
-    text = f"QUESTION: {question.text}\n\nREASONING:\n{_reasoning(path, tags)}"
+    asked = asked_text(question, "QUESTION", label="QUESTION: ", tags=tags)
+    text = f"{asked}\n\nREASONING:\n{_reasoning(path, tags)}"
     return _system(system_prompt, tags), Message(role="user", content=(*question.pictures, text))
 
 
@@ -125,7 +127,7 @@ class JudgingSummary(SummaryAgent):
 def _reasoning(path: ReasoningPath, tags: Tags) -> str:
     if not path.steps:
         return _NO_REASONING
-    text = to_text(path, tags)
+    text = to_text([fenced_step(step) for step in path.steps], tags)
     if path.status == "ok":
         return text
     return f"{text}\n{_CUT if path.code in _CUT_CODES else _UNFINISHED}"

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from insightv.agents.fencing import fenced
 from insightv.config.sections import ServeSection
 from insightv.records import LARGEST_COUNT, AskOptions, seed_of
 from insightv.server.errors import ApiError
@@ -93,7 +94,8 @@ class _Chat(_Loose):
 class Asked:
     """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from.
 
-    `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived.
+    `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived. `turns` says that
+    the text is that of several turns, each fenced.
     """
 
     model: str
@@ -106,6 +108,7 @@ class Asked:
     show: Literal["best", "all"] | None
     stream: bool
     include_usage: bool
+    turns: bool
 
     @property
     def left_s(self) -> float:
@@ -151,7 +154,7 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
             text = f"messages.{place}: only the user's messages may hold images; this is the {turn.role}'s"
             raise ApiError(422, "misplaced_image", text, param=f"messages.{place}")
     images = tuple(url for turn in chat.messages for url in turn.images)
-    text = _question(chat.messages)
+    text, turns = _question(chat.messages)
     own = chat.insightv or _Own()
     for what, value, most, param in (
         ("the length of the text", len(text), limits.max_text, "messages"),
@@ -178,6 +181,7 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
         show=own.show,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
+        turns=turns,
     )
 
 
@@ -196,13 +200,18 @@ def _seed(seed: int) -> int:
     return seed if 0 <= seed <= LARGEST_COUNT else seed_of("seed", seed)
 
 
-def _question(turns: list[_Turn]) -> str:
+def _question(turns: list[_Turn]) -> tuple[str, bool]:
+    """The text, and whether it is of several turns of user and assistant; then none of them can forge another."""
     if turns[-1].role != "user" or not turns[-1].text:
         raise ApiError(422, "no_question", "the last message must be the user's, and hold a text", param="messages")
     told = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text]
     names = {"user": "User", "assistant": "Assistant"}
-    before = [f"{names[turn.role]}: {turn.text}" for turn in turns[:-1] if turn.role in names and turn.text]
-    return "\n\n".join((*told, *before, f"User: {turns[-1].text}" if before else turns[-1].text))
+    spoken = [(names[turn.role], turn.text) for turn in turns if turn.role in names and turn.text]
+    if len(spoken) == 1:
+        return "\n\n".join((*told, turns[-1].text)), False
+    said = [fenced(text, "System") for text in told]
+    said += [fenced(text, name, label=f"{name}: ") for name, text in spoken]
+    return "\n\n".join(said), True
 
 
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
