@@ -41,10 +41,10 @@ width would be dropped by some tokenizers, which then make the token after all.
 """
 _TOKENS = re.compile("|".join(CONTROL_TOKENS.values()))
 
-_DECORATED = r"[\s*_`~>#-]*"  # Markdown around a label
+_AROUND = r"[\W_]*"  # Markdown, brackets and blanks around a label
 _LABEL = re.compile(
-    rf"{_DECORATED}(?:(?i:reasoning|user|human|assistant|system)|QUESTION){_DECORATED}:"
-    rf"|[\s*_`~>-]*#{_DECORATED}(?i:instruction|input|response){_DECORATED}:"  # of Alpaca
+    rf"{_AROUND}(?:(?i:reasoning|user|human|assistant|system)|QUESTION){_AROUND}:"
+    rf"|[^\w#]*#{_AROUND}(?i:instruction|input|response){_AROUND}:"  # of Alpaca
 )
 """A line that reads as a label of the summary agent's prompt, or as the beginning of a turn.
 
