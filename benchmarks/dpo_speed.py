@@ -32,7 +32,7 @@ from insightv.agents.reasoning import reasoning_messages
 from insightv.inputs.images import ImageStore, open_picture
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
 from insightv.tiny import world
-from insightv.train.data.prompt_json import to_json
+from insightv.train.data.pair_rows import to_json
 from tools.tiny import tell
 from tools.tiny.model import SIDE
 
@@ -93,11 +93,11 @@ class Training:
         from transformers import TrainerCallback
         from trl.trainer.dpo_trainer import DPOTrainer
 
-        from insightv.train.finetune.dpo import dpo_config, reference_of
         from insightv.train.finetune.fit import read_rows
         from insightv.train.finetune.models import load_model, load_processor, lora_config
         from insightv.train.finetune.pair_trainer import PairTrainer
         from insightv.train.finetune.settings import Job, settings_of
+        from insightv.train.finetune.trainers import dpo_config, reference_of
 
         settings = settings_of(
             "preference", device="cpu", batch_size=batch, accumulation=1, log_steps=1, learning_rate=1e-5, warmup=0.0,

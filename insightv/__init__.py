@@ -163,11 +163,21 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return import_module("insightv.version").release()
+        return _installed_version()
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'insightv' has no attribute {name!r}")
     return getattr(import_module(f"insightv.{module}"), name)
+
+
+def _installed_version() -> str:
+    """The version as installed; "unknown" of a source tree that is not."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("insightv")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def __dir__() -> list[str]:

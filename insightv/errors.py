@@ -14,7 +14,8 @@ InsightvError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ __all__ = [
     "StopRun",
     "StorageFull",
 ]
+
+
+_SHOWN = 50
+"""The most differences in the text of a RunChanged."""
 
 
 class InsightvError(Exception):
@@ -75,6 +80,34 @@ class RunChanged(ConfigError):
     def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.differences = differences
+
+    @classmethod
+    def of(cls, what: str, differences: Sequence[str], cure: str) -> RunChanged:
+        """The refusal to continue `what` was made otherwise: the first differences in the text, and the cure."""
+        shown = "".join(f"\n  {difference}" for difference in differences[:_SHOWN])
+        more = f"\n  ... and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        return cls(f"{what}:{shown}{more}\n{cure}", tuple(differences))
+
+
+def differences_between(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Each place where two nested mappings differ, as `place: old -> new`."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences_between(before, after, f"{where}{key}.")
+        elif before != after:
+            found.append(f"{where}{key}: {' -> '.join(_short(before, after))}")
+    return found
+
+
+def _short(*values: object) -> list[str]:
+    """The values as JSON; of long ones about 100 characters from where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False, default=str) for value in values]
+    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), 0)
+    begin = 0 if same < 80 else same - 20
+    cut = [("..." if begin else "") + text[begin:] for text in texts]
+    return [text if len(text) <= 100 else text[:97] + "..." for text in cut]
 
 
 class PluginError(InsightvError):

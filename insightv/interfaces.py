@@ -51,16 +51,6 @@ from insightv.records import (
 __all__ = ["ChatModel", "Generator", "PreferenceTrainer", "ReasoningAgent", "Scorer", "SummaryAgent"]
 
 
-def _in_pieces(cls: type, role: type, whole: str, pieces: str) -> None:
-    """Let a class that gives the whole anew, or takes it from a mixin, stream that whole, not its parent's pieces."""
-
-    def place(name: str) -> int:
-        return next(place for place, each in enumerate(cls.__mro__) if name in vars(each))
-
-    if place(whole) < place(pieces):
-        setattr(cls, pieces, getattr(role, pieces))
-
-
 MADE_WITH = "_made_with"
 """The attribute of an object with the arguments that it was made with, by name."""
 
@@ -89,7 +79,25 @@ def _keep_arguments(cls: type) -> None:
     type.__setattr__(cls, "__init__", remembering)
 
 
-class ChatModel(ABC):
+class _Part:
+    """What parts have in common: they remember what they were made with, and stream what they give as a whole."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _keep_arguments(cls)
+        for role in cls.__mro__:
+            if (twins := vars(role).get("_twins")) is not None:
+                cls._in_pieces(role, *twins)
+
+    @classmethod
+    def _in_pieces(cls, role: type, whole: str, pieces: str) -> None:
+        """Let a class that gives the whole anew, or takes it from a mixin, stream that, not its parent's pieces."""
+        places = {name: place for place, each in reversed(list(enumerate(cls.__mro__))) for name in vars(each)}
+        if places[whole] < places[pieces]:
+            setattr(cls, pieces, getattr(role, pieces))
+
+
+class ChatModel(_Part, ABC):
     """A model that answers a conversation. Backends implement this and nothing else."""
 
     name: str = ""
@@ -97,10 +105,7 @@ class ChatModel(ABC):
     setbacks: Mapping[str, int] = MappingProxyType({})
     """Tries that had to be repeated since the model was made, by class ("429", ...); a run sums them up."""
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        _keep_arguments(cls)
-        _in_pieces(cls, ChatModel, "chat", "stream")
+    _twins = ("chat", "stream")
 
     @abstractmethod
     async def chat(
@@ -136,16 +141,10 @@ class ChatModel(ABC):
         return None
 
 
-class Generator(ABC):
+class Generator(_Part, ABC):
     """Writes paths of reasoning for building data."""
 
-    reasons: bool = True
-    """Whether every path that is ok has steps; a system under evaluation may answer without any."""
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        _keep_arguments(cls)
-        _in_pieces(cls, Generator, "generate", "stream")
+    _twins = ("generate", "stream")
 
     @abstractmethod
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
@@ -160,25 +159,18 @@ class Generator(ABC):
         return self
 
 
-class Scorer(ABC):
+class Scorer(_Part, ABC):
     """Judges the paths of one question."""
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        _keep_arguments(cls)
 
     @abstractmethod
     async def score(self, question: Question, paths: Sequence[ReasoningPath]) -> list[Score]:
         """One score per path, in order. What could not be judged has value and accepted None."""
 
 
-class ReasoningAgent(ABC):
+class ReasoningAgent(_Part, ABC):
     """Reasons at length about a question."""
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        _keep_arguments(cls)
-        _in_pieces(cls, ReasoningAgent, "reason", "stream_reason")
+    _twins = ("reason", "stream_reason")
 
     @abstractmethod
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
@@ -193,13 +185,10 @@ class ReasoningAgent(ABC):
         return self
 
 
-class SummaryAgent(ABC):
+class SummaryAgent(_Part, ABC):
     """Judges a path and answers."""
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        _keep_arguments(cls)
-        _in_pieces(cls, SummaryAgent, "summarize", "stream_summary")
+    _twins = ("summarize", "stream_summary")
 
     @abstractmethod
     async def summarize(self, question: Question, path: ReasoningPath) -> Answer:

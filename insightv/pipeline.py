@@ -144,12 +144,13 @@ class Pipeline(RunBuilder):
             raise InputError(f"there is no run in {str(self.folder)!r}; make one with: insightv build")
         lock = RunLock(self.folder)
         lock.acquire()
+        self._interrupted = None
         try:
-            runs = Rollouts(self.folder, self.settings, self._registry, self._objects, watch, allow_change)
-            self._runs = runs
             plan = await asyncio.to_thread(partial(plan_of, self.settings, self.folder, self._registry))
-            if plan.heldout is not None:
-                runs.heldout = frozenset(await asyncio.to_thread(partial(_digests, plan.heldout)))
+            heldout = None if plan.heldout is None else await asyncio.to_thread(partial(_digests, plan.heldout))
+            runs = Rollouts(self.folder, self.settings, self._registry, self._objects, heldout, watch, allow_change)
+            self._runs = runs
+            self._raise_if_stopped()
             with run_log(self.folder / LOG), Ledger(self.folder / DATABASE) as ledger:
                 training = Training(plan, runs, ledger, tell or _untold)
                 training.refuse_changes()
@@ -176,8 +177,8 @@ class Pipeline(RunBuilder):
             self._runs.interrupt(signal_number)
 
 
-def _digests(file: QuestionFile) -> list[str]:
-    return [digest for _, digest in file.items()]
+def _digests(file: QuestionFile) -> frozenset[str]:
+    return frozenset(digest for _, digest in file.items())
 
 
 def _untold(event: str, stage: Entry) -> None:

@@ -7,10 +7,12 @@ be written as UTF-8 or cannot be made at all.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -35,14 +37,61 @@ def is_ours(error: BaseException) -> bool:
     without an outcome.
     """
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # there is no loop in this thread, so there was no task to cancel
+            return False
         return task is not None and task.cancelling() > 0
     return isinstance(error, StopRun | KeyboardInterrupt)
 
 
+@contextmanager
+def boundary(
+    failed: str | Callable[[str], InsightvError],
+    *,
+    passes: tuple[type[InsightvError], ...] = (ModelError,),
+    logged: str = "",
+) -> Iterator[None]:
+    """Run code of a plugin: whatever it raises becomes one of insightv's errors.
+
+    Args:
+        failed: makes that error of what was raised, in words; a text is the code of a ModelError.
+        passes: errors that pass as they are, beside those of `is_ours`.
+        logged: what the log says before the traceback, if anything.
+    """
+    try:
+        yield
+    except passes:
+        raise
+    except BaseException as error:
+        if is_ours(error):
+            raise
+        if logged:
+            log.exception(logged.replace("%", "%%"))
+        said = error_text(error)
+        raise (ModelError(failed, said) if isinstance(failed, str) else failed(said)) from error
+
+
 def is_own(part: object) -> bool:
     """Whether a part is insightv's own: what it returns was checked when it was made, and is not checked again."""
-    return type(part).__module__.partition(".")[0] == "insightv"
+    return _of_ours(type(part))
+
+
+def named(thing: Any) -> str:
+    """The qualified name of a class or function; of one without a name of its own, with a digest of its code.
+
+    The module of our own does not count: it may move, and runs are compared by these names.
+    """
+    name = f"{'insightv' if _of_ours(thing) else thing.__module__}.{thing.__qualname__}"
+    code = getattr(thing, "__code__", None)
+    if code is None or "<lambda>" not in name:
+        return name
+    return f"{name}:{hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:8]}"
+
+
+def _of_ours(thing: Any) -> bool:
+    package: str = thing.__module__.partition(".")[0]
+    return package == "insightv"
 
 
 def unfit(part: object, role: type) -> str | None:
@@ -117,30 +166,26 @@ async def checked(model: ChatModel, most_s: float | None = None) -> None:
     Raises:
         ConfigError: it cannot, or its check fails.
     """
+
+    def failed(said: str) -> ConfigError:
+        return ConfigError(f"the model {model.name!r} cannot be asked: its check {said}")
+
     try:
-        async with asyncio.timeout(most_s) as limit:
-            await awaited("check()", model.check())
-    except InsightvError:
-        raise
-    # A backend may be a plugin's: whatever its check raises concerns the model.
-    except BaseException as error:
-        if is_ours(error):
-            raise
-        late = isinstance(error, TimeoutError) and limit.expired()
-        said = f"did not end within run.deadline_s = {most_s:g} s" if late else f"failed: {error_text(error)}"
-        raise ConfigError(f"the model {model.name!r} cannot be asked: its check {said}") from error
+        async with asyncio.timeout(most_s):
+            with boundary(lambda said: failed(f"failed: {said}"), passes=(InsightvError,)):
+                await awaited("check()", model.check())
+    except TimeoutError as error:
+        raise failed(f"did not end within run.deadline_s = {most_s:g} s") from error
 
 
 async def closed(models: Iterable[ChatModel]) -> None:
     """Close models; one that cannot be closed costs neither the others nor their results."""
     for model in models:
         try:
-            await awaited("aclose()", model.aclose())
-        # As in `checked`.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            log.warning("the model %r could not be closed: %s", model.name, error_text(error), exc_info=error)
+            with boundary("not_closed", passes=()):
+                await awaited("aclose()", model.aclose())
+        except ModelError as error:
+            log.warning("the model %r could not be closed: %s", model.name, error, exc_info=error)
 
 
 async def awaited(what: str, made: Awaitable[T]) -> T:

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import pluggy
 
 from insightv.errors import MissingExtra, PluginError, did_you_mean
-from insightv.plugin_guard import error_text
+from insightv.plugin_guard import boundary
 
 __all__ = ["Entry", "Factory", "Failure", "Hooks", "Kind", "PluginSource", "Register", "Registry", "hookimpl"]
 
@@ -109,21 +109,19 @@ class Registry:
         """Register a plugin's hooks and collect its names; what goes wrong becomes a `Failure`."""
         name = f"{source.distribution}:{source.plugin}"
         try:
-            self._manager.register(plugin, name=name)
-            self._manager.check_pending()
-            if not self._manager.get_hookcallers(plugin):
-                hooks = ", ".join(f"register_{kind}s" for kind in KINDS)
-                raise PluginError(f"it implements no hook; mark at least one of {hooks} with @insightv.hookimpl")
-            for kind in KINDS:
-                self._collect(kind, plugin, source)
-        except KeyboardInterrupt:
-            raise
-        # Whatever a plugin raises, sys.exit among it, must only cost this plugin.
-        except BaseException as error:
+            with boundary(PluginError, passes=()):
+                self._manager.register(plugin, name=name)
+                self._manager.check_pending()
+                if not self._manager.get_hookcallers(plugin):
+                    hooks = ", ".join(f"register_{kind}s" for kind in KINDS)
+                    raise PluginError(f"it implements no hook; mark at least one of {hooks} with @insightv.hookimpl")
+                for kind in KINDS:
+                    self._collect(kind, plugin, source)
+        except PluginError as error:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(name=name)
             self._forget(source)
-            self.failures.append(Failure(source, error_text(error)))
+            self.failures.append(Failure(source, str(error)))
 
     def _collect(self, kind: Kind, plugin: object, source: PluginSource) -> None:
         def register(name: str, factory: Factory | str) -> None:
@@ -186,13 +184,12 @@ class Registry:
         entry = self.find(kind, name)
         if not isinstance(entry.factory, str):
             return entry, entry.factory
-        try:
+
+        def failed(said: str) -> PluginError:
+            return PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {said}")
+
+        with boundary(failed, passes=(MissingExtra,)):
             loaded = EntryPoint(name, entry.factory, GROUP).load()
-        except (MissingExtra, KeyboardInterrupt):
-            raise
-        # As in Registry.add: a plugin's import may raise anything.
-        except BaseException as error:
-            raise PluginError(f"{kind} {name!r} ({entry.source}) cannot be imported: {error_text(error)}") from error
         if not callable(loaded):
             raise PluginError(f"{kind} {name!r} ({entry.source}): {entry.factory} is not callable")
         return entry, loaded

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from insightv.assess.bands import AssessedQuestion
-from insightv.atomic_files import full_disk_told, new_file, new_folder
+from insightv.atomic_files import copy_folder, full_disk_told, new_file, new_folder
 from insightv.errors import ConfigError, StorageFull
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set, export_paths, export_set
+from insightv.train.data.export import export_paths, export_set
 from insightv.train.data.sets import ReasonSet
 from tests.train.world import mixed, prompt, run_of
 
@@ -33,13 +33,33 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_a_byte_that_is_changed_in_a_copied_folder_stays_in_it(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "rounds") as folder:
+        (folder / "README.md").write_text("---\ninsightv:\n---\n")
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model.safetensors").write_bytes(bytes(range(256)) * 5000)
+    os.chmod(tmp_path / "rounds" / "deep" / "model.safetensors", 0o600)
+    copy_folder(tmp_path / "rounds", tmp_path / "checkpoints")
+
+    assert content(tmp_path / "checkpoints") == content(tmp_path / "rounds")
+    first, second = (tmp_path / name / "deep" / "model.safetensors" for name in ("rounds", "checkpoints"))
+    assert first.stat().st_ino != second.stat().st_ino
+    assert [path.stat().st_nlink for path in (first, second)] == [1, 1]
+    assert second.stat().st_mode == first.stat().st_mode
+    before = content(tmp_path / "rounds")
+    with second.open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"\xff")
+    assert content(tmp_path / "rounds") == before != content(tmp_path / "checkpoints")
+
+
 @pytest.mark.parametrize("form", ["trl", "llamafactory", "swift"])
 def test_a_failure_while_writing_leaves_the_old_set(form: str, tmp_path: Path) -> None:
     out = tmp_path / "reason"
-    export_set(REASON, run_of(5), form, out, Origin())
+    export_set(REASON, run_of(5), out, Origin(), form)
     before = content(tmp_path)
     with pytest.raises(RuntimeError, match="the store broke"):
-        export_set(REASON, breaking, form, out, Origin())
+        export_set(REASON, breaking, out, Origin(), form)
     assert content(tmp_path) == before
 
 
@@ -55,8 +75,8 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_new_set_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
     out = tmp_path / "reason"
-    export_set(REASON, run_of(5), "llamafactory", out, Origin())
-    build_set(REASON, run_of(5), out, Origin())
+    export_set(REASON, run_of(5), out, Origin(), "llamafactory")
+    export_set(REASON, run_of(5), out, Origin())
     assert set(content(tmp_path)) == {"reason/README.md", "reason/train-00000.parquet"}
 
 
@@ -64,20 +84,20 @@ def test_a_folder_of_someone_else_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "README.md").write_text("# mine")
     with pytest.raises(ConfigError, match="did not write"):
-        build_set(REASON, run_of(1), tmp_path, Origin())
+        export_set(REASON, run_of(1), tmp_path, Origin())
     assert set(content(tmp_path)) == {"thesis.tex", "README.md"}
     with pytest.raises(ConfigError, match="not a folder"):
-        build_set(REASON, run_of(1), tmp_path / "thesis.tex", Origin())
+        export_set(REASON, run_of(1), tmp_path / "thesis.tex", Origin())
     with pytest.raises(ConfigError, match="is a folder"):
         export_paths(run_of(1), "jsonl", tmp_path)
 
 
 def test_a_link_is_not_followed_to_a_folder_to_replace(tmp_path: Path) -> None:
     real = tmp_path / "real"
-    build_set(REASON, run_of(1), real, Origin())
+    export_set(REASON, run_of(1), real, Origin())
     (tmp_path / "link").symlink_to(real)
     with pytest.raises(ConfigError, match="not a folder"):
-        build_set(REASON, run_of(1), tmp_path / "link", Origin())
+        export_set(REASON, run_of(1), tmp_path / "link", Origin())
 
 
 KILLED = """
@@ -92,29 +112,29 @@ with new_folder(Path(sys.argv[1])) as folder:
 
 def test_a_kill_while_writing_leaves_the_old_set_and_its_leavings_are_cleared(tmp_path: Path) -> None:
     out = tmp_path / "reason"
-    build_set(REASON, run_of(2), out, Origin())
+    export_set(REASON, run_of(2), out, Origin())
     before = content(out)
     done = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert content(out) == before
     assert len(list(tmp_path.iterdir())) == 2
-    build_set(REASON, run_of(2), out, Origin())
+    export_set(REASON, run_of(2), out, Origin())
     assert [p.name for p in tmp_path.iterdir()] == ["reason"]
 
 
 def test_a_kill_between_the_renames_is_repaired(tmp_path: Path) -> None:
     out = tmp_path / "reason"
-    build_set(REASON, run_of(2), out, Origin())
+    export_set(REASON, run_of(2), out, Origin())
     before = content(out)
     out.rename(tmp_path / ".reason.old")
     with pytest.raises(RuntimeError):
-        build_set(REASON, breaking, out, Origin())
+        export_set(REASON, breaking, out, Origin())
     assert content(out) == before
 
 
 def test_a_rename_that_fails_puts_the_old_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "reason"
-    build_set(REASON, run_of(2), out, Origin())
+    export_set(REASON, run_of(2), out, Origin())
     before = content(out)
     real = Path.rename
 
@@ -125,7 +145,7 @@ def test_a_rename_that_fails_puts_the_old_set_back(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(StorageFull, match="reason"):
-        build_set(REASON, run_of(3), out, Origin())
+        export_set(REASON, run_of(3), out, Origin())
     monkeypatch.undo()
     assert content(tmp_path) == {f"reason/{name}": data for name, data in before.items()}
 
@@ -145,7 +165,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.path.insert(0, sys.argv[2])
 from insightv.errors import StorageFull
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set, export_paths
+from insightv.train.data.export import export_set, export_paths
 from insightv.train.data.sets import ReasonSet
 from tests.train.world import mixed, picture, prompt, run_of
 import datasets
@@ -153,7 +173,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 big = run_of(30, lambda number: mixed(number, images=[picture(number, size=100, noise=True)]))
 many = run_of(300)
 for write in (
-    lambda: build_set(ReasonSet(prompt=prompt), big, Path(sys.argv[1]), Origin()),
+    lambda: export_set(ReasonSet(prompt=prompt), big, Path(sys.argv[1]), Origin()),
     lambda: export_paths(many, "jsonl", Path(sys.argv[1] + ".jsonl")),
 ):
     try:
@@ -165,7 +185,7 @@ for write in (
 
 def test_a_disk_that_fills_up_under_way_leaves_the_old_set(tmp_path: Path) -> None:
     out = tmp_path / "reason"
-    build_set(REASON, run_of(2), out, Origin())
+    export_set(REASON, run_of(2), out, Origin())
     before = content(tmp_path)
     command = [sys.executable, "-c", LIMITED, str(out), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -178,10 +198,10 @@ def test_the_working_folder_can_be_named_by_a_dot(tmp_path: Path, monkeypatch: p
     (tmp_path / "mine").write_text("kept")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="did not write"):
-        build_set(REASON, run_of(1), Path("."), Origin())
+        export_set(REASON, run_of(1), Path("."), Origin())
     with pytest.raises(ConfigError, match="cannot be written"):
-        build_set(REASON, run_of(1), Path("/"), Origin())
-    build_set(REASON, run_of(1), Path("set"), Origin())
+        export_set(REASON, run_of(1), Path("/"), Origin())
+    export_set(REASON, run_of(1), Path("set"), Origin())
     assert set(content(tmp_path)) == {"mine", "set/README.md", "set/train-00000.parquet"}
 
 

@@ -57,6 +57,8 @@ class AgentGenerator(Generator):
                 seed=seed,
                 usage=error.usage,
             )
+        if written.status == "ok" and not written.steps:
+            raise ValueError(f"reason() returned a path that is ok and has no steps (question {question.id!r})")
         path = written.model_copy(update={"index": index, "seed": seed})
         if path.status != "ok" or self._answer_from is None:
             return path

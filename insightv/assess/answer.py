@@ -216,6 +216,3 @@ def _asked(reply: Reply[tuple[bool | None, str]]) -> Score:
         return Score(scorer="answer", reason=reply.reason, details=details | {"failed": reply.code})
     correct, reason = reply.value
     return Score(scorer="answer", accepted=correct, reason=reason, details=details)
-
-
-answer = AnswerScorer

@@ -144,6 +144,3 @@ class PathScorer(Scorer):
 def _as_details(at: int, grade: Grade) -> dict[str, Any]:
     judgement: dict[str, Any] = {"shown_as": at + 1, "score": grade.score, "first_error": grade.first_error}
     return judgement | {name: getattr(grade, name) for name in ASPECTS}
-
-
-path = PathScorer

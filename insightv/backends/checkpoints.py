@@ -16,16 +16,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
 from insightv.atomic_files import new_file
 from insightv.errors import InputError
 from insightv.strict_json import Json
-
-if TYPE_CHECKING:
-    pass
 
 MARKER = "insightv-complete.json"
 

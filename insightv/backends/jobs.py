@@ -71,9 +71,11 @@ class MemoryLedger(JobLedger):
 class JobModel(ChatModel):
     """A ChatModel that gathers the calls under way into jobs.
 
-    Its calls take no slot of a run, since they wait together, and cost `price_share` of the listed price. In a run,
-    `ledger` is the run's own; a call that is asked again finds its job there.
+    Its calls take no slot of a run, since they wait together, and cost `price_share` of the listed price.
     """
 
     price_share: float = 0.5
-    ledger: JobLedger
+
+    @abstractmethod
+    def keep_jobs(self, ledger: JobLedger) -> None:
+        """Keep jobs in a run's ledger from now on; a call that is asked again finds its job there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,8 @@ from insightv.errors import ConfigError
 EMBEDDED = ("teacher", "base")
 """The embedded models: the teacher writes paths, the weaker base is what agents are trained from."""
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""The name of a model of the hub; `..` may not stand in it either."""
 _PIECES, _PIECE = 64, 64 * 1024
 
 

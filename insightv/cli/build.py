@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from insightv.cli.status_table import status_lines
-from insightv.cli.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
+from insightv.cli.status_table import pilot_lines, status_lines
+from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, err, interruptible, out, say, typed
 from insightv.config.file import edited_origin
 from insightv.errors import ConfigError, InsightvError
 
@@ -26,7 +26,7 @@ def build(
     run: Run = Path("runs/default"),
     config: Config = None,
     changes: Changes = None,
-    bad_rows: Annotated[str, typer.Option("--bad-rows", help="stop or skip")] = "stop",
+    bad_rows: BadRows = "stop",
     allow_change: Annotated[
         bool, typer.Option("--allow-change", help="Continue with changed settings or data.")
     ] = False,
@@ -41,8 +41,6 @@ def build(
     from insightv.cli.progress import ProgressDisplay
     from insightv.pipeline import Pipeline
 
-    if bad_rows not in ("stop", "skip"):
-        raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
     kept = run / "config.toml"
     if config is None and not kept.is_file() and Path("insightv.toml").is_file():
         config = Path("insightv.toml")
@@ -79,8 +77,6 @@ def show_stopped(run: Path, as_json: bool) -> None:
 
 def finish_pilot(report: PilotReport, run: Path, as_json: bool) -> None:
     """Print what a pilot found."""
-    from insightv.cli.pilot_table import pilot_lines
-
     out(json.dumps(report.as_json()) if as_json else pilot_lines(report))
     say(f"the rest, with nothing paid again: {typed('build', '--run', run)}")
 

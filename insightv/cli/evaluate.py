@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from insightv.cli.terminal import AsJson, Changes, Config, Run, err, interruptible, out, say, typed
+from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, err, interruptible, out, say, typed
 from insightv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option("--seed", help="In place of the run's seed.", min=0)] = None,
     name: Annotated[str | None, typer.Option("--name", help="The evaluation's folder in RUN/evaluations.")] = None,
     family: Annotated[str, typer.Option("--family", help="Key of meta to group results by.")] = "family",
-    bad_rows: Annotated[str, typer.Option("--bad-rows", help="stop or skip")] = "stop",
+    bad_rows: BadRows = "stop",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try what failed again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,8 +49,6 @@ def evaluate(
         return
     if data is None:
         raise ConfigError("name the held-out questions: --data FILE (or two results: --compare A.json B.json)")
-    if bad_rows not in ("stop", "skip"):
-        raise ConfigError(f"--bad-rows {bad_rows!r} is not known; it is stop or skip")
     if base_url is not None and model is None:
         raise ConfigError("--base-url says where --model is served; give --model provider/NAME too")
     from insightv.evaluate.evaluation import Evaluation, has_trained, refuse_unasked, run_settings
@@ -87,18 +85,16 @@ def other_result(run: Path, against: Path) -> Result:
     return read_result(own if own.is_dir() else against)
 
 
-def finish(evaluation: Evaluation, other: Result | None, bad_rows: str, retry_failed: bool, as_json: bool) -> None:
+def finish(
+    evaluation: Evaluation, other: Result | None, bad_rows: Literal["stop", "skip"], retry_failed: bool, as_json: bool
+) -> None:
     """Carry an evaluation out, print it, and leave with 4 where a model or the grader was not reached."""
     from insightv.cli.progress import EvaluationDisplay
     from insightv.cli.results_table import comparison_tables, result_tables
     from insightv.evaluate.results import RESULT, compare
 
     with EvaluationDisplay(err) as display:
-        work = evaluation.arun(
-            bad_rows=bad_rows,  # type: ignore[arg-type]  # checked before
-            retry_failed=retry_failed,
-            watch=display.show,
-        )
+        work = evaluation.arun(bad_rows=bad_rows, retry_failed=retry_failed, watch=display.show)
         result = interruptible(work, evaluation.interrupt, typed(*sys.argv[1:]))
     if as_json:
         out(json.dumps(result.as_json() | ({} if other is None else {"against": compare(other, result)})))

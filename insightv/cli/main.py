@@ -15,19 +15,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from insightv.cli.answer import answer
+from insightv import __version__
+from insightv.cli.agents import answer, serve
 from insightv.cli.build import build
 from insightv.cli.demo import demo
 from insightv.cli.evaluate import evaluate
-from insightv.cli.report import report
-from insightv.cli.run import export, status
-from insightv.cli.serve import serve
+from insightv.cli.run import export, report, status
 from insightv.cli.setup import config, plugins
 from insightv.cli.terminal import err, say, show_log
 from insightv.cli.train import train
 from insightv.errors import InputError, InsightvError
 from insightv.redact import without_controls
-from insightv.version import release
 
 app = typer.Typer(
     name="insightv",
@@ -40,7 +38,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print("insightv", release())
+        print("insightv", __version__)
         raise typer.Exit
 
 

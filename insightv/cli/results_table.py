@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -33,31 +33,34 @@ def result_tables(result: Result) -> str:
 
 def comparison_tables(found: Mapping[str, Any]) -> str:
     """Two systems side by side, and their paired difference as a whole and by family."""
-    first, second = found["first"], found["second"]
-    sides = Table(title="on the questions of both", title_justify="left")
-    for head in ("", "system", "accuracy", "95 %", "tokens", "seconds"):
-        sides.add_column(head)
-    for label, side in (("A", first), ("B", second)):
-        counts = side["questions"]
-        sides.add_row(
-            label,
-            f"{side['system']} ({side['name']})",
-            _percent(counts["accuracy"]),
-            _range(counts["interval"]),
-            f"{sum(side['tokens']['per_question'][name] for name in ('prompt', 'completion')):,.0f}",
-            _number(side["seconds"]["median"]),
+    sides = []
+    for label, side in (("A", found["first"]), ("B", found["second"])):
+        counts, each = side["questions"], side["tokens"]["per_question"]
+        sides.append(
+            (
+                label,
+                f"{side['system']} ({side['name']})",
+                _percent(counts["accuracy"]),
+                _range(counts["interval"]),
+                f"{each['prompt'] + each['completion']:,.0f}",
+                _number(side["seconds"]["median"]),
+            )
         )
-    table = Table(title="difference B - A, paired", title_justify="left")
-    for head in ("family", "pairs", "both", "only A", "only B", "neither", "difference", "95 %", "p"):
-        table.add_column(head, justify="left" if head == "family" else "right")
-    for family, row in (("all", found), *found["families"].items()):
-        table.add_row(
+    pairs = [
+        (
             family,
-            *(str(row[name]) for name in ("pairs", "both_right", "only_first", "only_second", "both_wrong")),
+            *_counts(row, ("pairs", "both_right", "only_first", "only_second", "both_wrong")),
             _percent(row["difference"], "+"),
             _range(row["interval"], "+"),
             "-" if row["p"] is None else f"{row['p']:.3g}",
         )
+        for family, row in (("all", found), *found["families"].items())
+    ]
+    heads = ("family", "pairs", "both", "only A", "only B", "neither", "difference", "95 %", "p")
+    tables = [
+        _table("on the questions of both", ("", "system", "accuracy", "95 %", "tokens", "seconds"), sides, "left"),
+        _table("difference B - A, paired", heads, pairs),
+    ]
     left = found["left_out"]
     notes = [
         *found["notes"],
@@ -68,40 +71,45 @@ def comparison_tables(found: Mapping[str, Any]) -> str:
             f"left out: {left['only_in_first']} only in A, {left['only_in_second']} only in B, "
             f"{left['content_differs']} with other content; {found['not_graded']} pairs could not be graded"
         )
-    return _rendered([sides, table], notes)
+    return _rendered(tables, notes)
+
+
+def _table(
+    title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], justify: Literal["left", "right"] = "right"
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify=justify if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _accuracy_table(title: str, found: Mapping[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in ("family", "questions", "accuracy", "95 %", *OUTCOMES):
-        table.add_column(head, justify="left" if head == "family" else "right")
-    for family, row in (*found["families"].items(), ("all", found["questions"])):
-        counts = (str(row[name]) for name in OUTCOMES)
-        table.add_row(family, str(row["total"]), _percent(row["accuracy"]), _range(row["interval"]), *counts)
-    return table
+    rows = [
+        (family, str(row["total"]), _percent(row["accuracy"]), _range(row["interval"]), *_counts(row, OUTCOMES))
+        for family, row in (*found["families"].items(), ("all", found["questions"]))
+    ]
+    return _table(title, ("family", "questions", "accuracy", "95 %", *OUTCOMES), rows)
 
 
 def _matrix_table(found: Mapping[str, Any]) -> Table:
-    table = Table(title="reasoning by answer", title_justify="left")
-    table.add_column("reasoning")
-    for outcome in OUTCOMES:
-        table.add_column(_HEADS.get(outcome, outcome), justify="right")
-    table.add_column("accuracy", justify="right")
     rates = {"right": found["kept"]["accuracy"], "wrong": found["recovered"]["accuracy"]}
-    for verdict in VERDICTS:
-        counts = (str(found["matrix"][verdict][outcome]) for outcome in OUTCOMES)
-        table.add_row(verdict, *counts, _percent(rates.get(verdict)))
-    return table
+    rows = [(name, *_counts(found["matrix"][name], OUTCOMES), _percent(rates.get(name))) for name in VERDICTS]
+    return _table("reasoning by answer", ("reasoning", *(_HEADS.get(one, one) for one in OUTCOMES), "accuracy"), rows)
 
 
 def _followed_table(found: Mapping[str, Any]) -> Table:
-    table = Table(title="what the summary agent did with the reasoning", title_justify="left")
-    for head in ("", "questions", "answer right", "answer wrong", "accuracy", "95 %"):
-        table.add_column(head, justify="left" if not head else "right")
-    for name, row in found.items():
-        counts = (str(row[key]) for key in ("total", "right", "wrong"))
-        table.add_row(name, *counts, _percent(row["accuracy"]), _range(row["interval"]))
-    return table
+    rows = [
+        (name, *_counts(row, ("total", "right", "wrong")), _percent(row["accuracy"]), _range(row["interval"]))
+        for name, row in found.items()
+    ]
+    heads = ("", "questions", "answer right", "answer wrong", "accuracy", "95 %")
+    return _table("what the summary agent did with the reasoning", heads, rows)
+
+
+def _counts(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [str(row[name]) for name in names]
 
 
 def _cost(found: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The commands that read a run: `insightv status` and `insightv export`."""
+"""The commands that read a run: `insightv status`, `insightv report` and `insightv export`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ def status(run: Run = Path("runs/default"), as_json: AsJson = False) -> None:
         out(f"           ... and {len(bad_rows) - 20} more; see --json")
     for stage in training:
         out("\n".join(stage_lines(stage)))
+
+
+def report(
+    run: Run = Path("runs/default"),
+    target: Annotated[Path | None, typer.Option("--out", help="The file to write; report.html in the run.")] = None,
+    max_paths: Annotated[int, typer.Option("--max-paths", help="The most paths to show.", min=1)] = 10_000,
+    max_mb: Annotated[int, typer.Option("--max-mb", help="The most megabytes to write, about.", min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a run holds as one HTML file: the figures, and its paths to look through."""
+    from insightv.report import write_report
+
+    made = write_report(run, target, most_paths=max_paths, most_bytes=max_mb * 1_000_000)
+    if as_json:
+        out(json.dumps(made.as_json()))
+        return
+    out(f"{made.path}: {made.bytes / 1e6:.1f} MB, {made.shown_paths:,} of {made.paths:,} paths")
 
 
 def export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,25 +17,8 @@ def plugins(as_json: AsJson = False) -> None:
     from insightv.config.plugin_loading import default_registry
 
     registry = default_registry()
-    names = [
-        {
-            "kind": entry.kind,
-            "name": entry.name,
-            "plugin": entry.source.plugin,
-            "distribution": entry.source.distribution,
-            "version": entry.source.version,
-        }
-        for entry in registry.entries()
-    ]
-    failures = [
-        {
-            "plugin": failure.source.plugin,
-            "distribution": failure.source.distribution,
-            "version": failure.source.version,
-            "reason": failure.reason,
-        }
-        for failure in registry.failures
-    ]
+    names = [{"kind": entry.kind, "name": entry.name, **asdict(entry.source)} for entry in registry.entries()]
+    failures = [{**asdict(failure.source), "reason": failure.reason} for failure in registry.failures]
     if as_json:
         out(json.dumps({"names": names, "failed": failures}))
         return

@@ -10,12 +10,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from insightv.errors import ConfigError, Interrupted, StopRun
+from insightv.errors import Interrupted, StopRun
 from insightv.redact import without_controls
 
 err = Console(stderr=True, emoji=False)  # `:100:` in a line for people is a line number
@@ -23,21 +23,8 @@ err = Console(stderr=True, emoji=False)  # `:100:` in a line for people is a lin
 Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the settings.")]
+BadRows = Annotated[Literal["stop", "skip"], typer.Option("--bad-rows", help="What rows that cannot be used do.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
-
-
-def refuse_beside_run(base_url: str | None, summary_model: str | None) -> None:
-    """Refuse options about `--model` where `--run` names the agents.
-
-    Raises:
-        ConfigError: one is given.
-    """
-    for option, value in (("--base-url", base_url), ("--summary-model", summary_model)):
-        if value is not None:
-            raise ConfigError(
-                f"{option} {value} belongs to --model and would not be used: the agents are those of --run; give "
-                "--model in its place, or set the agents in the run's config.toml"
-            )
 
 
 def typed(*words: object) -> str:

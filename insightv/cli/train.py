@@ -41,7 +41,9 @@ def train(
 
     if config is None and (edited := edited_origin(run / CONFIG)) is not None:
         say(f"{edited} has changed since the run was made with it: what its [train] says is used")
-    pipeline = Pipeline(run=run, settings=train_settings(run, config, changes or [], recipe, base, heldout, external))
+    options = {"recipe": recipe, "base": base, "heldout": heldout, "external": external}
+    settings = train_settings(run, config, changes or [], **options)
+    pipeline = Pipeline(run=run, settings=settings)
     if pipeline.settings.train.heldout is None:
         say(
             "no held-out questions (give --heldout FILE): nothing will say whether a stage helped, and no round can be "
@@ -63,16 +65,8 @@ def train(
         raise typer.Exit(4)
 
 
-def train_settings(
-    run: Path,
-    config: Path | None,
-    changes: list[str],
-    recipe: str | None,
-    base: str | None,
-    heldout: str | None,
-    external: str | None,
-) -> Any:
-    """The run's settings; `[train]` from `config` where given, with the options and changes on top.
+def train_settings(run: Path, config: Path | None, changes: list[str], **given: str | None) -> Any:
+    """The run's settings; `[train]` from `config` where given, with the changes and the `given` options on top.
 
     Without one, what `[train]` says in the file that the run was made with goes before what it said then.
 
@@ -96,8 +90,8 @@ def train_settings(
     own = {} if config else dict(table.get("train", {}))
     if source is not None:
         own |= load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
-    files = {"heldout": heldout, "external": external}
-    given = {name: file for name, file in files.items() if file is not None}
-    own |= {name: file if file.startswith("hf:") else str(Path(file).absolute()) for name, file in given.items()}
-    own |= {name: value for name, value in (("recipe", recipe), ("base", base)) if value is not None}
+    for name, value in given.items():
+        if value is not None:
+            file = name in ("heldout", "external") and not value.startswith("hf:")
+            own[name] = str(Path(value).absolute()) if file else value
     return check_settings(table | {"train": own}, "the settings")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from insightv.config.settings import BACKEND_KEYS, RoleTable
 from insightv.errors import ConfigError, InsightvError, PluginError, did_you_mean
 from insightv.interfaces import ChatModel
-from insightv.plugin_guard import error_text, unfit
+from insightv.plugin_guard import boundary, unfit
 from insightv.plugins import Factory, Kind, PluginSource
 
 T = TypeVar("T")
@@ -94,13 +94,8 @@ def built_by(factory: Factory, options: Mapping[str, Any], what: str, source: Pl
         PluginError: what it has made is not of the role, or lacks what the role asks of it.
     """
     check_options(what, options, parameters_of(factory))
-    try:
+    with boundary(lambda said: ConfigError(f"{what} ({source}) could not be made: {said}"), passes=(InsightvError,)):
         built = factory(**options)
-    except (InsightvError, KeyboardInterrupt):
-        raise
-    # A factory may be a plugin's; whatever it raises concerns this part and its options.
-    except BaseException as error:
-        raise ConfigError(f"{what} ({source}) could not be made: {error_text(error)}") from error
     if not isinstance(built, role):
         raise PluginError(f"{what} ({source}) made a {type(built).__name__}, which is not a {role.__name__}")
     if fault := unfit(built, role):

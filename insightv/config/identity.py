@@ -15,7 +15,7 @@ from insightv.config.roles import Part
 from insightv.config.settings import RoleTable
 from insightv.errors import ConfigError
 from insightv.interfaces import MADE_WITH, ChatModel, Generator, ReasoningAgent, Scorer, SummaryAgent
-from insightv.plugin_guard import described
+from insightv.plugin_guard import described, named
 
 _FREE_KEYS = {"base_url", "api_key_env", "backend", "mode"}
 """Keys of a role's table that say where a model is reached, not what it answers."""
@@ -107,15 +107,6 @@ def _plain(value: Any, place: str) -> Any:
     if hasattr(value, "__qualname__"):
         return named(value)
     raise ConfigError(f"{place} is {described(value)}, by which a resumed run cannot be compared; {_CURE}")
-
-
-def named(thing: Any) -> str:
-    """The qualified name of a class or function; of one without a name of its own, with a digest of its code."""
-    name = f"{thing.__module__}.{thing.__qualname__}"
-    code = getattr(thing, "__code__", None)
-    if code is None or "<lambda>" not in name:
-        return name
-    return f"{name}:{hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:8]}"
 
 
 def _model_identity(model: ChatModel) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from insightv.plugin_guard import error_text
+from insightv import __version__
+from insightv.errors import PluginError
+from insightv.plugin_guard import boundary
 from insightv.plugins import GROUP, Failure, PluginSource, Registry
-from insightv.version import release
 
 log = logging.getLogger("insightv")
 SLOW_S = 10.0
@@ -31,7 +32,7 @@ def load_registry() -> Registry:
     from insightv.config import builtin
 
     registry = Registry()
-    registry.add(builtin, PluginSource("builtin", "insightv", release()))
+    registry.add(builtin, PluginSource("builtin", "insightv", __version__))
     chosen = _chosen()
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for name in sorted((chosen or set()) - {point.name for point in points}):
@@ -50,12 +51,10 @@ def load_registry() -> Registry:
 
 def _load(registry: Registry, point: EntryPoint, source: PluginSource) -> None:
     try:
-        plugin: Any = point.load()
-    except KeyboardInterrupt:
-        raise
-    # As in Registry.add: a plugin's import may raise anything.
-    except BaseException as error:
-        registry.failures.append(Failure(source, error_text(error)))
+        with boundary(PluginError, passes=()):
+            plugin: Any = point.load()
+    except PluginError as error:
+        registry.failures.append(Failure(source, str(error)))
     else:
         registry.add(plugin, source)
 

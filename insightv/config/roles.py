@@ -16,7 +16,7 @@ from insightv.config.factories import ModelSpec, built_by, check_options, check_
 from insightv.config.settings import BACKEND_KEYS, OBJECT, RoleTable, ScorerTable, Settings, check_settings
 from insightv.errors import ConfigError, PluginError
 from insightv.interfaces import ChatModel, Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
-from insightv.plugin_guard import described, unfit
+from insightv.plugin_guard import described, named, unfit
 from insightv.plugins import Kind, PluginSource, Registry
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def given_table(place: str, role: object, objects: dict[str, object], registry: 
     if isinstance(role, wanted) and (fault := unfit(role, wanted)):
         raise ConfigError(f"{place}: {fault}")
     objects[place] = role
-    name = role.name if isinstance(role, Assembly) else f"{type(role).__module__}.{type(role).__qualname__}"
+    name = role.name if isinstance(role, Assembly) else named(type(role))
     return {"use": f"{OBJECT}{name}"}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from insightv.errors import did_you_mean
+from insightv.inputs.image_error import ImageLimits, Opening
 from insightv.inputs.rows import FIELDS
 
 
@@ -85,19 +86,20 @@ class RunSection(Section):
 _MB = 2**20
 
 
-class ServeSection(BaseModel):
+class ServeSection(Section):
     """`[serve]`: where `insightv serve` listens, and what one request may take.
 
     `api_key_env` names the variable with the key that clients send; on an address that is not loopback there must be
     one. `hosts` are further names under which clients reach the server, `image_hosts` those that images may be fetched
-    from (none). `concurrency` is the number of questions at work; more are told to come back later. `deadline_s` bounds
-    a question, `body_s` the arrival of its request, `send_s` the taking of each piece of its reply. Questions that take
-    longer than `drain_s` when the server is asked to stop end with an error. A request may ask for less than
-    `max_paths`, `max_steps` (None: as the agents are set) and `max_tokens` (of both agents together), not for more.
-    `max_text` is in characters.
+    from (none). `concurrency` is the number of questions at work; more are told to come back later, except those of a
+    client that has less than its share, which wait up to `wait_s`. `max_connections` clients are let in (None: as many
+    as leave descriptors for the engines). `deadline_s` bounds a question, `body_s` the arrival of its request, `send_s`
+    the taking of each piece of its reply. Questions that take longer than `drain_s` when the server is asked to stop
+    end with an error. All requests together hold at most `max_bytes_in_flight` (None: eight of `max_body_bytes`), and
+    those of one client leave room for one body of another's. A request may ask for less than `max_paths`, `max_steps`
+    (None: as the agents are set) and `max_tokens` (of both agents together), not for more. `max_text` is in characters.
+    docs/serve_limits.md has the reason of each.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -105,11 +107,14 @@ class ServeSection(BaseModel):
     hosts: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
     concurrency: int = Field(default=64, ge=1, le=10_000)
+    max_connections: int | None = Field(default=None, ge=1)
     deadline_s: float = Field(default=300, gt=0, allow_inf_nan=False)
     body_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     send_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     drain_s: float = Field(default=30, ge=0, le=3600, allow_inf_nan=False)
+    wait_s: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False)
     max_body_bytes: int = Field(default=32 * _MB, ge=1024)
+    max_bytes_in_flight: int | None = Field(default=None, ge=1024)
     max_images: int = Field(default=8, ge=0, le=1000)
     max_image_bytes: int = Field(default=16 * _MB, ge=1024)
     max_image_pixels: int = Field(default=40_000_000, ge=784)
@@ -117,6 +122,25 @@ class ServeSection(BaseModel):
     max_paths: int = Field(default=4, ge=1, le=100)
     max_steps: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=16_384, ge=2)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """What all requests together may hold."""
+        return 8 * self.max_body_bytes if self.max_bytes_in_flight is None else self.max_bytes_in_flight
+
+    @property
+    def bytes_of_one_client(self) -> int:
+        """What the requests of one client may hold: all but one body, or one body where there is not room for two."""
+        return max(self.max_body_bytes, self.bytes_in_flight - self.max_body_bytes)
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> ServeSection:
+        if self.bytes_in_flight < self.max_body_bytes:
+            raise ValueError(
+                f"max_bytes_in_flight = {self.bytes_in_flight} is below max_body_bytes = {self.max_body_bytes}, so a "
+                "body of that size would never be taken; raise the one or lower the other"
+            )
+        return self
 
 
 Recipe = Literal["multi-agent", "dpo", "iterative-dpo", "external", "direct", "multi-turn", "summary-only"]
@@ -209,9 +233,9 @@ class ImageSection(Section):
     hosts: tuple[str, ...] = ()
 
     @property
-    def allowed(self) -> tuple[str, ...] | Literal[False]:
-        """The hosts, or False where no host is allowed."""
-        return self.hosts or False
+    def opening(self) -> Opening:
+        """The same as the functions take it that open images."""
+        return {"allow_http": self.hosts or False, "limits": ImageLimits(max_pixels=self.max_pixels)}
 
 
 def _known_fields(columns: dict[str, str]) -> dict[str, str]:

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from insightv.config.sections import RunSection, Section, ServeSection, TrainSection
-from insightv.config.values import refuse_secrets, refuse_unwritable
-from insightv.errors import ConfigError, did_you_mean
-from insightv.inputs.image_error import ImageLimits
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 from insightv.config.sections import (
     Bands,
     DatasetSection,
     ImageSection,
     QuestionSection,
+    RunSection,
+    Section,
+    ServeSection,
+    TrainSection,
 )
+from insightv.config.values import refuse_secrets, refuse_unwritable
+from insightv.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 log = logging.getLogger("insightv")
 
@@ -240,8 +242,3 @@ def _index(items: list[Any], name: str, change: str) -> int:
     if not name.isdecimal() or int(name) >= len(items):
         raise ConfigError(f"--set {change!r}: {name!r} is not one of the positions 0..{len(items) - 1} of a list")
     return int(name)
-
-
-def image_limits(section: ImageSection) -> ImageLimits:
-    """The limits of the settings."""
-    return ImageLimits(max_pixels=section.max_pixels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from datetime import time as clock
 from pathlib import PurePath
@@ -24,48 +24,49 @@ _LIKE_A_VALUE = re.compile(r"(?=.*[0-9])[A-Za-z0-9_.+/=-]{8,}")
 _KEY = re.compile(r"(?:sk|pk|hf|gsk|xai)[-_][A-Za-z0-9_*.-]{16,}|AIza[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{12,}")
 
 
-def refuse_secrets(value: object, where: tuple[str, ...] = ()) -> None:
+def _leaves(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Each value that is no table and no list, with its place."""
+    if isinstance(value, Mapping | list | tuple):
+        for key, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(each, (*where, str(key)))
+    else:
+        yield where, value
+
+
+def refuse_secrets(table: object) -> None:
     """Refuse keys, tokens and passwords, by their names and by what they look like.
 
     Raises:
         ConfigError: there is one; its value is not shown.
     """
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            name = str(key).lower()
-            named = _NAMED_KEY.search(name) and isinstance(inner, str) and _LIKE_A_VALUE.fullmatch(inner)
+    for where, value in _leaves(table):
+        for depth, key in enumerate(where, 1):
+            name, text = key.lower(), value if depth == len(where) else None
+            named = _NAMED_KEY.search(name) and isinstance(text, str) and _LIKE_A_VALUE.fullmatch(text)
             if (named or any(word in name for word in _SECRET_WORDS)) and not name.endswith("_env"):
                 raise ConfigError(
-                    f"{'.'.join((*where, str(key)))}: a key does not belong into the configuration; put it into an "
+                    f"{'.'.join(where[:depth])}: a key does not belong into the configuration; put it into an "
                     "environment variable and name that variable in api_key_env"
                 )
-            refuse_secrets(inner, (*where, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            refuse_secrets(inner, (*where, str(i)))
-    elif isinstance(value, str):
-        _refuse_secret_text(value, where)
+        if isinstance(value, str):
+            _refuse_secret_text(value, where)
 
 
-def refuse_unwritable(value: object, where: tuple[str, ...] = ()) -> None:
+def refuse_unwritable(table: object) -> None:
     """Refuse what cannot be kept as it is in a run's settings, and compared when the run is continued.
 
     Raises:
         ConfigError: a number is not finite, or a value is a date, a time or an object.
     """
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            refuse_unwritable(inner, (*where, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            refuse_unwritable(inner, (*where, str(i)))
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{'.'.join(where)} = {value}: a number is needed; leave it out, or give a finite one")
-    elif isinstance(value, (date, clock)):
-        raise ConfigError(f"{'.'.join(where)} = {value}: dates and times are given as text, in quotes")
-    elif not isinstance(value, (str, int, float, PurePath, BaseModel, type(None))):
-        cure = "give Pipeline the part that uses it as an object"
-        raise ConfigError(f"{'.'.join(where)} is of type {type(value).__name__}, which settings cannot hold; {cure}")
+    for where, value in _leaves(table):
+        place = ".".join(where)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{place} = {value}: a number is needed; leave it out, or give a finite one")
+        if isinstance(value, date | clock):
+            raise ConfigError(f"{place} = {value}: dates and times are given as text, in quotes")
+        if not isinstance(value, str | int | float | PurePath | BaseModel | None):
+            cure = "give Pipeline the part that uses it as an object"
+            raise ConfigError(f"{place} is of type {type(value).__name__}, which settings cannot hold; {cure}")
 
 
 def _refuse_secret_text(text: str, where: tuple[str, ...]) -> None:

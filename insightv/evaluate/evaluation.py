@@ -13,7 +13,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import orjson
@@ -28,20 +30,11 @@ from insightv.config.plugin_loading import default_registry
 from insightv.config.settings import ScorerTable, Settings, check_settings, load_settings
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.evaluate.results import RESULT, Graded, Outcome, Result, Verdict
-from insightv.evaluate.systems import (
-    ANSWER,
-    FOLLOWED,
-    OVERRULED,
-    REASONING,
-    SECONDS,
-    SYSTEMS,
-    assembly,
-    known_system,
-    system_tables,
-)
+from insightv.evaluate.system_answer import flagged_seconds, from_paths, said_followed
+from insightv.evaluate.systems import SYSTEMS, assembly, known_system, system_tables
 from insightv.plugins import Registry
 from insightv.reasoner.checkpoint_agents import is_trained, refuse_other_models, trained_folders
-from insightv.records import Question, Usage
+from insightv.records import Question, ReasoningPath, Usage
 from insightv.runs.builder import Questions, RunBuilder
 from insightv.runs.reader import CONFIG, EVALUATIONS, load_run
 from insightv.runs.session import Watch
@@ -157,9 +150,11 @@ class Evaluation:
         try:
             await self._builder.abuild(self._data, bad_rows=bad_rows, retry_failed=retry_failed, watch=watch)
         except RunChanged as error:
-            raise self._changed(error) from None
+            what = f"the evaluation {self.name!r} was made with something else"
+            raise RunChanged.of(what, error.differences, "give this one another --name") from None
         finally:
-            _drop_if_empty(self.folder.parent)
+            with suppress(OSError):  # the folder of evaluations goes where a refused one has left it empty
+                self.folder.parent.rmdir()
         result = self.result()
         with new_file(self.folder / RESULT) as file:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
@@ -191,8 +186,9 @@ class Evaluation:
     def _rows(self) -> Iterator[Graded]:
         with load_run(self.folder) as run:
             digests = run.digests()
+            seconds = run.call_seconds()
             for assessed in run.assessed(pictures=False):
-                yield graded(assessed, digests[assessed.question.id], self._family)
+                yield graded(assessed, digests[assessed.question.id], self._family, seconds)
 
     def _identity(self) -> dict[str, Any]:
         """What of the system changes results, beside its prompts and the questions."""
@@ -215,14 +211,6 @@ class Evaluation:
         form = [identity, table_identity(self._grader), self.settings.seed, self.settings.images.max_pixels, source]
         return hashlib.sha256(json.dumps(form, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
-    def _changed(self, error: RunChanged) -> RunChanged:
-        shown = "".join(f"\n  {difference}" for difference in error.differences[:50])
-        more = f"\n  ... and {len(error.differences) - 50} more" if len(error.differences) > 50 else ""
-        return RunChanged(
-            f"the evaluation {self.name!r} was made with something else:{shown}{more}\ngive this one another --name",
-            error.differences,
-        )
-
 
 def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, identity: Mapping[str, Any]) -> Settings:
     table = settings.model_dump(exclude_unset=True)
@@ -231,18 +219,12 @@ def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, id
     return check_settings(table)
 
 
-def _drop_if_empty(folder: Path) -> None:
-    """Remove the folder of evaluations where a refused one has left it empty."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return
-
-
-def graded(assessed: AssessedQuestion, digest: str, family: str) -> Graded:
-    """A finished question of an evaluation as a row."""
-    question, answered = assessed.question, assessed.paths[ANSWER]
-    reasoned = assessed.paths[REASONING] if len(assessed.paths) > REASONING else None
+def graded(
+    assessed: AssessedQuestion, digest: str, family: str, call_seconds: Mapping[str, float] = MappingProxyType({})
+) -> Graded:
+    """A finished question of an evaluation as a row. `call_seconds`: how long each call took, by its key."""
+    question, made = assessed.question, from_paths(assessed)
+    answered, reasoned = made.answer, made.reasoning
     score = answered.scores[0] if answered.scores else None
     group = question.meta.get(family)
     return Graded(
@@ -259,7 +241,7 @@ def graded(assessed: AssessedQuestion, digest: str, family: str) -> Graded:
         conclusion=reasoned.path.answer if reasoned else None,
         followed=None if reasoned is None else _followed(question, answered, reasoned),
         usage=sum((path.path.usage for path in assessed.paths), Usage()),
-        seconds=_seconds(answered),
+        seconds=_seconds(answered.path, call_seconds),
     )
 
 
@@ -281,9 +263,8 @@ def _followed(question: Question, answered: AssessedPath, reasoned: AssessedPath
     An agent's own word counts first. Else two that are graded right say the same; then the rules that compare answers
     count, for the very same value; then the grades again: of a right and a wrong one at most one is the truth.
     """
-    flags = answered.path.flags
-    if FOLLOWED in flags or OVERRULED in flags:
-        return FOLLOWED in flags
+    if (said := said_followed(answered.path)) is not None:
+        return said
     grades = _verdict(answered), _verdict(reasoned)
     if grades == ("right", "right"):
         return True
@@ -293,6 +274,7 @@ def _followed(question: Question, answered: AssessedPath, reasoned: AssessedPath
     return False if set(grades) == {"right", "wrong"} else None
 
 
-def _seconds(answered: AssessedPath) -> float | None:
-    found = next((flag for flag in answered.path.flags if flag.startswith(SECONDS)), None)
-    return None if found is None else float(found.removeprefix(SECONDS))
+def _seconds(answered: ReasoningPath, call_seconds: Mapping[str, float]) -> float | None:
+    """The seconds that the calls of an answer took; None where that is not known, or they went out as jobs."""
+    measured = [call_seconds.get(call, 0.0) for call in answered.calls]
+    return sum(measured) if measured and all(measured) else flagged_seconds(answered)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from insightv.assess.bands import band_of
 from insightv.config.settings import Settings
-from insightv.evaluate.judge_audit import JudgeAudit
-from insightv.evaluate.judge_audit_counts import AuditCounts
+from insightv.evaluate.judge_audit import AuditCounts, JudgeAudit
 from insightv.evaluate.statistics import Estimate, percentiles, resampled_means
-from insightv.records import Band, Usage, seed_of
+from insightv.records import Band, PathStatus, Usage, seed_of
 from insightv.runs.budget import Budget
 from insightv.runs.session import Session
 from insightv.runs.store import AUDIT, Progress, questions_of, read_progress, read_totals, unpack_replies
@@ -238,24 +238,19 @@ def report_on(settings: Settings, session: Session, sampled: Sampled, audit: Jud
 def funnel(settings: Settings, sampled: Sampled) -> dict[str, Any]:
     """The sample's paths on their way: written, ok, accepted or refused by each scorer, and their bands."""
     paths = [path for progress in sampled.progress for path in progress.paths]
-    codes: dict[str, int] = {}
-    for path in paths:
-        if path.code:
-            codes[path.code] = codes.get(path.code, 0) + 1
+    statuses = Counter(path.status for path in paths)
     bands = dict.fromkeys((band.value for band in Band), 0)
     for progress in sampled.progress:
         for path in progress.paths:
             if path.status == "ok":
-                scores = [
-                    progress.scores[at][path.index]
-                    for at in sorted(progress.scores)
-                    if path.index in progress.scores[at]
-                ]
+                scores = [found[path.index] for _, found in sorted(progress.scores.items()) if path.index in found]
                 bands[band_of(scores, settings.bands.high, settings.bands.mid)] += 1
     return {
-        "paths": {"total": len(paths)}
-        | {status: sum(path.status == status for path in paths) for status in ("ok", "rejected", "failed")}
-        | {"by_code": codes},
+        "paths": {
+            "total": len(paths),
+            **{status: statuses[status] for status in get_args(PathStatus)},
+            "by_code": dict(Counter(path.code for path in paths if path.code)),
+        },
         "scorers": [_passed(table.use, at, sampled) for at, table in enumerate(settings.scorers)],
         "bands": bands,
     }

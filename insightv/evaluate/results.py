@@ -40,7 +40,7 @@ class Graded(Record):
 
     `digest` is of the question's content. `reasoning` says whether what the path itself comes to is right ("unknown":
     it comes to nothing, or that cannot be graded), None where the system does not reason apart from answering.
-    `followed`: whether the answer agrees with the path. `seconds` is None where it was not measured in one go.
+    `followed`: whether the answer agrees with the path. `seconds`: how long the calls took that led to the answer.
     """
 
     id: str

@@ -20,26 +20,26 @@ _REACH = 9.0
 _FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_ROWS = 400, 2000, 1_000_000
 
 
-def wilson(right: int, total: int, level: float = LEVEL) -> Interval | None:
+def wilson(right: int, total: int) -> Interval | None:
     """Wilson's score interval of an accuracy, on 0..1; None where nothing was counted."""
     if total == 0:
         return None
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     share, spread = right / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
     return (0.0 if right == 0 else middle - half, 1.0 if right == total else middle + half)
 
 
-def bootstrap(right: int, total: int, level: float = LEVEL) -> Interval | None:
+def bootstrap(right: int, total: int) -> Interval | None:
     """The percentile bootstrap's interval of an accuracy, in the limit of endless resamples; None for no questions."""
     if total == 0:
         return None
-    low, high = _percentiles(dict(_binomial(total, right / total)), level)
+    low, high = _percentiles(dict(_binomial(total, right / total)))
     return low / total, high / total
 
 
-def paired_bootstrap(only_first: int, only_second: int, total: int, level: float = LEVEL) -> Interval | None:
+def paired_bootstrap(only_first: int, only_second: int, total: int) -> Interval | None:
     """The same for the difference of two accuracies (second less first) on `total` questions that both answered.
 
     `only_first` questions only the first had right, `only_second` only the second. Questions are resampled as pairs.
@@ -52,7 +52,7 @@ def paired_bootstrap(only_first: int, only_second: int, total: int, level: float
         for second, inner in _binomial(number, only_second / apart if apart else 0.0):
             difference = 2 * second - number
             chances[difference] = chances.get(difference, 0.0) + outer * inner
-    low, high = _percentiles(chances, level)
+    low, high = _percentiles(chances)
     return low / total, high / total
 
 
@@ -85,16 +85,16 @@ def _binomial(total: int, share: float) -> list[tuple[int, float]]:
     return found
 
 
-def _percentiles(chances: dict[int, float], level: float) -> tuple[int, int]:
-    """The least values that at least (1 - level) / 2 and (1 + level) / 2 of the distribution do not exceed."""
+def _percentiles(chances: dict[int, float]) -> tuple[int, int]:
+    """The least values that at least (1 - LEVEL) / 2 and (1 + LEVEL) / 2 of the distribution do not exceed."""
     whole, below = math.fsum(chances.values()), 0.0
     low: int | None = None
     value = 0
     for value in sorted(chances):
         below += chances[value] / whole
-        if low is None and below >= (1 - level) / 2:
+        if low is None and below >= (1 - LEVEL) / 2:
             low = value
-        if below >= (1 + level) / 2:
+        if below >= (1 + LEVEL) / 2:
             break
     return (value if low is None else low), value
 
@@ -109,13 +109,13 @@ def resampled_means(rows: Sequence[Sequence[float]], seed: int) -> list[list[flo
     return means
 
 
-def percentiles(values: Iterable[float], level: float = LEVEL) -> Interval | None:
-    """The interval that holds the middle `level` of some values; None where there are none."""
+def percentiles(values: Iterable[float]) -> Interval | None:
+    """The interval that holds the middle `LEVEL` of some values; None where there are none."""
     ranked = sorted(values)
     if not ranked:
         return None
     last = len(ranked) - 1
-    return ranked[math.floor(last * (1 - level) / 2)], ranked[math.ceil(last * (1 + level) / 2)]
+    return ranked[math.floor(last * (1 - LEVEL) / 2)], ranked[math.ceil(last * (1 + LEVEL) / 2)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,12 @@
 """What can be evaluated: the two agents together, each alone, or one model that does it all.
 
-A system goes through the same build as a generator does. It makes one path per question whose `answer` is what the
-system answered, and, where it reasons first, a second one: the reasoning, with the answer that it comes to by itself.
+A system goes through the same build as a generator does, and answers each question once.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,21 +17,13 @@ from insightv.agents.replies.conclusion import concluded
 from insightv.config.roles import Assembly, RoleFactory, agent_table
 from insightv.config.settings import ReasoningTable, RoleTable, Settings, SummaryTable
 from insightv.errors import ConfigError, ModelError
+from insightv.evaluate.system_answer import SystemAnswer, answer_path, to_paths
 from insightv.interfaces import Generator, ReasoningAgent, SummaryAgent
 from insightv.reasoner.checkpoint_agents import trained_table
-from insightv.records import Answer, Question, ReasoningPath, Usage
-from insightv.runs.question_calls import open_book
+from insightv.records import Question, ReasoningPath, Usage
+from insightv.runs.question_calls import question_calls
 
 NO_CHECKPOINTS: Mapping[str, Path] = MappingProxyType({})
-
-ANSWER, REASONING = 0, 1
-"""The indices of the two paths."""
-
-
-FOLLOWED, OVERRULED = "followed", "overruled"
-"""Flags of the paths: what the summary agent says it did."""
-SECONDS = "seconds="
-"""The flag that begins so says how long the question took; it is missing where a part was answered from the record."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +113,7 @@ def _own_table(agent: str, settings: Settings) -> RoleTable:
 
 def assembly(name: str, tables: Mapping[str, RoleTable]) -> Assembly[Generator]:
     """The system, to be put together within a run."""
-    return Assembly(f"insightv.systems.{name}", partial(_assembled, name=name, tables=dict(tables)))
+    return Assembly(f"insightv.{name}", partial(_assembled, name=name, tables=dict(tables)))
 
 
 def _assembled(workshop: RoleFactory, name: str, tables: Mapping[str, RoleTable]) -> Generator:
@@ -138,8 +128,6 @@ def _assembled(workshop: RoleFactory, name: str, tables: Mapping[str, RoleTable]
 class SystemGenerator(Generator):
     """Answers each question once with the agents that it has."""
 
-    reasons = False
-
     def __init__(self, reasoning: ReasoningAgent | None, answering: SummaryAgent | None) -> None:
         self._reasoning = reasoning
         self._answering = answering
@@ -150,47 +138,36 @@ class SystemGenerator(Generator):
         return {**prompts_of("reasoning", self._reasoning), **prompts_of("answering", self._answering)}
 
     async def generate(self, question: Question, n: int, *, seed: int = 0) -> list[ReasoningPath]:
-        """The system's paths: `SYSTEMS[...].paths` of them, whatever `n`.
+        """The system's answer as paths: `SYSTEMS[...].paths` of them, whatever `n`.
 
         Raises:
             StopRun: nothing more may be asked.
         """
-        book, began = open_book.get(None), time.monotonic()
-        fresh = book is None or not book.calls
-        paths = await self._paths(question, seed)
-        if fresh:
-            flags = (*paths[0].flags, f"{SECONDS}{time.monotonic() - began:.3f}")
-            paths[0] = paths[0].model_copy(update={"flags": flags})
-        return paths
+        made = await self._asked(question, seed)
+        made_of = question_calls.get(None)
+        calls = tuple(key.hex() for key in made_of.recorded) if made_of else ()
+        return to_paths(replace(made, answer=made.answer.model_copy(update={"calls": calls})))
 
-    async def _paths(self, question: Question, seed: int) -> list[ReasoningPath]:
-        blank = ReasoningPath(question_id=question.id, index=ANSWER, status="ok", seed=seed)
+    async def _asked(self, question: Question, seed: int) -> SystemAnswer[ReasoningPath]:
+        blank = ReasoningPath(question_id=question.id, index=0, status="ok", seed=seed)
         if self._reasoning is None:
-            return [await self._answered(question, blank, blank)]
+            return SystemAnswer(await self._answered(question, blank, blank))
         try:
             path = await self._reasoning.reason(question, seed=seed)
         except ModelError as error:
             lost = unanswered(blank, error)
             # Its cost is counted once.
-            again = lost.model_copy(update={"index": REASONING, "usage": Usage()})
-            return [lost] if self._answering is None else [lost, again]
+            again = lost.model_copy(update={"usage": Usage()})
+            return SystemAnswer(lost, None if self._answering is None else again)
         own = concluded(path)
         if self._answering is None:
-            return [own.model_copy(update={"index": ANSWER})]
-        return [await self._answered(question, path, blank), own.model_copy(update={"index": REASONING})]
+            return SystemAnswer(own)
+        return SystemAnswer(await self._answered(question, path, blank), own)
 
     async def _answered(self, question: Question, path: ReasoningPath, blank: ReasoningPath) -> ReasoningPath:
         if self._answering is None:
             return blank
         try:
-            answer = await self._answering.summarize(question, path)
+            return answer_path(blank, await self._answering.summarize(question, path))
         except ModelError as error:
             return unanswered(blank, error)
-        update: dict[str, Any] = {"answer": answer.text, "usage": answer.usage, "flags": _flags(answer)}
-        return blank.model_copy(update=update)
-
-
-def _flags(answer: Answer) -> tuple[str, ...]:
-    if answer.followed is None:
-        return answer.flags
-    return (*answer.flags, FOLLOWED if answer.followed else OVERRULED)

@@ -9,19 +9,8 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from insightv.inputs.sources import (
-    KEPT_TEXT,
-    Fault,
-    Line,
-    RawRow,
-    RowSource,
-    SourceFault,
-    cut_text,
-    decoded,
-    read_lines,
-)
+from insightv.inputs.sources import KEPT_TEXT, Fault, Line, RawRow, SourceFault, TextFile, cut_text
 
 MAX_RECORD = 2**20
 """Characters of the further lines of one row: a quote that is never closed would make the rest of the file one row."""
@@ -29,25 +18,21 @@ _MAX_READ_AGAIN = 64 * 2**20
 """Characters read again in one file: with quotes wrong in every row, each line would be read with very many rows."""
 
 
-class CsvFile(RowSource):
+class CsvFile(TextFile):
     """Comma-separated with a header line, quoted as RFC 4180 says.
 
     A row of several lines that comes to nothing is bad by its first line; the lines after it are read as rows of their
     own, since a quote that was never closed may have taken them in.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.name, path.parent)
-        self.path = path
-
     @property
     def columns(self) -> frozenset[str] | None:
         """The header."""
-        return frozenset(_header(_Records(read_lines(self, self.path))))
+        return frozenset(_header(_Records(self.lines())))
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
-        records = _Records(read_lines(self, self.path))
+        records = _Records(self.lines())
         header = _header(records)
         while (record := records.take(len(header))) is not None:
             values: dict[str, object] | None = None if record.fault else dict(zip(header, record.cells, strict=True))
@@ -118,7 +103,7 @@ class _Records:
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
-        text, fault = decoded(line)
+        text, fault = line.decoded()
         self._ended = line.ended
         self._fault = self._fault or fault
         if len(self._text) < KEPT_TEXT:

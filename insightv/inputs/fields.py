@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 from insightv.inputs.image_error import shorten
 from insightv.records import Picture
+from insightv.strict_json import clean
 
 CONTENT_ID = "@content"
 """As a column for `id`: ids are made from the content of the rows."""
@@ -232,11 +233,7 @@ def kind_name(value: object) -> str:
 
 def encodable(text: str) -> bool:
     """Whether UTF-8 can hold the text: not half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return clean(text) is text
 
 
 def same_text(text: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from insightv.errors import InputError
 
@@ -44,6 +44,13 @@ class ImageLimits:
     max_aspect: float = 200.0
     max_pixels: int = 1280 * 28 * 28
     fetch_s: float = 20.0
+
+
+class Opening(TypedDict, total=False):
+    """How images are opened: the hosts that they may be fetched from, and what an image may be."""
+
+    allow_http: AllowHttp
+    limits: ImageLimits
 
 
 def shorten(source: object, length: int = 200) -> str:

@@ -17,13 +17,7 @@ from insightv.inputs.image_error import AllowHttp, ImageError, ImageLimits, shor
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "GIF")
 
-_MIMES = {
-    "image/jpeg": "JPEG",
-    "image/jpg": "JPEG",
-    "image/png": "PNG",
-    "image/webp": "WEBP",
-    "image/gif": "GIF",
-}
+_MIMES = {f"image/{name.lower()}": name for name in ALLOWED} | {"image/jpg": "JPEG"}
 _URL = re.compile(
     r"\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*://|(?:https?|ftps?|file|data|javascript|blob|gopher|cid):)", re.IGNORECASE
 )

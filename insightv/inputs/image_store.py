@@ -35,7 +35,7 @@ class ImageStore:
 
     def __init__(self, folder: Path, made: Callable[[Path], None] | None = None) -> None:
         self.folder = folder
-        self._made = made or _unnoted
+        self._made = made or (lambda _: None)
 
     def put(self, picture: Picture) -> str:
         """Keep a picture and return its SHA-256 (hex); one that is there already is left as it is.
@@ -94,10 +94,6 @@ class ImageStore:
             width, height = _size(data, mime)
             return Picture(data=data, mime=mime, sha256=sha256, width=width, height=height)
         raise ImageError("missing", f"no picture {sha256} in {self.folder}")
-
-
-def _unnoted(_: Path) -> None:
-    """Nobody keeps account of what is made."""
 
 
 def _write(path: Path, data: bytes) -> None:

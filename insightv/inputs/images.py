@@ -20,12 +20,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
 from pydantic import ValidationError
 
 from insightv.errors import InputError
-from insightv.inputs.image_error import AllowHttp, ImageError, ImageLimits, shorten
+from insightv.inputs.image_error import AllowHttp, ImageError, ImageLimits, Opening, shorten
 from insightv.inputs.image_pixels import encoded, sized
 from insightv.inputs.image_sources import format_of, read_image
 from insightv.inputs.image_store import ImageStore
@@ -41,7 +41,7 @@ __all__ = [
     "ImageLimits",
     "ImageSource",
     "ImageStore",
-    "aopen_question",
+    "Opening",
     "check_image",
     "open_hashed_question",
     "open_picture",
@@ -91,7 +91,10 @@ def open_picture(
 
 
 def _opened(
-    source: str | Path | bytes | Image.Image | Picture, root: Path | None, allow_http: AllowHttp, limits: ImageLimits
+    source: ImageSource,
+    root: Path | None = None,
+    allow_http: AllowHttp = False,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> tuple[Picture, str]:
     """The picture, and SHA-256 (hex) of what it was made of: a file's bytes, or the picture that it was."""
     if isinstance(source, Picture):
@@ -134,18 +137,14 @@ def open_question(
 
 
 def open_hashed_question(
-    question: Question,
-    *,
-    root: Path | None = None,
-    allow_http: AllowHttp = False,
-    limits: ImageLimits = DEFAULT_LIMITS,
+    question: Question, *, root: Path | None = None, **opening: Unpack[Opening]
 ) -> tuple[Question, list[str]]:
     """`open_question`, and the hash of each image's content as `check_image` gives it."""
     pictures: list[Picture | str] = []
     hashes: list[str] = []
     for index, image in enumerate(question.images):
         try:
-            picture, found = _opened(image, root, allow_http, limits)
+            picture, found = _opened(image, root, **opening)
         except ImageError as error:
             where = f"question {shorten(question.id)}: images[{index}]: "
             raise ImageError(error.code, where + str(error)) from None
@@ -154,17 +153,6 @@ def open_hashed_question(
     if all(isinstance(image, Picture) for image in question.images):
         return question, hashes
     return question.model_copy(update={"images": tuple(pictures)}), hashes
-
-
-async def aopen_question(
-    question: Question,
-    *,
-    root: Path | None = None,
-    allow_http: AllowHttp = False,
-    limits: ImageLimits = DEFAULT_LIMITS,
-) -> Question:
-    """`open_question` in a thread."""
-    return await asyncio.to_thread(open_question, question, root=root, allow_http=allow_http, limits=limits)
 
 
 async def question_about(images: ImageSource | Sequence[ImageSource], question: str | Question) -> Question:
@@ -188,7 +176,9 @@ async def question_about(images: ImageSource | Sequence[ImageSource], question: 
     if not all(isinstance(source, Picture) for source in sources):
         sources = await asyncio.to_thread(lambda: [open_picture(source) for source in sources])
     asked = question.model_copy(update={"images": tuple(sources) or question.images})
-    return asked if all(isinstance(image, Picture) for image in asked.images) else await aopen_question(asked)
+    if all(isinstance(image, Picture) for image in asked.images):
+        return asked
+    return await asyncio.to_thread(open_question, asked)
 
 
 @contextlib.contextmanager

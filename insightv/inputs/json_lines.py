@@ -11,51 +11,33 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from insightv.inputs.sources import (
-    KEPT_TEXT,
-    MAX_LINE,
-    Fault,
-    Line,
-    RawRow,
-    RowSource,
-    SourceFault,
-    cut_text,
-    decoded,
-    read_lines,
-)
+from insightv.inputs.fields import kind_name
+from insightv.inputs.sources import KEPT_TEXT, MAX_LINE, Fault, Line, RawRow, SourceFault, TextFile, cut_text
 from insightv.strict_json import NotStrict, strict_decoder
 
 
-class JsonLines(RowSource):
-    """One JSON object a line; `.gz` is unpacked on the way."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.name, path.parent)
-        self.path = path
+class JsonLines(TextFile):
+    """One JSON object a line."""
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
         first = True
-        for line in read_lines(self, self.path):
+        for line in self.lines():
             text = _json_text(line)
             del line  # of a long line no more is held than its text and its values
             if text.fault is None and text.whole.isspace() and text.whole.isascii():
                 continue
             row = _json_row(text)
             del text
-            if first and _begins_like_a_document(row.text) and _is_document(read_lines(self, self.path)):
+            if first and _BEGINS_LIKE_A_DOCUMENT.match(row.text) and _is_document(self.lines()):
                 raise SourceFault(row.line, "json_document", "one JSON document; write one object a line (JSONL)")
             first = False
             yield row
             del row
 
 
-def _begins_like_a_document(text: str) -> bool:
-    return text.strip() == "{" or text.lstrip().startswith("[")
-
-
+_BEGINS_LIKE_A_DOCUMENT = re.compile(r"\s*(?:\[|\{\s*\Z)")
 _LOOKED_AT = 64
 
 
@@ -113,10 +95,10 @@ def _json_text(line: Line) -> _JsonText:
         try:
             whole = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0].decode())[1:-1].encode(), line.data)
         except UnicodeDecodeError:
-            return _JsonText(line.number, start, "", False, line.ended, decoded(line)[1])
+            return _JsonText(line.number, start, "", False, line.ended, line.decoded()[1])
         if b"\0" not in whole:
             return _JsonText(line.number, start, whole.decode("ascii"), False, line.ended, None)
-    text, fault = decoded(line)
+    text, fault = line.decoded()
     return _JsonText(line.number, cut_text(text), text, True, line.ended, fault)
 
 
@@ -136,7 +118,7 @@ def _json_row(text: _JsonText) -> RawRow:
         except ValueError:
             fault = Fault("", "bad_json", "a number of too many digits")
         if fault is None and not isinstance(values, dict):
-            fault = Fault("", "not_an_object", f"a row is a JSON object, not {_json_name(values)}")
+            fault = Fault("", "not_an_object", f"a row is a JSON object, not {kind_name(values)}")
     if fault is not None and fault.code in ("bad_json", "invalid_utf8") and not text.ended:
         fault = Fault("", "cut_line", f"the last line is cut off: no newline at its end, and {fault.reason}")
     row = values if isinstance(values, dict) and fault is None else None
@@ -151,8 +133,3 @@ def _not_strict(error: NotStrict) -> Fault:
 
 
 _DECODER = strict_decoder()
-
-
-def _json_name(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

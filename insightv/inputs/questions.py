@@ -19,11 +19,10 @@ from typing import Literal
 
 from insightv.errors import InputError
 from insightv.inputs.csv_file import CsvFile
-from insightv.inputs.image_checks import ImageChecks
 from insightv.inputs.image_store import ImageStore
 from insightv.inputs.images import DEFAULT_LIMITS, AllowHttp, ImageLimits
 from insightv.inputs.json_lines import JsonLines
-from insightv.inputs.row_checks import BadRow, Reading, mark_of
+from insightv.inputs.row_checks import BadRow, ImageChecks, Reading, mark_of
 from insightv.inputs.rows import COLUMNS, RowRules, check_row, question_digest, row_rules
 from insightv.inputs.sources import RawRow, Rows, RowSource, SourceFault
 from insightv.records import Question

@@ -6,14 +6,18 @@ Knows rows, drafts and hashes. Does not keep questions: those are read again whe
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from array import array
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from insightv.inputs.image_checks import ImageChecks
-from insightv.inputs.images import ImageError
+from insightv.inputs.fields import Image
+from insightv.inputs.image_store import STORED, ImageStore
+from insightv.inputs.images import AllowHttp, ImageError, ImageLimits, check_image
 from insightv.inputs.rows import Draft, RowRules, check_row, digest_of, folded, known_id, shown_id
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
@@ -68,6 +72,66 @@ class _Pending:
     def shown_id(self) -> str | None:
         """The id for messages, if there is one."""
         return shown_id(self.good.id) if self.good is not None and self.good.id is not None else self.known_id
+
+
+@dataclass
+class ImageChecks:
+    """Checks images in threads; the same file (device, inode, size, time) only once.
+
+    Opened pictures are put into the `store`, where there is one; what it has may be named by digest.
+    """
+
+    pool: ThreadPoolExecutor
+    root: Path | None
+    allow_http: AllowHttp
+    limits: ImageLimits
+    store: ImageStore | None = None
+    _done: dict[bytes, bytes] = field(default_factory=dict, init=False)
+    _running: dict[bytes, Future[str | ImageError]] = field(default_factory=dict, init=False)
+
+    def start(self, image: Image) -> Future[str | ImageError] | str:
+        """The hash of an image's bytes, or of the picture that it is already; or the promise of it or of its fault."""
+        if isinstance(image, Picture):
+            return image.sha256 if self.store is None else self.store.put(image)
+        if self.store is not None and isinstance(image, str) and image.startswith(STORED):
+            digest = image.removeprefix(STORED)
+            if self.store.place(digest) is not None:
+                return digest
+        key = self._key(image)
+        if (known := self._done.get(key)) is not None:
+            return known.hex()
+        if (running := self._running.get(key)) is not None:
+            return running
+        future = self.pool.submit(self._check, image)
+        if key:
+            self._running[key] = future
+            future.add_done_callback(lambda done: self._keep(key, done))
+        return future
+
+    def _check(self, image: str | bytes) -> str | ImageError:
+        try:
+            return check_image(image, root=self.root, allow_http=self.allow_http, limits=self.limits).sha256
+        except ImageError as error:
+            # Anew: the traceback holds the image and its bytes, in a circle that waits for the garbage collector.
+            return ImageError(error.code, str(error))
+
+    def _keep(self, key: bytes, done: Future[str | ImageError]) -> None:
+        if not done.cancelled() and done.exception() is None and isinstance(found := done.result(), str):
+            self._done[key] = bytes.fromhex(found)
+        self._running.pop(key, None)
+
+    def _key(self, image: str | bytes) -> bytes:
+        """Empty where there is no file to tell by."""
+        if isinstance(image, bytes) or len(image) > 4096:
+            return b""
+        try:
+            status = os.stat(os.path.join(self.root or "", image))
+        except (OSError, ValueError):
+            return b""
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return hashlib.blake2b(repr(identity).encode(), digest_size=16).digest()
 
 
 class Reading:

@@ -89,6 +89,21 @@ class Line:
     """None: over-long."""
     ended: bool
 
+    def decoded(self) -> tuple[str, Fault | None]:
+        """Its text, and what is wrong with its bytes; their offset is that in the file."""
+        if self.data is None:
+            most = f"{MAX_TEXT_LINE} bytes, {MAX_LINE} with images as data URLs"
+            reason = f"the line at byte offset {self.offset} is too long; the limit is {most}; keep images as files"
+            return "", Fault("", "line_too_long", reason)
+        if (at := self.data.find(b"\0")) >= 0:
+            text = self.data.decode("utf-8", "replace")
+            return text, Fault("", "nul_byte", f"a NUL byte at byte offset {self.offset + at}")
+        try:
+            return self.data.decode("utf-8"), None
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{self.data[error.start]:02x} at byte offset {self.offset + error.start}"
+            return self.data.decode("utf-8", "replace"), Fault("", "invalid_utf8", f"{found} is not UTF-8")
+
 
 def _start_of(item: object) -> str:
     try:
@@ -114,20 +129,27 @@ class Rows(RowSource):
                 yield RawRow(number, _start_of(item), item)
 
 
-def read_lines(source: RowSource, path: Path) -> Iterator[Line]:
-    """The lines of a file with their offsets, those over `MAX_LINE` (of text `MAX_TEXT_LINE`) without their content."""
-    reader = _LineReader(source)
-    try:
-        with _opened(path) as file:
-            # Not by a loop: its variable would hold a long line until after the next one is read.
-            yield from iter(lambda: reader.line(file), None)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        reason = "the gzip file is damaged or cut off; get it again"
-        raise SourceFault(reader.number + 1, "bad_gzip", reason) from None
-    except OSError as error:
-        raise SourceFault(reader.number, "unreadable", f"cannot be read: {error.strerror}") from None
-    if reader.number == 0:
-        raise SourceFault(1, "empty_file", "the file is empty")
+class TextFile(RowSource):
+    """Rows of a text file; `.gz` is unpacked on the way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.name, path.parent)
+        self.path = path
+
+    def lines(self) -> Iterator[Line]:
+        """The lines with their offsets, those over `MAX_LINE` (of text `MAX_TEXT_LINE`) without their content."""
+        reader = _LineReader(self)
+        try:
+            with _opened(self.path) as file:
+                # Not by a loop: its variable would hold a long line until after the next one is read.
+                yield from iter(lambda: reader.line(file), None)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            reason = "the gzip file is damaged or cut off; get it again"
+            raise SourceFault(reader.number + 1, "bad_gzip", reason) from None
+        except OSError as error:
+            raise SourceFault(reader.number, "unreadable", f"cannot be read: {error.strerror}") from None
+        if reader.number == 0:
+            raise SourceFault(1, "empty_file", "the file is empty")
 
 
 class _LineReader:
@@ -175,22 +197,6 @@ def _without_mark(data: bytes, source: RowSource) -> tuple[int, bytes]:
     if warning not in source.warnings:
         source.warnings.append(warning)
     return 3, data[3:]
-
-
-def decoded(line: Line) -> tuple[str, Fault | None]:
-    """The text of a line, and what is wrong with its bytes; their offset is that in the file."""
-    if line.data is None:
-        most = f"{MAX_TEXT_LINE} bytes, {MAX_LINE} with images as data URLs"
-        reason = f"the line at byte offset {line.offset} is too long; the limit is {most}; keep images as files"
-        return "", Fault("", "line_too_long", reason)
-    if (at := line.data.find(b"\0")) >= 0:
-        text = line.data.decode("utf-8", "replace")
-        return text, Fault("", "nul_byte", f"a NUL byte at byte offset {line.offset + at}")
-    try:
-        return line.data.decode("utf-8"), None
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{line.data[error.start]:02x} at byte offset {line.offset + error.start}"
-        return line.data.decode("utf-8", "replace"), Fault("", "invalid_utf8", f"{found} is not UTF-8")
 
 
 def cut_text(text: str, length: int = KEPT_TEXT) -> str:

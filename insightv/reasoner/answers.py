@@ -164,7 +164,8 @@ def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequenc
         followed = agrees(asked, answer.text, shown)
     elif followed is None and share is not None and share != 0.5:
         followed = share > 0.5
-    flags = marks(shown) if alone else _marks_of_several(found)
+    # Of several that were shown together some do have steps.
+    flags = marks(shown) if alone else [mark for path in found for mark in marks(path) if mark != NO_REASONING]
     return answer.model_copy(
         update={
             "path": shown,
@@ -175,8 +176,3 @@ def joined(asked: Question, answer: Answer, shown: ReasoningPath, found: Sequenc
             "agreement": share,
         }
     )
-
-
-def _marks_of_several(found: Sequence[ReasoningPath]) -> list[str]:
-    """What is not as it should be with any of the paths that were shown together; some of them do have steps."""
-    return [mark for path in found for mark in marks(path) if mark != NO_REASONING]

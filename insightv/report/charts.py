@@ -92,7 +92,7 @@ def histogram(bins: Sequence[Bin], label: str, axis: str, marks: Mapping[int, st
         parts.append(el("line", x1=x, x2=x, y1=_TOP, y2=_TOP + tall, klass="limit"))
         parts.append(el("text", name, x=x, y=_TOP - 4, text_anchor="middle"))
     parts.append(el("text", axis, x=_LEFT + wide / 2, y=_HEIGHT - 3, text_anchor="middle"))
-    return _svg(_WIDTH, _HEIGHT, label, parts)
+    return el("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=label, klass="chart")
 
 
 def _levels(most: int, tall: float, wide: float) -> Html:
@@ -146,9 +146,9 @@ def shares(counts: Mapping[str, int]) -> Html:
     return join([bar, el("ul", *legend, klass="legend")])
 
 
-def bar(share: float, klass: str = "plain") -> Html:
+def bar(share: float) -> Html:
     """A horizontal bar of `share` (0..1) of its width."""
-    rect = el("rect", x=0, y=0, width=_n(100 * min(max(share, 0), 1)), height=10, klass=klass)
+    rect = el("rect", x=0, y=0, width=_n(100 * min(max(share, 0), 1)), height=10, klass="plain")
     back = el("rect", x=0, y=0, width=100, height=10, klass="rail")
     return el("svg", back, rect, viewBox="0 0 100 10", preserveAspectRatio="none", klass="bar", aria_hidden="true")
 
@@ -161,10 +161,6 @@ def whisker(value: float, ends: Sequence[float] | None) -> Html:
         parts.append(el("rect", x=_n(low), y=3, width=_n(max(high - low, 1)), height=4, klass="span"))
     parts.append(el("circle", cx=_n(200 * value), cy=5, r=4, klass="point"))
     return el("svg", *parts, viewBox="-5 0 210 10", klass="whisker", aria_hidden="true")
-
-
-def _svg(width: int, height: int, label: str, parts: Sequence[Html]) -> Html:
-    return el("svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=label, klass="chart")
 
 
 def _n(number: float) -> str:

@@ -1,4 +1,4 @@
-"""?"""
+"""Seconds and dollars as people read them."""
 
 from __future__ import annotations
 

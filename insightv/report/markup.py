@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 
-from insightv.train.data.strict_json import clean
+from insightv.strict_json import clean
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _VOID = {"meta", "br", "input"}

@@ -13,31 +13,30 @@ from pathlib import Path
 
 import orjson
 
+from insightv import __version__
 from insightv.report import sections
-from insightv.report.evaluations import evaluations
+from insightv.report.heldout import evaluations, training
 from insightv.report.markup import Html, el, esc, text
 from insightv.report.pictures import Album
 from insightv.report.reading import Findings
 from insightv.report.sample import Shown, picture_digest
-from insightv.report.stages import training
-from insightv.version import release
 
 
 def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path) -> bytes:
     """The whole file."""
     parts = [
-        (sections.funnel(found), "funnel"),
-        (sections.histograms(found), "lengths"),
-        (training(found), "training"),
-        (evaluations(found), "evaluations"),
-        (sections.costs(found), "costs"),
-        (sections.codes(found), "codes"),
-        (sections.bad_rows(found), "bad-rows"),
-        (sections.made(found), "made"),
-        (_browser(found, chosen, pictures, folder), "paths"),
+        (sections.funnel(found), "funnel", "Funnel"),
+        (sections.histograms(found), "lengths", "Scores and lengths"),
+        (training(found), "training", "Training"),
+        (evaluations(found), "evaluations", "Held-out"),
+        (sections.costs(found), "costs", "Costs"),
+        (sections.codes(found), "codes", "Rejected and failed"),
+        (sections.bad_rows(found), "bad-rows", "Rows left out"),
+        (sections.made(found), "made", "Settings"),
+        (_browser(found, chosen, pictures, folder), "paths", "Paths"),
     ]
-    body = el("main", *(part for part, _ in parts))
-    names = [name for part, name in parts if part is not None]
+    body = el("main", *(part for part, *_ in parts))
+    links = [el("a", name, href=f"#{place}") for part, place, name in parts if part is not None]
     style, script = _own("report.css"), _own("report.js")
     head = el(
         "head",
@@ -49,7 +48,7 @@ def page(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path
         el("title", f"{found.name} · insightv report"),
         el("style", Html(style)),
     )
-    whole = el("body", _header(found, names), body, _data(chosen, pictures), el("script", Html(script)))
+    whole = el("body", _header(found, links), body, _data(chosen, pictures), el("script", Html(script)))
     return b"<!doctype html>\n" + el("html", head, whole, lang="en").encode() + b"\n"
 
 
@@ -69,24 +68,10 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-_NAMES = {
-    "funnel": "Funnel",
-    "lengths": "Scores and lengths",
-    "training": "Training",
-    "evaluations": "Held-out",
-    "costs": "Costs",
-    "codes": "Rejected and failed",
-    "bad-rows": "Rows left out",
-    "made": "Settings",
-    "paths": "Paths",
-}
-
-
-def _header(found: Findings, names: Sequence[str]) -> Html:
+def _header(found: Findings, links: Sequence[Html]) -> Html:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    links = el("nav", *(el("a", _NAMES[name], href=f"#{name}") for name in names), aria_label="sections")
-    told = el("p", f"Run report of insightv {release()}, written {when}", klass="note")
-    return el("header", el("h1", text(found.name, 300)), told, links)
+    told = el("p", f"Run report of insightv {__version__}, written {when}", klass="note")
+    return el("header", el("h1", text(found.name, 300)), told, el("nav", *links, aria_label="sections"))
 
 
 def _browser(found: Findings, chosen: Sequence[Shown], pictures: Album, folder: Path) -> Html:

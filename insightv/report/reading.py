@@ -80,11 +80,8 @@ def _evaluations(folder: Path) -> tuple[list[Result], list[str]]:
 
 
 def _sets(folder: Path) -> dict[str, int | str]:
-    found: dict[str, int | str] = {}
-    for one in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if one.is_dir() and not one.name.startswith("."):
-            found[one.name] = _rows(one)
-    return found
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {one.name: _rows(one) for one in found if one.is_dir() and not one.name.startswith(".")}
 
 
 def _rows(folder: Path) -> int | str:

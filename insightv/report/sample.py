@@ -17,7 +17,7 @@ from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.records import Question
 from insightv.report.markup import clipped
 from insightv.report.tally import first_fault, outcome_of
-from insightv.train.data.strict_json import json_text, plain
+from insightv.strict_json import json_text, plain
 
 _TEXT = 20_000
 _DETAIL = 2_000
@@ -120,14 +120,10 @@ def _details(details: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in list(details.items())[:30]:
         if name != "calls" and value is not None:
-            short = value if isinstance(value, (bool, float, str)) or _small(value) else json_text(value)
+            small = isinstance(value, int) and abs(value) < 2**53  # a whole number that JavaScript holds exactly
+            short = value if small or isinstance(value, bool | float | str) else json_text(value)
             found[clipped(str(name), 100)] = _clip(short, _DETAIL) if isinstance(short, str) else plain(short)
     return found
-
-
-def _small(value: object) -> bool:
-    """Whether it is a whole number that JavaScript holds exactly."""
-    return isinstance(value, int) and abs(value) < 2**53
 
 
 def _clip(text: str | None, most: int = _TEXT) -> str | None:

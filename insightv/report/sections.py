@@ -10,7 +10,7 @@ from insightv.report.charts import bar, bins_of, histogram, median, shares
 from insightv.report.format import clock
 from insightv.report.markup import Html, el, facts, join, table, text
 from insightv.report.reading import Findings
-from insightv.train.data.strict_json import json_text
+from insightv.strict_json import json_text
 
 _MOST_ROWS = 200
 

@@ -15,16 +15,15 @@ from typing import Any, Literal
 
 import orjson
 
-from insightv.config.settings import OBJECT, Settings, image_limits
-from insightv.errors import RunChanged
+from insightv.config.settings import OBJECT, Settings
+from insightv.errors import RunChanged, differences_between
 from insightv.inputs.image_error import shorten
 from insightv.inputs.image_store import ImageStore
 from insightv.inputs.questions import QuestionFile, read_questions
 from insightv.records import Question
-from insightv.runs.reader import settings_differences
 from insightv.runs.store import intact, pack_question
 
-_BY_ANSWER = ("answer", f"{OBJECT}insightv.assess.answer.AnswerScorer")
+_BY_ANSWER = ("answer", f"{OBJECT}insightv.AnswerScorer")
 """The scorers, by `use`, that need the answer of each question."""
 
 
@@ -76,10 +75,9 @@ def read_intake(
             columns=settings.questions.columns,
             bad_rows=bad_rows,
             require_answer=any(table.use in _BY_ANSWER for table in settings.scorers),
-            allow_http=settings.images.allowed,
-            limits=image_limits(settings.images),
             store=store,
             progress=progress,
+            **settings.images.opening,
         )
     )
 
@@ -98,7 +96,7 @@ def take_in(
     row = connection.execute("SELECT epoch, settings FROM epochs ORDER BY epoch DESC LIMIT 1").fetchone()
     text = json.dumps(identity, sort_keys=True)
     with intact("the settings of the run"):
-        differences = settings_differences(_as_named_now(json.loads(row[1]), identity), json.loads(text)) if row else []
+        differences = differences_between(_as_named_now(json.loads(row[1]), identity), json.loads(text)) if row else []
     sizes = [difference for difference in differences if difference.startswith("images.")]
     if sizes and entrants is None:
         raise RunChanged(f"{sizes[0]}: give the questions file too, so that pictures are opened anew", tuple(sizes))
@@ -106,7 +104,11 @@ def take_in(
         _line_up(connection, entrants)
         differences += _question_differences(connection) if row else []
     if differences and not allow:
-        raise changed(differences)
+        raise RunChanged.of(
+            "the run was made with something else, and to continue would mix results",
+            differences,
+            "give --allow-change to continue (finished questions keep their results, labelled), or use another --run",
+        )
     epoch = int(row[0]) if row else 1
     if differences or not row:
         epoch += 1 if row else 0
@@ -119,26 +121,20 @@ def take_in(
 def _as_named_now(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that a run was made with, in the form of today.
 
-    0.1.0 kept the class of each role beside its name, and nothing of what an object was made with.
+    0.1.0 kept the class of each role beside its name, and nothing of what an object was made with; it named the modules
+    of our own objects.
     """
+    own = f"{OBJECT}insightv."
     for role, today in zip(_roles(before), _roles(now), strict=False):
         if role.pop("class", None) is not None and "object" in today:
             role["object"] = today["object"]
+        if str(role.get("use")).startswith(own):
+            role["use"] = own + role["use"].rpartition(".")[2]
     return before
 
 
 def _roles(identity: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [identity.get("generator", {}), *identity.get("scorers", {}).values()]
-
-
-def changed(differences: list[str]) -> RunChanged:
-    """The refusal to continue with something else than the run was made with."""
-    shown = "".join(f"\n  {difference}" for difference in differences)
-    return RunChanged(
-        f"the run was made with something else, and to continue would mix results:{shown}\n"
-        "give --allow-change to continue (finished questions keep their results, labelled), or use another --run",
-        tuple(differences),
-    )
 
 
 def _line_up(connection: sqlite3.Connection, entrants: Iterable[Entrant]) -> None:
@@ -176,9 +172,7 @@ def _content_differences(before: Question, after: Question) -> list[str]:
     for name in ("question", "answer", "choices", "meta"):
         old, new = ({name: getattr(record, name)} for record in (before, after))
         if orjson.dumps(old, option=orjson.OPT_SORT_KEYS) != orjson.dumps(new, option=orjson.OPT_SORT_KEYS):
-            found += settings_differences(old, new) or [
-                f"{name}: values of another type (true for 1, null for nothing)"
-            ]
+            found += differences_between(old, new) or [f"{name}: values of another type (true for 1, null for nothing)"]
     old_images, new_images = ([shorten(image) for image in record.images] for record in (before, after))
     kinds = {image.startswith("'sha256:") for image in old_images + new_images}
     if old_images != new_images and len(kinds) == 1:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 
 from insightv.backends.call_key import call_key
 from insightv.backends.jobs import JobModel
 from insightv.backends.retry_pause import NotTriedAgain, no_more_tries
+from insightv.concurrency import end_all
 from insightv.errors import ConfigError, InsightvError, MissingExtra, ModelError, RequestsRefused, StopRun
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import (
     awaited,
+    boundary,
     checked,
     closed,
     code_of,
     cost_of,
     described,
     error_text,
-    is_ours,
     is_own,
     stored,
 )
@@ -32,7 +33,7 @@ from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.runs.budget import Budget
 from insightv.runs.database import Database
 from insightv.runs.limiter import CallLimiter, StopSwitch
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.store import Spent, call_statements, fault_statements
 
 _NOTHING = Usage()
@@ -43,16 +44,38 @@ _MOST_REFUSED = 3
 
 
 class Journal:
-    """What all journaled models of a run share. `answered` says whether any call of the run ever was."""
+    """What all journaled models of a run share. `answered` says whether any call of the run ever was.
 
-    def __init__(self, database: Database, gate: CallLimiter, budget: Budget, switch: StopSwitch) -> None:
-        self.database = database
+    It is made with the models, since wrong settings must end before a run is opened; `open` puts a run behind it.
+    """
+
+    def __init__(self, gate: CallLimiter, switch: StopSwitch) -> None:
         self.gate = gate
-        self.budget = budget
         self.switch = switch
         self.tasks: set[asyncio.Task[list[Completion]]] = set()
         self.answered = False
         self._refused = 0
+        self._opened: tuple[Database, Budget] | None = None
+
+    def open(self, database: Database, budget: Budget) -> None:
+        """Record calls in a run's database, and count them in its budget."""
+        self._opened = database, budget
+
+    @property
+    def database(self) -> Database:
+        """The run's; see `open`."""
+        return self._run[0]
+
+    @property
+    def budget(self) -> Budget:
+        """The run's; see `open`."""
+        return self._run[1]
+
+    @property
+    def _run(self) -> tuple[Database, Budget]:
+        if self._opened is None:
+            raise InsightvError("a model was asked before its run was opened; ask from within generate() or score()")
+        return self._opened
 
     def of_refusal(self, error: ModelError) -> ModelError | StopRun:
         """What a refused request means: amid answered ones it is its own affair, otherwise the whole run's."""
@@ -71,21 +94,27 @@ class Journal:
         """Wait for the calls in flight, at most `grace_s` seconds; cancel the rest."""
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=grace_s)
-        left = list(self.tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end_all(self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of the question whose calls it stands in."""
+
+    calls: QuestionCalls
+    key: bytes
+    messages: Sequence[Message]
+    sampling: Sampling
+    n: int
+    schema: Schema | None
 
 
 class JournaledModel(ChatModel):
-    """`model` with each call recorded. `deadline_s` bounds a call of a backend that does not bound its own.
+    """`model` with each call recorded. `deadline_s` bounds a call of a backend that does not bound its own."""
 
-    It is made before the run is opened, since wrong settings must end before that; `journal` is set when it is.
-    """
-
-    def __init__(self, model: ChatModel, deadline_s: float | None = None) -> None:
+    def __init__(self, model: ChatModel, journal: Journal, deadline_s: float | None = None) -> None:
         self.model = model
-        self.journal: Journal | None = None
+        self._journal = journal
         # The calls of a job wait together, for hours if need be: they take no slots, and cost a share of the price.
         self.jobs = model if isinstance(model, JobModel) else None
         self._deadline_s = None if self.jobs else deadline_s
@@ -101,87 +130,63 @@ class JournaledModel(ChatModel):
         """The part of the listed price that a call costs."""
         return self.jobs.price_share if self.jobs else 1.0
 
-    @property
-    def _journal(self) -> Journal:
-        if self.journal is None:
-            raise InsightvError(
-                f"{self.name} was asked before its run was opened; ask from within generate() or score()"
-            )
-        return self.journal
-
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """The recorded replies if this call was made before, else the model's, recorded."""
-        book = open_book.get()
+        calls = question_calls.get()
         key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
-        known = book.calls.get(key)
+        known = calls.recorded.get(key)
         if known is not None:
             return known
-        task = book.in_flight.get(key)
+        task = calls.in_flight.get(key)
         if task is None:
-            task = asyncio.create_task(self._ask(book, key, messages, sampling, n, schema))
-            book.in_flight[key] = task
-            book.moved()
+            task = asyncio.create_task(self._ask(_Call(calls, key, messages, sampling, n, schema)))
+            calls.in_flight[key] = task
+            calls.moved()
             self._journal.tasks.add(task)
-            task.add_done_callback(lambda done: self._forget(book, key, done))
+            task.add_done_callback(lambda done: self._forget(calls, key, done))
         # A paid call is finished and recorded even when whoever asked has been cancelled.
         return await asyncio.shield(task)
 
-    def _forget(self, book: QuestionCalls, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
-        del book.in_flight[key]
-        book.moved()
+    def _forget(self, calls: QuestionCalls, key: bytes, task: asyncio.Task[list[Completion]]) -> None:
+        del calls.in_flight[key]
+        calls.moved()
         self._journal.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as seen: whoever asked may be gone
 
-    async def _ask(
-        self,
-        book: QuestionCalls,
-        key: bytes,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        n: int,
-        schema: Schema | None,
-    ) -> list[Completion]:
-        await self._take_slot(book)
+    async def _ask(self, call: _Call) -> list[Completion]:
+        calls, key = call.calls, call.key
+        await self._take_slot(calls)
         no_more_tries.set(self._journal.switch.thrown)
         try:
-            replies, spent = await self._paid(book, key, messages, sampling, n, schema)
-            kind = book.purpose + (schema.name if schema else "text")
+            replies, spent = await self._paid(call)
+            kind = calls.purpose + (call.schema.name if call.schema else "text")
             await self._journal.database.write(
-                call_statements(book.seq, key, self.name, kind, sampling.seed, replies, spent)
+                call_statements(calls.seq, key, self.name, kind, call.sampling.seed, replies, spent)
             )
         finally:
             # Held until the reply is recorded, so that a kill costs at most `concurrency` calls again.
             if not self.jobs:
                 self._journal.gate.release()
-        call = key.hex()
-        book.calls[key] = [reply.under(call) for reply in replies]
-        return book.calls[key]
+        calls.recorded[key] = [reply.under(key.hex()) for reply in replies]
+        return calls.recorded[key]
 
-    async def _take_slot(self, book: QuestionCalls) -> None:
+    async def _take_slot(self, calls: QuestionCalls) -> None:
         gate = self._journal.gate
-        if book.ticket:
-            book.ticket = False
+        if calls.holds_slot:
+            calls.holds_slot = False
             if self.jobs:
                 gate.release()
         elif not self.jobs:
-            await gate.acquire(book.seq)
+            await gate.acquire(calls.seq)
 
     def _spent(self, usage: Usage, began: float) -> Spent:
         usd = self.price_share * self._journal.budget.cost(self.name, usage)
         return Spent(usage, usd, 0.0 if self.jobs else time.monotonic() - began)
 
-    async def _paid(
-        self,
-        book: QuestionCalls,
-        key: bytes,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        n: int,
-        schema: Schema | None,
-    ) -> tuple[list[Completion], Spent]:
+    async def _paid(self, call: _Call) -> tuple[list[Completion], Spent]:
         budget, switch = self._journal.budget, self._journal.switch
         if switch.error is not None:
             raise switch.error
@@ -192,7 +197,7 @@ class JournaledModel(ChatModel):
             raise
         usage, fault, began = _NOTHING, None, time.monotonic()
         try:
-            replies = await self._checked(messages, sampling, n, schema)
+            replies = await self._checked(call)
             usage = replies[0].usage if len(replies) == 1 else sum((reply.usage for reply in replies), _NOTHING)
             self._journal.answered = True
         except ModelError as error:
@@ -220,40 +225,38 @@ class JournaledModel(ChatModel):
             spent = self._spent(usage, began)
             budget.end(usage, spent.usd)
             if fault is not None:
-                await self._record_fault(book, key, fault, spent)
+                await self._record_fault(call, fault, spent)
         return replies, spent
 
-    async def _record_fault(self, book: QuestionCalls, key: bytes, fault: ModelError | StopRun, spent: Spent) -> None:
+    async def _record_fault(self, call: _Call, fault: ModelError | StopRun, spent: Spent) -> None:
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
         kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
         text = error_text(fault, kind=False)
-        await self._journal.database.write(fault_statements(book.seq, key, self.name, code, text, kept, spent))
+        await self._journal.database.write(
+            fault_statements(call.calls.seq, call.key, self.name, code, text, kept, spent)
+        )
 
-    async def _checked(
-        self, messages: Sequence[Message], sampling: Sampling, n: int, schema: Schema | None
-    ) -> list[Completion]:
-        limit = None if self._deadline_s is None else asyncio.timeout(self._deadline_s)
+    async def _checked(self, call: _Call) -> list[Completion]:
+        cost, passes = Usage(requests=1), (ModelError, ConfigError, MissingExtra)
+
+        def failed(said: str) -> ModelError:
+            return ModelError("backend_error", f"{self.name}: {said}", usage=cost)
+
         try:
-            async with limit or nullcontext():
-                asked = self.model.chat(messages, sampling, n=n, schema=schema)
-                replies = await awaited("chat()", asked)
-        except (ModelError, StopRun, ConfigError, MissingExtra):
-            raise
-        # A backend may be a plugin's: whatever it raises is a call that was not answered.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            code, text = "backend_error", f"{self.name}: {error_text(error)}"
-            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
-                code, text = "timeout", f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
-            raise ModelError(code, text, usage=Usage(requests=1)) from error
+            async with asyncio.timeout(self._deadline_s):
+                with boundary(failed, passes=passes):
+                    asked = self.model.chat(call.messages, call.sampling, n=call.n, schema=call.schema)
+                    replies = await awaited("chat()", asked)
+        except TimeoutError as error:
+            text = f"{self.name}: no reply within run.deadline_s = {self._deadline_s} s"
+            raise ModelError("timeout", text, usage=cost) from error
         try:
-            return replies if self._own else _recordable(replies, n)
+            return replies if self._own else _recordable(replies, call.n)
         except (TypeError, ValueError) as error:
-            text = f"{self.name}: chat(n={n}) {error_text(error, kind=False)}"
-            raise ModelError("bad_backend", text, usage=Usage(requests=1)) from error
+            text = f"{self.name}: chat(n={call.n}) {error_text(error, kind=False)}"
+            raise ModelError("bad_backend", text, usage=cost) from error
 
     async def check(self) -> None:
         """See `ChatModel.check`."""

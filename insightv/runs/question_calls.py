@@ -20,9 +20,9 @@ class QuestionCalls:
     """
 
     seq: int
-    calls: dict[bytes, list[Completion]] = field(default_factory=dict)
+    recorded: dict[bytes, list[Completion]] = field(default_factory=dict)
     in_flight: dict[bytes, asyncio.Task[list[Completion]]] = field(default_factory=dict)
-    ticket: bool = False
+    holds_slot: bool = False
     purpose: str = ""
     _idle: tuple[asyncio.Timeout, float] | None = None
 
@@ -52,5 +52,5 @@ class QuestionCalls:
             limit.reschedule(None if self.in_flight else asyncio.get_running_loop().time() + most_s)
 
 
-open_book: ContextVar[QuestionCalls] = ContextVar("insightv_open_book")
-"""The book of the question at hand; set by the pipeline in each question's task, and inherited by its subtasks."""
+question_calls: ContextVar[QuestionCalls] = ContextVar("insightv_question_calls")
+"""The calls of the question at hand; set by the pipeline in each question's task, and inherited by its subtasks."""

@@ -12,14 +12,25 @@ from collections.abc import Sequence
 from functools import partial
 
 from insightv.assess.bands import band_of
+from insightv.concurrency import end_all
 from insightv.config.roles import Part
 from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ModelError, StopRun
 from insightv.inputs.image_error import ImageError
 from insightv.interfaces import Generator, Scorer
-from insightv.plugin_guard import awaited, checked_scores, code_of, described, error_text, is_ours, is_own, revalidated
+from insightv.plugin_guard import (
+    awaited,
+    boundary,
+    checked_scores,
+    code_of,
+    described,
+    error_text,
+    is_ours,
+    is_own,
+    revalidated,
+)
 from insightv.records import Question, ReasoningPath, Score
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.session import Session
 from insightv.runs.store import (
     Progress,
@@ -42,31 +53,24 @@ class QuestionLoop:
         self, settings: Settings, session: Session, names: Sequence[str], among: Sequence[int] | None = None
     ) -> None:
         self._settings = settings
-        self._generator = session.generator
-        self._scorers = session.scorers
+        self._session = session
         self._names = names
         self._among = among
-        self._journal = session.journal
-        self._database = session.database
-        self._gate = session.journal.gate
-        self._switch = session.switch
-        self._opener = session.opener
-        self._tally = session.tally
         self._open = asyncio.Semaphore(2 * settings.run.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Work until every question is done or the switch is thrown."""
-        await self._switch.heard_by(self._feed())
+        await self._session.switch.heard_by(self._feed())
         await self.wind_up()
 
     async def _feed(self) -> None:
         """Open questions in order, each when a slot is free that no open question waits for; wait for all to end."""
         after = 0
-        while rows := await self._database.do(partial(pending, after=after, limit=_CHUNK, among=self._among)):
+        while rows := await self._session.database.do(partial(pending, after=after, limit=_CHUNK, among=self._among)):
             for stored in rows:
                 await self._open.acquire()
-                await self._gate.acquire(stored.seq)
+                await self._session.journal.gate.acquire(stored.seq)
                 task = asyncio.create_task(self._guarded(stored))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -79,74 +83,66 @@ class QuestionLoop:
         ends = time.monotonic() + self._settings.run.grace_s
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.run.grace_s)
-        left = list(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await self._journal.drain(max(0.0, ends - time.monotonic()))
+        await end_all(self._tasks)
+        await self._session.journal.drain(max(0.0, ends - time.monotonic()))
 
     async def _guarded(self, stored: StoredQuestion) -> None:
-        book = QuestionCalls(stored.seq, ticket=True)
-        open_book.set(book)
+        calls = QuestionCalls(stored.seq, holds_slot=True)
+        question_calls.set(calls)
         try:
-            await self._question(stored, book)
+            await self._question(stored, calls)
         except StopRun as error:
-            self._switch.stop(error)
+            self._session.switch.stop(error)
         # Anything else is a fault of our own: it stops the run and is shown, and nothing of the question is recorded.
         except BaseException as error:
             if is_ours(error):
                 raise
             log.exception("question %r", stored.question.id)
-            self._switch.stop(error)
+            self._session.switch.stop(error)
         finally:
-            if book.ticket:
-                self._gate.release()
+            if calls.holds_slot:
+                self._session.journal.gate.release()
             self._open.release()
 
-    async def _question(self, stored: StoredQuestion, book: QuestionCalls) -> None:
+    async def _question(self, stored: StoredQuestion, calls: QuestionCalls) -> None:
         seq, epoch = stored.seq, stored.epoch
-        progress = await self._database.do(partial(read_progress, seq=seq, epoch=epoch))
-        book.calls = progress.calls
+        progress = await self._session.database.do(partial(read_progress, seq=seq, epoch=epoch))
+        calls.recorded = progress.calls
         try:
-            question = await self._opener.opened(stored)
+            question = await self._session.opener.opened(stored)
         except ImageError as error:  # it was good when the run began
             question = stored.question
             paths = _failed(question, self._settings.generator.paths, f"image_{error.code}", str(error))
-            await self._database.write(path_statements(seq, epoch, paths))
+            await self._session.database.write(path_statements(seq, epoch, paths))
         else:
-            paths = await self._paths(question, stored, progress, book)
+            paths = await self._paths(question, stored, progress, calls)
         scores = await self._scores(question, stored, progress, paths)
         bands = {
             path.index: band_of(scores[path.index], self._settings.bands.high, self._settings.bands.mid)
             for path in paths
             if path.status == "ok"
         }
-        await self._database.write(finish_statements(seq, epoch, bands))
-        self._tally.count(paths, bands)
+        await self._session.database.write(finish_statements(seq, epoch, bands))
+        self._session.tally.count(paths, bands)
 
     async def _paths(
-        self, question: Question, stored: StoredQuestion, progress: Progress, book: QuestionCalls
+        self, question: Question, stored: StoredQuestion, progress: Progress, calls: QuestionCalls
     ) -> list[ReasoningPath]:
         n = self._settings.generator.paths
         if len(progress.paths) == n:
             return progress.paths
-        generator, idle_s = self._generator.role, self._generator.deadline_s
+        generator, idle_s = self._session.generator.role, self._session.generator.deadline_s
         try:
-            async with book.never_idle(idle_s):
-                asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
-                made = await awaited("generate()", asked)
-            paths = _checked_paths(made, question, n, generator)
+            with boundary("generator_error", logged=f"the generator failed on question {question.id!r}"):
+                async with calls.never_idle(idle_s):
+                    asked = generator.generate(_own(question, idle_s), n, seed=self._settings.seed)
+                    made = await awaited("generate()", asked)
+                paths = _checked_paths(made, question, n, generator)
         except ModelError as error:
             paths = _failed(question, n, code_of(error), error_text(error, kind=False))
-        # A generator may be a plugin's: whatever it raises costs this question's paths, not the run.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            log.exception("the generator failed on question %r", question.id)
-            paths = _failed(question, n, "generator_error", error_text(error))
-        if self._switch.error is not None and any(path.status == "failed" for path in paths):
+        if self._session.switch.error is not None and any(path.status == "failed" for path in paths):
             raise StopRun("stopped while paths were being made")  # they did not fail, they were stopped
-        await self._database.write(path_statements(stored.seq, stored.epoch, paths))
+        await self._session.database.write(path_statements(stored.seq, stored.epoch, paths))
         return paths
 
     async def _scores(
@@ -155,13 +151,13 @@ class QuestionLoop:
         """The scores of each path that is ok, by index; each scorer sees what no earlier one refused."""
         scores: dict[int, list[Score]] = {path.index: [] for path in paths if path.status == "ok"}
         alive = [path for path in paths if path.status == "ok"]
-        for position, part in enumerate(self._scorers):
+        for position, part in enumerate(self._session.scorers):
             if not alive:
                 break
             found = progress.scores.get(position, {})
             if set(found) != {path.index for path in alive}:
                 found = await self._score(question, part, position, alive)
-                await self._database.write(score_statements(stored.seq, stored.epoch, position, found))
+                await self._session.database.write(score_statements(stored.seq, stored.epoch, position, found))
             for path in alive:
                 scores[path.index].append(found[path.index])
             alive = [path for path in alive if found[path.index].accepted is not False]
@@ -172,20 +168,15 @@ class QuestionLoop:
     ) -> dict[int, Score]:
         scorer, name = part.role, self._names[position]
         try:
-            async with asyncio.timeout(part.deadline_s) as limit:
-                made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
-            scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
+            async with asyncio.timeout(part.deadline_s):
+                with boundary("scorer_error", logged=f"scorer {name!r} failed on question {question.id!r}"):
+                    made = await awaited("score()", scorer.score(_own(question, part.deadline_s), tuple(paths)))
+                    scores = _named(checked_scores("score()", made, len(paths), own=is_own(scorer)), name)
+        except TimeoutError:
+            scores = _unscored(name, len(paths), "timeout", f"no scores within run.deadline_s = {part.deadline_s} s")
         except ModelError as error:
             scores = _unscored(name, len(paths), code_of(error), error_text(error, kind=False))
-        # A scorer may be a plugin's: whatever it raises costs this question's scores, not the run.
-        except BaseException as error:
-            if is_ours(error):
-                raise
-            log.exception("scorer %r failed on question %r", name, question.id)
-            late = isinstance(error, TimeoutError) and limit.expired()
-            reason = f"no scores within run.deadline_s = {part.deadline_s} s" if late else error_text(error)
-            scores = _unscored(name, len(paths), "timeout" if late else "scorer_error", reason)
-        if self._switch.error is not None and any("failed" in score.details for score in scores):
+        if self._session.switch.error is not None and any("failed" in score.details for score in scores):
             raise StopRun("stopped while paths were being scored")
         return {path.index: score for path, score in zip(paths, scores, strict=True)}
 
@@ -218,7 +209,8 @@ def _checked_paths(paths: object, question: Question, n: int, generator: Generat
             revalidated(path)
         if (path.status == "ok") == (path.code is not None):
             raise ValueError(f"path {path.index} has status {path.status!r} and code {path.code!r}")
-        if path.status == "ok" and not (path.answer and (path.steps or not generator.reasons)):
+        # A system under evaluation, which is our own, may answer without any step.
+        if path.status == "ok" and not (path.answer and (path.steps or own)):
             raise ValueError(f"path {path.index} is ok and lacks its steps or its answer")
     return paths
 

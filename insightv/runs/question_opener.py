@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from insightv.config.sections import ImageSection
-from insightv.config.settings import image_limits
 from insightv.inputs.image_error import ImageError
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.inputs.images import open_hashed_question
@@ -42,9 +41,8 @@ class QuestionOpener:
 
     def _opened(self, stored: StoredQuestion) -> Question:
         root = Path(stored.place) if stored.place else None
-        limits, hosts = image_limits(self._section), self._section.allowed
         question = open_stored(stored.question, self._images)
-        opened, hashes = open_hashed_question(question, root=root, allow_http=hosts, limits=limits)
+        opened, hashes = open_hashed_question(question, root=root, **self._section.opening)
         if question_digest(stored.question, hashes) != stored.digest:
             raise ImageError(
                 "changed",

@@ -9,9 +9,8 @@ with RunReader("runs/charts") as run:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -30,10 +29,14 @@ DATABASE = "run.db"
 CONFIG = "config.toml"
 IMAGES = "images"
 DATASETS = "datasets"
+CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 ROUNDS = "rounds"
 REPORT = "report.html"
 LOG = "log.jsonl"
+OWN = {DATABASE, f"{DATABASE}-journal", CONFIG, LOG, REPORT, "run.lock"}
+OWN |= {IMAGES, DATASETS, EVALUATIONS, CHECKPOINTS, ROUNDS}
+"""What a run consists of, by name in its folder."""
 
 
 class RunReader:
@@ -55,9 +58,7 @@ class RunReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -144,6 +145,10 @@ class RunReader:
                 for band, record in paths
             )
 
+    def call_seconds(self) -> dict[str, float]:
+        """How long each recorded call took, its tries and their pauses included, by its key; 0 of one sent as a job."""
+        return {key.hex(): seconds for key, seconds in self._connection.execute("SELECT key, seconds FROM calls")}
+
     def calls(self) -> Iterator[dict[str, Any]]:
         """Every recorded call in the form that `replay/FILE` reads."""
         last = (-1, b"")
@@ -174,27 +179,3 @@ def open_stored(question: Question, images: ImageStore) -> Question:
 def load_run(folder: str | Path) -> RunReader:
     """Open a run for reading; close it, or use it as a context manager."""
     return RunReader(folder)
-
-
-def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
-    """Each place where two nested mappings differ, as `place: old -> new`."""
-    found = []
-    for key in sorted(set(old) | set(new)):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += settings_differences(before, after, f"{where}{key}.")
-        elif before != after:
-            found.append(f"{where}{key}: {' -> '.join(_short(before, after))}")
-    return found
-
-
-def _short(*values: object) -> list[str]:
-    """The values as JSON; of long ones about 100 characters from where they begin to differ."""
-    texts = [json.dumps(value, ensure_ascii=False, default=str) for value in values]
-    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), 0)
-    begin = 0 if same < 80 else same - 20
-    cut = [("..." if begin else "") + text[begin:] for text in texts]
-    return [text if len(text) <= 100 else text[:97] + "..." for text in cut]
-
-
-CHECKPOINTS = "checkpoints"

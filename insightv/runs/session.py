@@ -86,7 +86,6 @@ class Session:
 
     database: Database
     budget: Budget
-    journal: Journal
     opener: QuestionOpener
 
     def __init__(
@@ -97,6 +96,7 @@ class Session:
         self._wrapped: list[JournaledModel] = []
         self._gate = CallLimiter(settings.run.concurrency)
         self.switch = StopSwitch(self._gate)
+        self.journal = Journal(self._gate, self.switch)
         self._pool = _pool(settings.run)
         place = self._pool.model if self._pool else ModelSpec.make
         self.workshop = RoleFactory(registry, settings, self._journaled, None if self._pool else folder, place)
@@ -125,11 +125,10 @@ class Session:
         self.database = open_database(folder / DATABASE, self.switch.stop)
         totals = self.database.submit(read_totals).result()
         self.budget = Budget(self._settings.run, totals)
-        self.journal = Journal(self.database, self._gate, self.budget, self.switch)
+        self.journal.open(self.database, self.budget)
         for model in self._wrapped:
-            model.journal = self.journal
             if model.jobs is not None:
-                model.jobs.ledger = RunJobLedger(self.database, self.switch)
+                model.jobs.keep_jobs(RunJobLedger(self.database, self.switch))
         self.opener = QuestionOpener(self.database, ImageStore(folder / IMAGES), self._settings.images)
         self._elapsed_before = totals["elapsed_s"]
         self._began = self._kept = time.monotonic()
@@ -155,7 +154,7 @@ class Session:
         return any(model.jobs is not None for model in self._wrapped)
 
     def _journaled(self, model: ChatModel, deadline_s: float | None) -> ChatModel:
-        wrapped = JournaledModel(model, deadline_s)
+        wrapped = JournaledModel(model, self.journal, deadline_s)
         self._wrapped.append(wrapped)
         return wrapped
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from insightv.errors import InputError
@@ -98,14 +97,12 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def find(self, name: str) -> Entry | None:
         """The stage of that name; None where it was never begun."""
-        return next((entry for entry in _read(self._connection) if entry.name == name), None)
+        return next((entry for entry in self.entries() if entry.name == name), None)
 
     def begin(self, name: str, identity: Mapping[str, Any]) -> Entry:
         """Record that a stage is begun, in place of an earlier one of its name; one begun alike keeps its beginning."""
@@ -126,13 +123,13 @@ class Ledger:
         """Record which stages have no part in what is trained now; all others have."""
         self._write("INSERT OR REPLACE INTO laid_aside VALUES (1, ?)", (json.dumps(sorted(names)),))
 
-    def names(self) -> list[str]:
-        """The stages that were begun, in that order."""
-        return [entry.name for entry in _read(self._connection)]
+    def entries(self) -> list[Entry]:
+        """The stages in the order in which they were begun."""
+        return _read(self._connection)
 
     def _stage(self, name: str) -> Entry:
         """A stage that was begun."""
-        return next(entry for entry in _read(self._connection) if entry.name == name)
+        return next(entry for entry in self.entries() if entry.name == name)
 
     def _write(self, sql: str, row: tuple[object, ...] = ()) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -73,7 +72,10 @@ class RunStatus(Record):
 
 def read_status(connection: sqlite3.Connection) -> RunStatus:
     """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
-    one = _counter(connection)
+
+    def one(sql: str) -> int:
+        return int(connection.execute(sql).fetchone()[0])
+
     total = one("SELECT count(*) FROM questions WHERE present = 1")
     done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
     paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
@@ -111,11 +113,3 @@ SELECT json_extract(record, '$.scorer') || ': ' || json_extract(record, '$.detai
 SELECT CAST(s.record AS TEXT) AS record FROM scores s JOIN questions q ON q.seq = s.question AND q.epoch = s.epoch
 WHERE s.failed = 1 AND q.present = 1) GROUP BY code ORDER BY code"""
 """Scores that failed, by scorer and code."""
-
-
-def _counter(connection: sqlite3.Connection) -> Callable[[str], int]:
-    def one(sql: str) -> int:
-        row = connection.execute(sql).fetchone()
-        return int(row[0]) if row else 0
-
-    return one

@@ -28,10 +28,12 @@ from insightv.inputs.images import DEFAULT_LIMITS
 from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer, Question
 from insightv.server.errors import ApiError, api_error
+from insightv.server.fairness import client_of
 from insightv.server.guard import CLIENT_GONE, Guard
+from insightv.server.openapi import describe
 from insightv.server.request import MODELS, Asked, no_model, read_request
 from insightv.server.response import DONE, Shapes, about, finish_of
-from insightv.server.service import Service
+from insightv.server.service import Service, Visit
 from insightv.server.streaming import ClientGone, EventStream, unless_gone
 
 __all__ = ["make_app"]
@@ -47,28 +49,24 @@ _PAGE = {
 }
 
 
-ARRIVING = 8
-"""Bodies of the largest size that may be arriving at once, all together."""
-
-
 class Routes:
     """The handlers, one method each."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._started = int(time.time())
-        self._arriving = 0
 
     async def chat(self, request: Request) -> ASGIApp:
         """POST /v1/chat/completions."""
         began = time.monotonic()
         stop = self._service.stop
-        asked = read_request(await stop.unless(self._body(request)), self._service.limits)
         with ExitStack() as held:
-            held.enter_context(self._service.place())
+            visit = held.enter_context(self._service.visit(client_of(request.scope)))
+            asked = read_request(await stop.unless(self._body(request, visit)), self._service.limits)
+            visit.holds(asked.size)
             if not asked.stream:
-                return _json(await unless_gone(request.receive, stop.unless(self._whole(asked, began))))
-            question = await unless_gone(request.receive, stop.unless(self._service.question(asked)))
+                return _json(await unless_gone(request.receive, stop.unless(self._whole(asked, visit, began))))
+            question = await unless_gone(request.receive, stop.unless(self._service.question(asked, visit)))
             return EventStream(self._events(asked, question, began), self._service.limits.send_s, held.pop_all())
 
     async def models(self, request: Request) -> Response:
@@ -96,39 +94,40 @@ class Routes:
         """GET /metrics."""
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return _json(describe())
+
     async def page(self, name: str, kind: str, request: Request) -> Response:
         """GET / and what it is made of."""
         headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
         return Response((files("insightv.server") / "page" / name).read_bytes(), media_type=kind, headers=headers)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, visit: Visit) -> bytearray:
         limits = self._service.limits
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "not_json", "the body must be sent as Content-Type: application/json")
         too_large = ApiError(413, "body_too_large", f"the body is larger than {limits.max_body_bytes} bytes")
-        if int(request.headers.get("content-length") or 0) > limits.max_body_bytes:
+        length = int(request.headers.get("content-length") or 0)
+        if length > limits.max_body_bytes:
             raise too_large
+        self._service.bytes.room(visit.client, length)
         body = bytearray()
         try:
             async with asyncio.timeout(limits.body_s):
                 async for chunk in request.stream():
-                    body += chunk
-                    self._arriving += len(chunk)
-                    if len(body) > limits.max_body_bytes:
+                    if len(body) + len(chunk) > limits.max_body_bytes:
                         raise too_large
-                    if self._arriving > ARRIVING * limits.max_body_bytes:
-                        text = "too many large requests are arriving; come back later"
-                        raise ApiError(429, "busy", text, headers={"Retry-After": "5"})
+                    visit.grow(len(chunk))
+                    body += chunk
         except TimeoutError:
             text = f"the body did not arrive within {limits.body_s:g} s"
-            raise ApiError(408, "body_too_slow", text, headers={"Connection": "close"}) from None
-        finally:
-            self._arriving -= len(body)
-        return bytes(body)
+            raise ApiError(408, "body_too_slow", text) from None
+        return body
 
-    async def _whole(self, asked: Asked, began: float) -> dict[str, Any]:
+    async def _whole(self, asked: Asked, visit: Visit, began: float) -> dict[str, Any]:
         shapes = Shapes(asked.model)
-        question = await self._service.question(asked)
+        question = await self._service.question(asked, visit)
         try:
             answer = await self._service.reasoner(asked.model).aanswer((), question, **_how(asked))
         except ModelError as error:
@@ -242,6 +241,7 @@ def make_app(
             *[route(path, partial(routes.page, *what)) for path, what in _PAGE.items()],
             route("/healthz", routes.healthz),
             route("/metrics", routes.metrics),
+            route("/openapi.json", routes.openapi),
             route("/v1/models", routes.models),
             route("/v1/models/{name}", routes.one_model),
             route("/v1/chat/completions", routes.chat, "POST"),

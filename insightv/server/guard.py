@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 access = logging.getLogger("insightv.access")
 MODELS = "/v1/models"
-ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", MODELS, "/v1/chat/completions")
+ROUTES = ("/", "/page.js", "/page.css", "/healthz", "/metrics", "/openapi.json", MODELS, "/v1/chat/completions")
 CLIENT_GONE = 499
 """Stands in log and metrics for a client that went away before it was answered, as in nginx."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -63,17 +63,25 @@ class Guard:
             return
         began, request_id, status = time.monotonic(), secrets.token_hex(8), 0
         extra = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        unread = _has_body(scope)
+
+        async def receiving() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                closing = [(b"connection", b"close")] if unread and _one_at_a_time(scope) else []
+                message["headers"] = [*message.get("headers", ()), *extra, *closing]
             await send(message)
 
         try:
             self._check(scope)
-            await self._app(scope, receive, sending)
+            await self._app(scope, receiving, sending)
         except ApiError as error:
             self._metrics.count("errors", code=error.code)
             await _send_error(error, sending)
@@ -105,6 +113,16 @@ class Guard:
         self._metrics.count("requests", route=route, status=str(status))
         client = (scope.get("client") or ("-",))[0]
         access.info("%s %s %s %s %d %.1f ms", request_id, client, scope["method"], route, status, seconds * 1000)
+
+
+def _has_body(scope: Scope) -> bool:
+    named = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
+    return b"transfer-encoding" in named or named.get(b"content-length", b"0") != b"0"
+
+
+def _one_at_a_time(scope: Scope) -> bool:
+    """Whether a connection has to be closed to be rid of a body that nobody reads: that of HTTP/1."""
+    return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def _given(header: bytes) -> bytes:

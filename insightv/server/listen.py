@@ -8,16 +8,18 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from insightv.config.sections import ServeSection
 from insightv.errors import ConfigError
 from insightv.reasoner.reasoner import Reasoner
 from insightv.runs.host_limits import allow_open_files
+from insightv.server.accept import Entrance, most_connections
 from insightv.server.app import make_app
+from insightv.server.connection import BoundedProtocol
 from insightv.server.guard import LOOPBACK, Guard
 from insightv.server.shutdown import Signals
 
@@ -32,7 +34,7 @@ LAST_WORDS_S = 2
 BACKLOG = 2048
 
 
-class PatientProtocol(H11Protocol):
+class PatientProtocol(BoundedProtocol):
     """Ends connections that never say what they want, at first or after an earlier request, or take no replies."""
 
     def connection_made(self, transport: Any) -> None:
@@ -75,10 +77,29 @@ class PatientProtocol(H11Protocol):
 class DrainingServer(uvicorn.Server):
     """Ends on a signal, once the questions at work are answered; those that take longer get an error."""
 
+    def __init__(self, app: Guard, limits: ServeSection) -> None:
+        super().__init__(_config(app, limits))
+        self._most = limits.max_connections or most_connections(limits.concurrency)
+        self._entrances: list[Entrance] = []
+
     def drain(self, app: Guard, seconds: float) -> None:
         """Begin to end."""
         self.should_exit = True
         asyncio.get_running_loop().call_later(seconds, app.stop)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let clients in. Called by uvicorn."""
+        self.servers = []
+        protocol = partial(PatientProtocol, self.config, self.server_state, {})
+        inside = self.server_state.connections.__len__
+        self._entrances = [Entrance(bound, protocol, inside, self._most) for bound in sockets or ()]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, and close the connections that are open. Called by uvicorn."""
+        for entrance in self._entrances:
+            await entrance.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -121,7 +142,7 @@ def listen(limits: ServeSection) -> socket.socket:
     """
     host = limits.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY by the protocol
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, limits.port))
@@ -172,7 +193,7 @@ async def _serve(
         try:
             await app.warm()
             allow_open_files(1 << 16)  # an idle client takes one each
-            server = DrainingServer(_config(app, limits))
+            server = DrainingServer(app, limits)
             signals.act = lambda: server.drain(app, limits.drain_s)
             ready(f"http://{in_url(limits.host)}:{bound.getsockname()[1]}")
             await server.serve(sockets=[bound])

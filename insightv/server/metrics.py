@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
+GAUGES = {"in_flight": "questions at work", "bytes_in_flight": "bytes that the requests at work hold"}
 COUNTERS = {
     "requests": "requests by route and status",
     "tokens": "tokens of questions by kind",
@@ -21,10 +22,11 @@ TIMES = {
 
 
 class Metrics:
-    """Counters and times since the start; `in_flight` is the number of questions at work."""
+    """Counters and times since the start; what is so now, as `in_flight` is the number of questions at work."""
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.bytes_in_flight = 0
         self._counts: dict[str, Counter[tuple[tuple[str, str], ...]]] = {name: Counter() for name in COUNTERS}
         self._buckets: dict[str, list[int]] = {name: [0] * (len(_BUCKETS) + 1) for name in TIMES}
         self._sums: dict[str, float] = defaultdict(float)
@@ -45,8 +47,10 @@ class Metrics:
 
     def text(self) -> str:
         """All of it."""
-        lines = ["# HELP insightv_in_flight questions at work", "# TYPE insightv_in_flight gauge"]
-        lines.append(f"insightv_in_flight {self.in_flight}")
+        lines: list[str] = []
+        for name, what in GAUGES.items():
+            lines += [f"# HELP insightv_{name} {what}", f"# TYPE insightv_{name} gauge"]
+            lines.append(f"insightv_{name} {getattr(self, name)}")
         for name, what in COUNTERS.items():
             lines += [f"# HELP insightv_{name}_total {what}", f"# TYPE insightv_{name}_total counter"]
             for labels, value in sorted(self._counts[name].items()):

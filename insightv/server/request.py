@@ -6,6 +6,7 @@ earlier turns under their roles, then the last turn of the user; images of all t
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -23,50 +24,64 @@ MODELS = (BOTH, REASON, SUMMARY)
 MOST_MARKS = 20_000
 """Opening brackets and commas of a body beside those that its text may hold; 1000 turns need about 10,000."""
 
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
+
 
 class _Loose(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Text(_Loose):
+class TextPart(_Loose):
+    """A text within a message."""
+
     type: Literal["text"]
     text: str
 
 
-class _Url(_Loose):
+class ImageUrl(_Loose):
+    """Where an image is: in a data URL, or on a host that images may be fetched from."""
+
     url: str
 
 
-class _Image(_Loose):
+class ImagePart(_Loose):
+    """An image within a message of the user."""
+
     type: Literal["image_url"]
-    image_url: _Url
+    image_url: ImageUrl
 
 
 # What pydantic keeps of a fault is about a kilobyte: of a list of them, the first is enough.
-_Parts = Annotated[list[Annotated[_Text | _Image, Field(discriminator="type")]], Field(fail_fast=True)]
+_Parts = Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(fail_fast=True)]
 
 
-class _Turn(_Loose):
+class Turn(_Loose):
+    """A message: a text, or parts."""
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | _Parts | None = None
 
     @property
     def text(self) -> str:
+        """The texts, without images."""
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if isinstance(part, _Text)).strip()
+            return "\n".join(part.text for part in self.content if isinstance(part, TextPart)).strip()
         return (self.content or "").strip()
 
     @property
     def images(self) -> list[str]:
+        """The addresses of the images."""
         parts = self.content if isinstance(self.content, list) else []
-        return [part.image_url.url for part in parts if isinstance(part, _Image)]
+        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
 
 
-class _StreamOptions(_Loose):
+class StreamOptions(_Loose):
+    """What a stream tells beside the answer."""
+
     include_usage: bool = False
 
 
-class _Own(BaseModel):
+class OwnFields(BaseModel):
     """The field `insightv` of a request: what the format has no name for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,30 +92,34 @@ class _Own(BaseModel):
     deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class _Chat(_Loose):
-    model: str
-    messages: list[_Turn] = Field(min_length=1, max_length=1000, fail_fast=True)
+class ChatRequest(_Loose):
+    """A question to the agents, in the chat completions format; fields that are not named here are passed over."""
+
+    model: str = Field(json_schema_extra={"enum": list(MODELS)})
+    messages: list[Turn] = Field(min_length=1, max_length=1000, fail_fast=True)
     stream: bool | None = False
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     seed: int | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    insightv: _Own | None = None
+    insightv: OwnFields | None = None
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from.
 
+    They are taken out as they are opened; `size` is what the request holds before.
     `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived. `turns` says that
     the text is that of several turns, each fenced.
     """
 
     model: str
     text: str
-    images: tuple[str, ...]
+    images: list[str]
+    size: int
     seed: int
     options: AskOptions
     ends: float
@@ -116,14 +135,14 @@ class Asked:
         return self.ends - time.monotonic()
 
 
-def read_request(body: bytes, limits: ServeSection) -> Asked:
+def read_request(body: bytes | bytearray, limits: ServeSection) -> Asked:
     """What a body asks.
 
     Raises:
         ApiError: 400 where it is not JSON, 422 where it asks for what is not offered; 404 where the model is not known;
             413 where it has more values than a question has.
     """
-    if not body.lstrip(b" \t\r\n").startswith(b"{"):
+    if not _OBJECT.match(body):
         raise ApiError(400, "invalid_json", "the body is not a JSON object")
     # Values cost up to thirty times their bytes once they are read. An image has one comma, of its data URL.
     if sum(map(body.count, (b"{", b"[", b","))) > limits.max_text + MOST_MARKS:
@@ -134,7 +153,7 @@ def read_request(body: bytes, limits: ServeSection) -> Asked:
         raise ApiError(400, "invalid_json", "the body is not JSON in UTF-8") from None
     _refuse_unknown_powers(form)
     try:
-        chat = _Chat.model_validate(form)
+        chat = ChatRequest.model_validate(form)
     except ValidationError as error:
         raise _invalid(error) from None
     if chat.model not in MODELS:
@@ -148,14 +167,14 @@ def no_model() -> ApiError:
     return ApiError(404, "model_not_found", text, param="model")
 
 
-def _asked(chat: _Chat, limits: ServeSection) -> Asked:
+def _asked(chat: ChatRequest, limits: ServeSection) -> Asked:
     for place, turn in enumerate(chat.messages):
         if turn.images and turn.role != "user":  # the agents would never see it
             text = f"messages.{place}: only the user's messages may hold images; this is the {turn.role}'s"
             raise ApiError(422, "misplaced_image", text, param=f"messages.{place}")
-    images = tuple(url for turn in chat.messages for url in turn.images)
+    images = [url for turn in chat.messages for url in turn.images]
     text, turns = _question(chat.messages)
-    own = chat.insightv or _Own()
+    own = chat.insightv or OwnFields()
     for what, value, most, param in (
         ("the length of the text", len(text), limits.max_text, "messages"),
         ("the number of images", len(images), limits.max_images, "messages"),
@@ -169,6 +188,7 @@ def _asked(chat: _Chat, limits: ServeSection) -> Asked:
         model=chat.model,
         text=text,
         images=images,
+        size=len(text) + sum(map(len, images)),
         seed=_seed(chat.seed or 0),
         options=AskOptions(
             max_steps=min(steps, default=None),
@@ -200,7 +220,7 @@ def _seed(seed: int) -> int:
     return seed if 0 <= seed <= LARGEST_COUNT else seed_of("seed", seed)
 
 
-def _question(turns: list[_Turn]) -> tuple[str, bool]:
+def _question(turns: list[Turn]) -> tuple[str, bool]:
     """The text, and whether it is of several turns of user and assistant; then none of them can forge another."""
     if turns[-1].role != "user" or not turns[-1].text:
         raise ApiError(422, "no_question", "the last message must be the user's, and hold a text", param="messages")
@@ -214,7 +234,7 @@ def _question(turns: list[_Turn]) -> tuple[str, bool]:
     return "\n\n".join(said), True
 
 
-_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
+NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "tools": ([],),
     "functions": ([],),
@@ -234,7 +254,7 @@ _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
 
 
 def _refuse_unknown_powers(form: dict[str, Any]) -> None:
-    for name, harmless in _NOT_OFFERED.items():
+    for name, harmless in NOT_OFFERED.items():
         value = form.get(name)
         if value is not None and value not in harmless:
             raise ApiError(422, "unsupported_parameter", f"{name} is not supported here; leave it out", param=name)

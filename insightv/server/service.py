@@ -19,6 +19,7 @@ from insightv.reasoner.reasoner import Reasoner
 from insightv.records import Answer, Question, ReasoningPath
 from insightv.redact import Redactor
 from insightv.server.errors import ApiError, unavailable
+from insightv.server.fairness import Bytes, Turns
 from insightv.server.metrics import Metrics
 from insightv.server.pictures import PictureReader
 from insightv.server.request import BOTH, REASON, SUMMARY, Asked
@@ -57,6 +58,62 @@ class Conclusion(SummaryAgent):
         return Answer(text=text)
 
 
+class Visit:
+    """One request of a client: the bytes that it holds, and its place among the questions at work."""
+
+    def __init__(self, client: str, service: Service) -> None:
+        self.client = client
+        self._service = service
+        self._bytes = 0
+        self._placed = False
+
+    def grow(self, count: int) -> None:
+        """Hold more bytes.
+
+        Raises:
+            ApiError: 429, there is no room for them.
+        """
+        self._service.bytes.room(self.client, count)
+        self.holds(self._bytes + count)
+
+    def holds(self, count: int) -> None:
+        """Hold this many bytes, instead of what it held before."""
+        shared = self._service.bytes
+        shared.change(self.client, count - self._bytes)
+        self._bytes, self._service.metrics.bytes_in_flight = count, shared.held
+
+    async def take_place(self, left_s: float) -> None:
+        """Take a place among the questions at work; wait for it where the client has less than its share.
+
+        Raises:
+            ApiError: 429, there is none.
+        """
+        places, limits = self._service.places, self._service.limits
+        if not places.may_wait(self.client):
+            raise self._busy()
+        try:
+            async with asyncio.timeout(min(left_s, limits.wait_s)):
+                await places.take(self.client)
+        except TimeoutError:
+            raise self._busy() from None
+        self._placed = True
+        self._service.metrics.in_flight += 1
+
+    def leave(self) -> None:
+        """Let go of it all."""
+        self.holds(0)
+        if self._placed:
+            self._placed = False
+            self._service.metrics.in_flight -= 1
+            self._service.places.leave(self.client)
+
+    def _busy(self) -> ApiError:
+        most = self._service.limits.concurrency
+        wait_s = max(1, math.ceil(min(60.0, self._service.metrics.mean("answer") or 1.0)))
+        text = f"{most} questions are at work, which is the limit; come back later"
+        return ApiError(429, "busy", text, headers={"Retry-After": str(wait_s)})
+
+
 class Service:
     """The two agents behind the routes. The reasoner stays its owner's, who closes it after `aclose`."""
 
@@ -64,6 +121,8 @@ class Service:
         self.limits = limits
         self.metrics: Metrics = Metrics()
         self.stop: Stop = Stop()
+        self.places: Turns = Turns(limits.concurrency)
+        self.bytes: Bytes = Bytes(limits.bytes_in_flight, limits.bytes_of_one_client)
         self.pictures: PictureReader = PictureReader(
             ImageLimits(
                 max_bytes=limits.max_image_bytes, max_source_pixels=limits.max_image_pixels, max_pixels=max_pixels
@@ -84,37 +143,31 @@ class Service:
         return self._by_name[model]
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the questions at work.
-
-        Raises:
-            ApiError: 429, all are taken.
-        """
-        if self.metrics.in_flight >= self.limits.concurrency:
-            wait_s = max(1, math.ceil(min(60.0, self.metrics.mean("answer") or 1.0)))
-            text = f"{self.limits.concurrency} questions are at work, which is the limit; come back later"
-            raise ApiError(429, "busy", text, headers={"Retry-After": str(wait_s)})
-        self.metrics.in_flight += 1
+    def visit(self, client: str) -> Iterator[Visit]:
+        """What one request of a client holds of what all share; it is let go at the end."""
+        visit = Visit(client, self)
         try:
-            yield
+            yield visit
         finally:
-            self.metrics.in_flight -= 1
+            visit.leave()
 
-    async def question(self, asked: Asked) -> Question:
-        """The question, with its pictures opened, once the engines can be asked.
+    async def question(self, asked: Asked, visit: Visit) -> Question:
+        """The question, with its pictures opened, once it has a place and the engines can be asked.
 
         Raises:
             ImageError: a picture cannot be used.
-            ApiError: 422, the best of several paths is asked for and nothing here can tell which it is; 503, an engine
-                cannot be asked, so that a client need not wait for the deadline to hear of it; 504, that took longer
-                than the deadline.
+            ApiError: 422, the best of several paths is asked for and nothing here can tell which it is; 429, there is
+                no place; 503, an engine cannot be asked, so that a client need not wait for the deadline to hear of
+                it; 504, that took longer than the deadline.
         """
         if asked.show == "best" and asked.paths > 1 and self._reasoner.scorer is None:
             text = 'there is no scorer here to choose the best path; ask for "show": "all"'
             raise ApiError(422, "no_scorer", text, param="insightv.show")
+        await visit.take_place(asked.left_s)
         try:
             async with asyncio.timeout(asked.left_s) as limit:
-                pictures = await self.pictures.open_all(asked.images)
+                pictures = await self.pictures.open_all(asked.images, visit.client)
+                visit.holds(len(asked.text) + sum(len(picture.data) for picture in pictures))
                 trouble = await self.trouble()
         except TimeoutError:
             if limit.expired():

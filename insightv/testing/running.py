@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from insightv.errors import ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Record, Sampling, Schema
 
@@ -161,30 +160,6 @@ async def ends_when_cancelled(what: str, call: Callable[[], Awaitable[Any]], aft
         task.exception()  # a result or an error is an end too
 
 
-async def lets_stop_through(
-    what: str, call: Callable[[], Awaitable[Any]], asked: Callable[[], bool], limits: Limits
-) -> None:
-    """Check that a call whose model raised KeyRefused raises it too.
-
-    Raises:
-        ConformanceError: the model was `asked`, and the call returned something or raised something else.
-    """
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            result = await call()
-    except StopRun:
-        return
-    except (Exception, SystemExit) as error:
-        raise ConformanceError(
-            f"{what}: the model raised KeyRefused, and {type(error).__name__} came out: {error}; let insightv's "
-            "StopRun through as it is (asyncio.TaskGroup wraps it, asyncio.gather does not)"
-        ) from error
-    if asked():
-        raise ConformanceError(
-            f"{what}: the model raised KeyRefused, and {result!r:.200} came out; never catch StopRun"
-        )
-
-
 class WatchedModel(ChatModel):
     """The author's model, counting calls; with an `error` set it raises that, with `hang` it never answers."""
 
@@ -223,15 +198,3 @@ def unchanged(what: str, before: list[dict[str, Any]], *records: Record) -> None
                 f"{what} changed its input: {type(record).__name__}.{changed[0]} was {old.get(changed[0])!r:.120} "
                 f"and is {now.get(changed[0])!r:.120}; others see the same objects, so copy before changing"
             )
-
-
-def stop_error() -> StopRun:
-    """What a model raises when its key is refused."""
-    from insightv.errors import KeyRefused
-
-    return KeyRefused("the server refused the key (raised by insightv.testing)")
-
-
-def model_error() -> ModelError:
-    """What a model raises when a call was not answered."""
-    return ModelError("connection", "the server cannot be reached (raised by insightv.testing)")

@@ -169,7 +169,7 @@ def _beside(reader: _Reader, side: str, name: str, told: str) -> bool:
 def _relation(reader: _Reader, text: str) -> bool:
     """Whether a chain such as "A + C = 5 + 7 = 12" holds, and names and numbers in the same places agree."""
     parts = re.split(r" *(!=|<=|>=|=|<|>) *", text)
-    sides = [_terms(reader, part) for part in parts[0::2]]
+    sides = [list(_terms(reader, part)) for part in parts[0::2]]
     if any(value is None for side in sides for _, value in side):
         return False
     sums = [sum(sign * (value or 0) for sign, value in side) for side in sides]
@@ -182,13 +182,9 @@ def _relation(reader: _Reader, text: str) -> bool:
     return holds and aligned
 
 
-def _terms(reader: _Reader, text: str) -> list[tuple[int, int | None]]:
-    return list(_signed(reader, re.findall(rf"[+-]|{reader.name}|\d+", text)))
-
-
-def _signed(reader: _Reader, tokens: list[str]) -> Iterator[tuple[int, int | None]]:
+def _terms(reader: _Reader, text: str) -> Iterator[tuple[int, int | None]]:
     sign = 1
-    for token in tokens:
+    for token in re.findall(rf"[+-]|{reader.name}|\d+", text):
         if token in "+-":
             sign = 1 if token == "+" else -1
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,12 +18,12 @@ import orjson
 
 from insightv.backends.checkpoints import identity_of, mark_foreign
 from insightv.config.roles import RoleFactory
-from insightv.config.settings import OBJECT, image_limits
+from insightv.config.settings import OBJECT
 from insightv.errors import ConfigError, InsightvError, PluginError
 from insightv.evaluate.results import Result, compare, summary
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import PreferenceTrainer
-from insightv.plugin_guard import error_text
+from insightv.plugin_guard import boundary, is_own
 from insightv.records import PreferencePair, Question
 from insightv.runs.reader import IMAGES, RunReader, open_stored
 from insightv.runs.stage_facts import Accuracy, Age, Compared, Drift, Margins, StageFacts, StageId
@@ -30,8 +31,8 @@ from insightv.runs.status import RunStatus
 from insightv.strict_json import Json
 from insightv.train.data.external import read_external
 from insightv.train.data.length_balance import Lengths, statistics
+from insightv.train.data.pair_rows import to_json
 from insightv.train.data.pairs import PairRule, select_pairs
-from insightv.train.data.prompt_json import to_json
 from insightv.train.data.rows import Licence
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 from insightv.train.recipes import course_of
@@ -59,7 +60,7 @@ class Round:
         """
         facts = StageFacts(
             round=self.number,
-            policy=self._placed(policy),
+            policy=placed(policy, self.runs.folder),
             policy_identity=identity_of(policy),
             source=str(self.external) if self.external else "the policy's own paths",
         )
@@ -71,14 +72,14 @@ class Round:
         pairs, found = await asyncio.to_thread(self._pairs)
         facts |= found
         if not pairs:
-            return facts | StageFacts(result=self._placed(policy), trained=False, rolled_back=False)
+            return facts | StageFacts(result=placed(policy, self.runs.folder), trained=False, rolled_back=False)
         trained = await asyncio.to_thread(self._trained, policy, pairs)
         facts |= StageFacts(trained=True, drift=drift_of(trained))
         before = await self.runs.accuracy("reasoning-only", reasoning=str(policy))
         after = await self.runs.accuracy("reasoning-only", reasoning=str(trained))
         facts |= evidence(before, after)
         worse = hurts(facts.compared, self.runs.settings.train.rollback_p)
-        return facts | StageFacts(rolled_back=worse, result=self._placed(policy if worse else trained))
+        return facts | StageFacts(rolled_back=worse, result=placed(policy if worse else trained, self.runs.folder))
 
     def _trained(self, policy: Path, pairs: list[PreferencePair]) -> Path:
         """What the trainer made, marked as whole.
@@ -88,25 +89,20 @@ class Round:
         """
         kind = type(self.trainer)
         name = f"the trainer {kind.__module__}.{kind.__qualname__}"
-        try:
+        own = is_own(self.trainer)
+        with (
+            nullcontext()
+            if own
+            else boundary(lambda said: PluginError(f"{name} failed: {said}"), passes=(InsightvError,))
+        ):
             trained = self.trainer.train(policy, pairs, self.folder / "policy")
-        except InsightvError:
-            raise
-        # A trainer may be a plugin's; whatever it raises is reported as its fault.
-        except (Exception, SystemExit) as error:
-            if kind.__module__.startswith("insightv."):
-                raise
-            raise PluginError(f"{name} failed: {error_text(error)}") from error
         if not isinstance(trained, Path) or not trained.is_dir():
             raise PluginError(f"{name} returned {trained!r}; it must return the folder of the trained model, a Path")
         if not any(trained.glob("*.safetensors")):
             raise PluginError(f"{name} returned {str(trained)!r}, which holds no weights (*.safetensors)")
-        if not kind.__module__.startswith("insightv."):
+        if not own:
             mark_foreign(trained)
         return trained
-
-    def _placed(self, policy: Path) -> str:
-        return placed(policy, self.runs.folder)
 
     def _pairs(self) -> tuple[list[PreferencePair], StageFacts]:
         settings, main = self.runs.settings, self.runs.folder
@@ -114,14 +110,12 @@ class Round:
         with RunReader(main) as run:
             selection = Selection(run, settings, self.runs.raise_if_stopped)
             if self.external is not None:
-                images = settings.images
                 pairs = read_external(
                     self.external,
                     lambda question: to_json(selection.prompt(question), store),
                     tags=selection.tags,
-                    allow_http=images.allowed,
-                    limits=image_limits(images),
                     raise_if_stopped=self.runs.raise_if_stopped,
+                    **settings.images.opening,
                 )
                 lengths = [
                     Lengths(*(len(pair.meta["replies"][name]) for name in ("chosen", "rejected"))) for pair in pairs

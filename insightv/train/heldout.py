@@ -5,15 +5,14 @@ What counts is what is asked about which pictures. Ids, meta and answers may dif
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from insightv.config.settings import Settings, image_limits
+from insightv.config.settings import Settings
 from insightv.errors import InputError
+from insightv.inputs.fields import same_text
 from insightv.inputs.images import open_question
 from insightv.inputs.questions import QuestionFile, read_questions
-from insightv.records import Question
 from insightv.runs.reader import RunReader
 
 Content = tuple[str, tuple[str, ...]]
@@ -30,20 +29,19 @@ def read_heldout(
     """
     if settings.train.heldout is None:
         return None
-    hosts, limits = settings.images.allowed, image_limits(settings.images)
+    opening = settings.images.opening
     file = read_questions(
         settings.train.heldout,
         columns=settings.questions.columns,
         require_answer=True,
-        allow_http=hosts,
-        limits=limits,
+        **opening,
     )
-    asked = {_text(question) for question in file}
+    asked = {same_text(question.question) for question in file}
 
     def contents(questions: QuestionFile, texts: set[str]) -> Iterator[tuple[str, Content]]:
         for question in questions:
-            if (text := _text(question)) in texts:
-                opened = open_question(question, root=questions.root, allow_http=hosts, limits=limits)
+            if (text := same_text(question.question)) in texts:
+                opened = open_question(question, root=questions.root, **opening)
                 yield question.id, (text, tuple(picture.sha256 for picture in opened.pictures))
 
     trained = dict.fromkeys(_of_run(folder, asked), "the run that is trained on")
@@ -65,9 +63,5 @@ def read_heldout(
 def _of_run(folder: Path, asked: set[str]) -> Iterator[Content]:
     with RunReader(folder) as run:
         for question in run.questions():
-            if (text := _text(question)) in asked:
+            if (text := same_text(question.question)) in asked:
                 yield text, tuple(str(image).removeprefix("sha256:") for image in question.images)
-
-
-def _text(question: Question) -> str:
-    return " ".join(unicodedata.normalize("NFKC", question.question).casefold().split())

@@ -16,7 +16,7 @@ from insightv.backends.model_folder import embedded_weights, reaches_out
 from insightv.config.identity import table_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import RoleFactory
-from insightv.config.settings import OBJECT, Settings, image_limits
+from insightv.config.settings import OBJECT, Settings
 from insightv.errors import ConfigError, InputError, require
 from insightv.inputs.questions import QuestionFile
 from insightv.plugins import Registry
@@ -59,11 +59,14 @@ class TrainingPlan:
             "scorers": [table_identity(table) for table in settings.scorers],
             "bands": settings.bands.model_dump(),
         }
+        source = drawn | {"pairs": settings.train.pairs.model_dump()}
+        if self.external:
+            source = {"external": _digest(self.external)}
         for number in range(1, course.rounds + 1):
             stages[StageId.of_round(number)] = self._decides("preference") | {
                 "trainer": self.trainer,
                 "rollback_p": settings.train.rollback_p,
-                **({"external": _digest(self.external)} if self.external else drawn | {"pairs": self._pairs()}),
+                **source,
             }
         if course.summary:
             stages[StageId("summary")] = (
@@ -84,9 +87,6 @@ class TrainingPlan:
         found = chosen.model_dump(mode="json", exclude=free)  # without columns as the ledgers before there were any
         general = Path(chosen.general) if chosen.general else None
         return found | ({"general": _digest(general)} if general and general.is_file() else {})
-
-    def _pairs(self) -> dict[str, Any]:
-        return self.settings.train.pairs.model_dump()
 
     def _decides(self, agent: str) -> dict[str, Any]:
         return {
@@ -124,10 +124,7 @@ def plan_of(settings: Settings, folder: Path, registry: Registry | None = None) 
     if course.pairs == "external" and train.external is None:
         raise ConfigError('train.external is not set; name the file of preference data for train.recipe = "external"')
     external = Path(train.external) if course.pairs == "external" and train.external else None
-    images = settings.images
-    pairs = None
-    if external is not None:
-        pairs = check_external(external, allow_http=images.allowed, limits=image_limits(images))
+    pairs = None if external is None else check_external(external, **settings.images.opening)
     with RunReader(folder) as run:
         status, digests = run.status(), run.digests()
         if status.questions.done < status.questions.total:

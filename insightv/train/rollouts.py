@@ -7,7 +7,7 @@ it returns, so that the device is free for training.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nsmallest
@@ -51,15 +51,19 @@ class _Stoppable(Protocol):
 
 @dataclass
 class Rollouts:
-    """The runs of one training. `objects` are the run's roles that were given as objects, by their place."""
+    """The runs of one training.
+
+    `objects` are the run's roles that were given as objects, by their place; `heldout` the digests of the held-out
+    questions, None where there are none.
+    """
 
     folder: Path
     settings: Settings
     registry: Registry
     objects: Mapping[str, object]
+    heldout: frozenset[str] | None = None
     watch: Watch | None = None
     allow_change: bool = False
-    heldout: frozenset[str] | None = None
     _current: _Stoppable | None = field(default=None, init=False)
     _stopped: Interrupted | None = field(default=None, init=False)
 
@@ -103,15 +107,26 @@ class Rollouts:
         )
         drawn = seed_of(self.settings.seed, name)
         draw = partial(questions_of, self.folder, chosen.questions, drawn, out, self.raise_if_stopped)
-        try:
+
+        async def build() -> RunStatus:
             questions = await asyncio.to_thread(draw)
             return await self._asked(builder, builder.abuild(questions, watch=self.watch))
+
+        return await self.allowed(build, out)
+
+    async def allowed(self, work: Callable[[], Awaitable[T]], half: Path) -> T:
+        """The work; where it starts from something else, and changes are allowed, without what was half done.
+
+        Raises:
+            RunChanged: it starts from something else, and changes are not allowed.
+        """
+        try:
+            return await work()
         except RunChanged:
             if not self.allow_change:
                 raise
-        remove(out)
-        questions = await asyncio.to_thread(draw)
-        return await self._asked(builder, builder.abuild(questions, watch=self.watch))
+        remove(half)
+        return await work()
 
     async def accuracy(
         self, system: str, reasoning: str | None = None, summary: str | None = None, alone: str | None = None

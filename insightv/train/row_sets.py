@@ -16,7 +16,7 @@ from insightv.agents.baselines import answer_turn, direct_cot_messages, multi_tu
 from insightv.agents.reasoning import reasoning_messages
 from insightv.agents.replies.transcript import TAGS
 from insightv.agents.summary import summary_messages
-from insightv.config.settings import RoleTable, Settings, image_limits
+from insightv.config.settings import RoleTable, Settings
 from insightv.errors import ConfigError, require
 from insightv.inputs.images import open_question
 from insightv.inputs.questions import QuestionFile, read_questions
@@ -83,12 +83,7 @@ class RowSets:
         file = self.general or read_general(self.settings)
         if file is None:
             return None
-        images = self.settings.images
-        root, hosts, limits = file.root, images.allowed, image_limits(images)
-
-        def opened(question: Question) -> Question:
-            return open_question(question, root=root, allow_http=hosts, limits=limits)
-
+        opened = partial(open_question, root=file.root, **self.settings.images.opening)
         return GeneralData(questions=lambda: file, share=self.settings.datasets.general_share, open=opened)
 
 
@@ -98,7 +93,7 @@ def read_general(settings: Settings) -> QuestionFile | None:
     Raises:
         InputError: it cannot be used.
     """
-    chosen, images = settings.datasets, settings.images
+    chosen = settings.datasets
     if chosen.general is None:
         return None
     return read_questions(
@@ -106,8 +101,7 @@ def read_general(settings: Settings) -> QuestionFile | None:
         columns=chosen.general_columns,
         setting="datasets.general_columns",
         require_answer=True,
-        allow_http=images.allowed,
-        limits=image_limits(images),
+        **settings.images.opening,
     )
 
 

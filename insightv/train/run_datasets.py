@@ -26,22 +26,10 @@ from insightv.config.settings import Settings, load_settings
 from insightv.errors import ConfigError
 from insightv.inputs.questions import QuestionFile
 from insightv.records import Message, Question, ReasoningPath
-from insightv.runs.reader import (
-    CHECKPOINTS,
-    CONFIG,
-    DATABASE,
-    DATASETS,
-    EVALUATIONS,
-    IMAGES,
-    LOG,
-    REPORT,
-    ROUNDS,
-    RunReader,
-    open_stored,
-)
+from insightv.runs.reader import CONFIG, DATASETS, OWN, RunReader, open_stored
 from insightv.runs.status import RunStatus
 from insightv.train.data.card import Origin
-from insightv.train.data.export import Exported, build_set, export_paths, export_set
+from insightv.train.data.export import Exported, export_paths, export_set
 from insightv.train.data.sets import RowSet, SummarySet
 from insightv.train.row_sets import BASELINES, SETS, RowSets, shown_by
 
@@ -128,7 +116,7 @@ def write_datasets(
     with RunReader(folder) as run:
         selection = Selection(run, settings, raise_if_stopped, general)
         return {
-            name: build_set(
+            name: export_set(
                 selection.row_set(name), selection.assessed, folder / DATASETS / name, selection.origin(name)
             )
             for name in names
@@ -157,7 +145,7 @@ def write_summary_set(
         rows = selections[0].row_set("summary")
         if isinstance(rows, SummarySet):
             rows = replace(rows, open=opened, several_runs=len(runs) > 1)
-        return build_set(rows, assessed, out, selections[0].origin())
+        return export_set(rows, assessed, out, selections[0].origin())
 
 
 def why_empty(status: RunStatus, scorers: Sequence[str]) -> str:
@@ -198,7 +186,7 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
         selection = Selection(run, load_settings(Path(folder) / CONFIG))
         if what == "paths" and form in ("jsonl", "parquet"):
             return export_paths(selection.assessed, form, Path(out))
-        return export_set(selection.row_set(what), selection.assessed, form, Path(out), selection.origin(what))
+        return export_set(selection.row_set(what), selection.assessed, Path(out), selection.origin(what), form)
 
 
 def refuse_own(folder: Path, out: Path) -> None:
@@ -208,12 +196,8 @@ def refuse_own(folder: Path, out: Path) -> None:
         ConfigError: `out` is the run's folder, one of its files, or within one of its own folders.
     """
     run, target = folder.resolve(), out.resolve()
-    if target.is_relative_to(run) and (target == run or target.relative_to(run).parts[0] in _OWN):
+    if target.is_relative_to(run) and (target == run or target.relative_to(run).parts[0] in OWN):
         raise ConfigError(f"--out {str(out)!r} is where the run keeps {target.name!r}; name another place")
-
-
-_OWN = {DATABASE, f"{DATABASE}-journal", CONFIG, LOG, REPORT, "run.lock"}
-_OWN |= {IMAGES, DATASETS, EVALUATIONS, CHECKPOINTS, ROUNDS}
 
 
 def export_calls(folder: str | Path, out: Path) -> int:

@@ -21,10 +21,9 @@ from typing import Any, TypeVar
 
 import orjson
 
-from insightv.atomic_files import remove
 from insightv.backends.checkpoints import identity_of, last_complete
-from insightv.errors import InputError, RunChanged
-from insightv.runs.reader import CHECKPOINTS, DATASETS, ROUNDS, RunReader, settings_differences
+from insightv.errors import InputError, RunChanged, differences_between
+from insightv.runs.reader import CHECKPOINTS, DATASETS, ROUNDS, RunReader
 from insightv.runs.stage_facts import StageFacts, StageId
 from insightv.runs.stage_ledger import Entry, Ledger, TrainingResult
 from insightv.train.dpo_round import Round, evidence, fresh_paths, placed, trainer_of
@@ -72,7 +71,7 @@ class Training:
         if self._plan.course.rounds:
             trainer_of(self._runs)  # one that cannot be made is said before anything is trained
         if "summary" in stages:  # a model alone stands beside the agents, and changes nothing of them
-            self._ledger.lay_aside({*self._ledger.names()} - {*stages, *ALONE})
+            self._ledger.lay_aside({entry.name for entry in self._ledger.entries()} - {*stages, *ALONE})
         done: list[Entry] = []
         reasoning: Path | None = None
         for name, identity in stages.items():
@@ -108,7 +107,7 @@ class Training:
         one = Round(number, folder, self._runs, trainer_of(self._runs), self._plan.external)
 
         async def work() -> StageFacts:
-            return await self._allowed(lambda: one.run(policy), folder / "policy.training")
+            return await self._runs.allowed(lambda: one.run(policy), folder / "policy.training")
 
         return await self._stage(name, identity | {"policy": identity_of(policy)}, work)
 
@@ -216,7 +215,12 @@ class Training:
             if entry is not None and self._begun(entry):
                 found += _differences(entry, identity)
         if found and not self._runs.allow_change:
-            raise _changed(found)
+            raise RunChanged.of(
+                "the run was trained with something else",
+                found,
+                "give --allow-change to train these stages (and those that follow from them) anew, or use another "
+                "--run",
+            )
 
     async def _supervised(self, job: Job, rows: int) -> StageFacts:
         if not rows:
@@ -227,7 +231,7 @@ class Training:
         def work() -> Path:
             return run_job(job, self._runs.raise_if_stopped) if self._train.child else run_here(job)
 
-        await self._allowed(lambda: asyncio.to_thread(work), job.work)
+        await self._runs.allowed(lambda: asyncio.to_thread(work), job.work)
         report = orjson.loads((job.out / "report.json").read_bytes())
         for warning in report.get("warnings", ()):
             log.warning("training: %s", warning)
@@ -238,16 +242,6 @@ class Training:
             loss=losses[-1] if losses else report["loss"],
             result=placed(job.out, self._folder),
         )
-
-    async def _allowed(self, work: Callable[[], Awaitable[T]], half: Path) -> T:
-        """The work; where it starts from something else, and changes are allowed, without what was half done."""
-        try:
-            return await work()
-        except RunChanged:
-            if not self._runs.allow_change:
-                raise
-        remove(half)
-        return await work()
 
     def _job(self, agent: str, data: Path, out: Path) -> Job:
         stage: Stage = "summary" if agent == "summary" else "reason"
@@ -262,17 +256,8 @@ class Training:
 def _differences(entry: Entry, identity: Mapping[str, Any]) -> list[str]:
     """What a stage was done with and would not be now; `identity` may lack what only the stage itself finds out."""
     then = {name: value for name, value in entry.identity.items() if name in identity or name in _DECLARED}
-    return [f"{entry.name}: {difference}" for difference in settings_differences(then, identity)]
+    return [f"{entry.name}: {difference}" for difference in differences_between(then, identity)]
 
 
 _DECLARED = ("external", "pairs", "generation", "scorers", "bands")
 """What a stage's identity has in some recipes only."""
-
-
-def _changed(differences: list[str]) -> RunChanged:
-    shown = "".join(f"\n  {difference}" for difference in differences[:50])
-    return RunChanged(
-        f"the run was trained with something else:{shown}\ngive --allow-change to train these stages (and those that "
-        "follow from them) anew, or use another --run",
-        tuple(differences),
-    )

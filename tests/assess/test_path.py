@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from insightv.assess.path import path as path_scorer
+from insightv.assess.path import PathScorer as path_scorer
 from insightv.errors import BudgetSpent, ConfigError, ModelError
 from insightv.records import Completion, Message, Picture, Question, Score
 from tests.assess.fakes import Call, FakeJudge, ask_about, entry, path_of, scores, shown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from insightv.agents.replies.json_reply import read_object
 from insightv.assess import answer, path_prompt
-from insightv.assess.answer import answer as answer_scorer
-from insightv.assess.path import path as path_scorer
+from insightv.assess.answer import AnswerScorer as answer_scorer
+from insightv.assess.path import PathScorer as path_scorer
 from insightv.assess.quoting import objects_in
 from tests.assess.fakes import FakeJudge
 

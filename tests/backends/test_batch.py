@@ -168,7 +168,7 @@ def test_a_model_that_starts_anew_polls_the_job_that_is_out(forgets: str) -> Non
     ledger, jobs = MemoryLedger(), Jobs(hold=True)
 
     async def begin(model: BatchModel) -> None:
-        model.ledger = ledger
+        model.keep_jobs(ledger)
         asking = asyncio.create_task(many(model, 6))
         while not jobs.asked["poll"]:
             await asyncio.sleep(0.01)
@@ -176,7 +176,7 @@ def test_a_model_that_starts_anew_polls_the_job_that_is_out(forgets: str) -> Non
         await asyncio.gather(asking, return_exceptions=True)
 
     async def raise_if_stopped(model: BatchModel) -> list[list[Completion] | BaseException]:
-        model.ledger = ledger
+        model.keep_jobs(ledger)
         return await many(model, 8)  # two of them are new
 
     with FakeBatchServer(jobs=jobs) as server:

@@ -156,7 +156,7 @@ def test_an_adapter_without_room_restarts_the_server_with_it(base: Path, fake: P
         ("memory", r"not enough memory: .*No available memory.*--max-model-len"),
         ("architecture", r"does not know the model's architecture: .*'Strange'.*newer vLLM"),
         ("names", r"names that vLLM looks for.*vision_tower.embeddings"),
-        ("killed", r"signal 9.*out of memory is the likely cause"),
+        ("killed", r"killed by SIGKILL; out of memory is the likely cause: give it less"),
         ("other", r"failed with 'RuntimeError: the moon"),
         ("port", r"port was taken"),
     ],

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from insightv.backends.model_folder import embedded_weights
 from insightv.backends.vllm.model import vllm
 from insightv.backends.vllm.source import servable, source_of
 from insightv.backends.vllm.weight_names import needs_renaming, tensor_names
 from insightv.errors import ConfigError, InputError
-from insightv.tiny import weights
 from tests.backends.vllm_models import PROJECTOR, adapter_folder, model_folder
 
 
@@ -91,7 +91,7 @@ def test_a_llava_model_is_copied_once_with_the_names_that_vllm_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    teacher = weights()
+    teacher = embedded_weights("teacher")
     copy = Path(servable(str(teacher)))
     assert copy.is_relative_to(tmp_path / "insightv" / "served")
     assert needs_renaming(teacher)
@@ -108,7 +108,7 @@ def test_a_llava_model_is_copied_once_with_the_names_that_vllm_takes(
 
 
 def test_a_cut_file_of_weights_is_told(tmp_path: Path) -> None:
-    whole = (weights() / "model.safetensors").read_bytes()
+    whole = (embedded_weights("teacher") / "model.safetensors").read_bytes()
     for size in (0, 5, 100):
         (tmp_path / "cut.safetensors").write_bytes(whole[:size])
         with pytest.raises(InputError, match="no safetensors file, or is cut"):

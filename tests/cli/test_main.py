@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import typer
 import insightv as package
 from insightv.cli.main import app
 from tests.world import insightv
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,12 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     done = insightv("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"insightv {version('insightv')}\n")
     assert package.__version__ == version("insightv")
+
+
+def test_the_version_of_a_source_tree_that_is_not_installed_is_unknown() -> None:
+    code = f"import sys; sys.path.append({str(ROOT)!r}); import insightv; print(insightv.__version__)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "unknown\n"
 
 
 def test_help_is_no_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from insightv import ConfigError, Pipeline, Question
 from insightv.agents.generator import ProgressiveGenerator
 from insightv.assess.answer import AnswerScorer
 from insightv.assess.path import PathScorer
-from insightv.cli.pilot_table import pilot_lines
+from insightv.cli.status_table import pilot_lines
 from insightv.config.settings import check_settings
 from insightv.evaluate.pilot import Call, Projection, Sampled, sample
 from insightv.evaluate.statistics import Estimate

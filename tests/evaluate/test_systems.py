@@ -19,7 +19,7 @@ from insightv.backends.model_folder import weights_digest
 from insightv.config.settings import check_settings
 from insightv.errors import ConfigError, ModelError, QuotaExhausted
 from insightv.evaluate.evaluation import graded
-from insightv.evaluate.systems import FOLLOWED, OVERRULED, SYSTEMS, SystemGenerator, system_tables
+from insightv.evaluate.systems import SYSTEMS, SystemGenerator, system_tables
 from insightv.interfaces import ReasoningAgent
 from insightv.records import Answer, Question, ReasoningPath, Score, Step
 from tests.agents.fakes import QUESTION, FakeModel, Reply, Script, refused, walks
@@ -60,9 +60,7 @@ def test_both_agents_make_an_answer_and_the_reasoning() -> None:
     answer, reasoned = generate(SystemGenerator(reasoning, JudgingSummary(model)))
     assert (answer.index, answer.answer, answer.steps) == (0, "B", ())
     assert (reasoned.index, reasoned.answer, len(reasoned.steps)) == (1, "A", 2)
-    assert not {FOLLOWED, OVERRULED} & set(answer.flags)
-    assert FOLLOWED not in answer.flags
-    assert any(flag.startswith("seconds=") for flag in answer.flags)
+    assert answer.flags == ()
     assert (answer.usage.requests, reasoned.usage.requests) == (1, 3)
 
 
@@ -157,8 +155,23 @@ def test_a_letter_follows_the_choice_that_it_names(grades: tuple[bool | None, bo
 
 
 def test_the_agents_own_word_comes_first() -> None:
-    made = graded(assessed("12", "12", (True, True), flags=(OVERRULED, "seconds=1.25")), "d", "other")
-    assert (made.followed, made.seconds, made.family) == (False, 1.25, None)
+    made = graded(assessed("12", "12", (True, True), flags=("overruled",)), "d", "other")
+    assert (made.followed, made.family) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"calls": ("aa", "bb")}, 3.75),
+        ({"calls": ("aa", "cc")}, None),  # a job, whose time says nothing
+        ({"calls": ("aa", "dd")}, None),
+        ({}, None),
+        ({"flags": ("overruled", "seconds=1.25")}, 1.25),  # of 0.1.0
+    ],
+)
+def test_an_answer_took_as_long_as_its_calls(fields: dict[str, object], seconds: float | None) -> None:
+    took = {"aa": 1.5, "bb": 2.25, "cc": 0.0}
+    assert graded(assessed("12", "12", (True, True), **fields), "d", "other", took).seconds == seconds
 
 
 def test_an_answer_that_cannot_be_graded_is_ungraded() -> None:
@@ -245,4 +258,4 @@ def test_answers_carry_what_the_summary_agent_flagged() -> None:
 
     model = FakeModel(walks(2))
     answer, _ = generate(SystemGenerator(StepReasoner(ProgressiveGenerator(model)), Flags(model)))
-    assert answer.flags[:2] == ("path_cut", FOLLOWED)
+    assert answer.flags == ("path_cut", "followed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import errno
 import hashlib
@@ -26,7 +25,6 @@ from insightv.inputs.images import (
     ImageError,
     ImageLimits,
     ImageStore,
-    aopen_question,
     check_image,
     open_picture,
     open_question,
@@ -373,7 +371,6 @@ def test_open_question_names_question_and_image(tmp_path: Path) -> None:
     assert [picture.width for picture in opened.pictures] == [96, 96]
     assert opened.model_copy(update={"images": question.images}) == question
     assert open_question(opened) is opened
-    assert asyncio.run(aopen_question(question, root=root)) == opened
     with pytest.raises(ImageError, match=r"question 'q1': images\[1\]: 'gone.png' does not exist"):
         open_question(question.model_copy(update={"images": ("a.png", "gone.png")}), root=root)
 

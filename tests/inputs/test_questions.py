@@ -544,7 +544,7 @@ def test_one_file_is_decoded_once_for_many_rows(folder: Path, monkeypatch: pytes
         checked.append(source)
         return check_image(source, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr("insightv.inputs.image_checks.check_image", counted)
+    monkeypatch.setattr("insightv.inputs.row_checks.check_image", counted)
     names = ["a.png", "./a.png", "inside.png", "inner/b.png"]
     lines = [defects.row(id=str(number), images=[names[number % 4]]) for number in range(400)]
     read_questions(write(folder, *lines))

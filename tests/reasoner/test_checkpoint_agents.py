@@ -11,12 +11,12 @@ import pytest
 from insightv import Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.backends.checkpoints import MARKER, identity_of, mark
-from insightv.cli.answer import answer
+from insightv.backends.model_folder import embedded_weights
+from insightv.cli.agents import answer
 from insightv.config.settings import check_settings, load_settings
 from insightv.errors import ConfigError, InputError
 from insightv.evaluate.evaluation import Evaluation
 from insightv.reasoner.checkpoint_agents import trained_folders, trained_table, with_trained
-from insightv.tiny import weights
 from insightv.tiny.world import write_questions
 from tests.world import insightv
 
@@ -34,7 +34,7 @@ max_tokens = 8
 def checkpoints(parent: Path, *names: str) -> Path:
     """Model directories with their markers."""
     for name in names:
-        shutil.copytree(weights(), parent / name)
+        shutil.copytree(embedded_weights("teacher"), parent / name)
         mark(parent / name, stage=name)
     return parent
 

@@ -95,3 +95,20 @@ def test_a_damaged_record_is_named(record: str, run: sqlite3.Connection) -> None
     run.execute("UPDATE questions SET record = ?", (record,))
     with pytest.raises(InputError, match="the question 'q1' is not as it was written"):
         refused(run, {"answer": "A"})
+
+
+@pytest.mark.parametrize(
+    "before", ["object:insightv.generate.ProgressiveGenerator", "object:insightv.agents.x.ProgressiveGenerator"]
+)
+def test_an_object_of_our_own_is_the_same_wherever_its_module_was(before: str, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "run.db")
+    check_schema(connection, tmp_path / "run.db", create=True)
+    made = {"generator": {"use": before, "class": before.removeprefix("object:")}, "scorers": {"0": {"use": before}}}
+    take_in(connection, made, [entrant({}, ["1"])], allow=False)
+    use = "object:insightv.ProgressiveGenerator"
+    now: dict[str, Any] = {"generator": {"use": use, "object": {"paths": 2}}, "scorers": {"0": {"use": use}}}
+    take_in(connection, now, None, allow=False)
+    now["scorers"]["0"]["use"] = "object:mine.ProgressiveGenerator"
+    with pytest.raises(RunChanged, match=r"mine\.ProgressiveGenerator"):
+        take_in(connection, now, None, allow=False)
+    connection.close()

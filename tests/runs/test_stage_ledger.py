@@ -55,7 +55,7 @@ def test_a_stage_of_an_earlier_training_is_laid_aside_until_it_is_taken_up_again
             ledger.begin(name, {})
             ledger.finish(name, StageFacts(trained=True))
         ledger.lay_aside({"round 1"})
-        assert ledger.names() == ["reasoning", "round 1", "summary"]
+        assert [entry.name for entry in ledger.entries()] == ["reasoning", "round 1", "summary"]
         shown = [entry.as_json() for entry in read_ledger(database)]
         assert [stage.get("laid_aside", False) for stage in shown] == [False, True, False]
         assert "laid aside" in stage_lines(read_ledger(database)[1])[0]

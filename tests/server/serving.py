@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any, Self
 
-import uvicorn
-
 from insightv.config.sections import ServeSection
 from insightv.reasoner.reasoner import Reasoner
 from insightv.server.app import make_app
-from insightv.server.listen import _config, listen
+from insightv.server.listen import DrainingServer, listen
 from insightv.testing import sample_picture
 from tests.world import wait_for
 
@@ -52,7 +50,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._server: uvicorn.Server | None = None
+        self._server: DrainingServer | None = None
         self._thread.start()
         wait_for(lambda: self._server is not None and self._server.started)
         return self
@@ -64,9 +62,10 @@ class Served:
         assert not self._thread.is_alive()
 
     async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.reasoner = self._make()
         app = make_app(self.reasoner, limits=self.limits, key=self._key, hosts=LOOPBACK)
-        self._server = uvicorn.Server(_config(app, self.limits))
+        self._server = DrainingServer(app, self.limits)
         try:
             await self._server.serve(sockets=[self._socket])
         finally:

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from insightv import Reasoner
 from insightv.agents.reasoning import ThoughtsReasoner
 from insightv.agents.summary import JudgingSummary
 from insightv.backends.openai import endpoint, openai, retry
+from insightv.child_processes import LineChild
 from insightv.config.sections import ServeSection
 from insightv.errors import ConfigError, KeyRefused, ModelError
 from insightv.records import Completion, Finish, Usage
@@ -290,11 +293,14 @@ def test_reasoning_that_does_not_come_in_time_is_said_to_be_late() -> None:
 def test_pictures_that_are_not_opened_in_time_are_said_to_be_late(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    def hang(process: Any, _: bytes) -> Any:
-        process.stdout.read(1)  # nothing was sent to it, so nothing comes until it is ended
-        raise EOFError
+    start = pictures._start
 
-    monkeypatch.setattr(pictures, "_exchange", hang)
+    def start_and_stop() -> LineChild:
+        process = start()
+        os.kill(process.pid, signal.SIGSTOP)
+        return process
+
+    monkeypatch.setattr(pictures, "_start", start_and_stop)
     with Served(lambda: Reasoner.of("openai/fake", base_url=fake.base_url)) as served:
         began = time.monotonic()
         got, form = served.form("POST", PATH, chat(insightv={"deadline_s": 0.5}, stream=stream))

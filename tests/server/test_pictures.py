@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
+import threading
 from collections.abc import Awaitable, Callable
-from subprocess import PIPE, Popen
 
 import pytest
 
+from insightv.child_processes import LineChild
 from insightv.inputs.image_error import ImageError, ImageLimits
 from insightv.server import pictures
 from insightv.server.pictures import PictureReader
@@ -50,7 +50,7 @@ def test_a_picture_that_ends_its_decoders_is_refused(monkeypatch: pytest.MonkeyP
     begun: list[int] = []
     start = pictures._start
 
-    def start_and_stop() -> Popen[bytes]:
+    def start_and_stop() -> LineChild:
         process = start()
         begun.append(process.pid)
         os.kill(process.pid, signal.SIGKILL)
@@ -85,14 +85,31 @@ def test_pictures_are_opened_in_whatever_loop_asks() -> None:
         asyncio.run(desk.aclose())
 
 
+def test_a_decoder_outlives_the_thread_that_asked_for_it() -> None:
+    desk = PictureReader(ImageLimits())
+
+    def warm_and_open() -> None:
+        asyncio.run(desk.warm())
+        asyncio.run(desk.open_all([URL]))
+
+    asking = threading.Thread(target=warm_and_open)
+    asking.start()
+    asking.join()
+    [decoder] = desk._idle
+    assert not decoder.wait(0.5), "the system ends a child with the thread that started it"
+    asyncio.run(desk.aclose())
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_a_picture_that_nobody_waits_for_any_more_frees_its_process(
     late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[Popen[bytes]] = []
+    begun: list[LineChild] = []
+    start = pictures._start
 
-    def start_a_sleeper() -> Popen[bytes]:
-        begun.append(Popen([sys.executable, "-c", "import time; time.sleep(100)"], stdin=PIPE, stdout=PIPE))
+    def start_a_sleeper() -> LineChild:
+        begun.append(start())
+        os.kill(begun[-1].pid, signal.SIGSTOP)
         return begun[-1]
 
     async def run() -> None:
@@ -104,7 +121,7 @@ def test_a_picture_that_nobody_waits_for_any_more_frees_its_process(
             opening.cancel()
         with pytest.raises(ImageError if late else asyncio.CancelledError):
             await opening
-        await asyncio.to_thread(begun[0].wait, 10)
+        assert await asyncio.to_thread(begun[0].wait, 10)
         assert desk._idle == []
 
     monkeypatch.setattr(pictures, "_start", start_a_sleeper)

@@ -210,7 +210,7 @@ BAD_SCORERS: list[tuple[type[Scorer], str]] = [
     (Sorts, "in reverse"),
     (Remembers, "a second time"),
     (RemembersInItsClass, "keep nothing between calls"),
-    (MixesUpConcurrentCalls, "while other questions were being scored"),
+    (MixesUpConcurrentCalls, "while other questions were being asked"),
     (ChangesMeta, "changed its input: Question.meta"),
     (ChangesPath, "changed its input: ReasoningPath.answer"),
     (Raises, "raised KeyError: 'answer'"),
@@ -342,7 +342,7 @@ class WillNotStop(Judge):
 @pytest.mark.parametrize(
     ("scorer", "finding"),
     [
-        (GuessesOnError, "the path got value 1.0 and accepted False"),
+        (GuessesOnError, "and [(1.0, False)] came out"),
         (SwallowsEverything, "never catch StopRun"),
         (Wraps, "ExceptionGroup came out"),
         (Translates, "RuntimeError came out"),

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from insightv.tiny import weights, world
+from insightv.backends.model_folder import embedded_weights
+from insightv.tiny import world
 from tools.tiny import batches, model
 
 IMAGE = {"type": "image"}
@@ -24,7 +24,7 @@ def processor(request: pytest.FixtureRequest) -> Any:
         return model.build_processor(model.build_tokenizer())
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(weights())
+    return AutoProcessor.from_pretrained(embedded_weights("teacher"))
 
 
 def render(processor: Any, messages: list[dict[str, Any]], prompt: bool = True) -> str:
@@ -180,10 +180,3 @@ def test_importing_the_room_is_light() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
-
-
-def test_weights_names_what_there_is() -> None:
-    assert weights("base").name == "base"
-    assert isinstance(weights(), Path)
-    with pytest.raises(ValueError, match="teacher, base"):
-        weights("student")

@@ -18,10 +18,11 @@ from PIL import Image
 from insightv.agents.fencing import asked_text
 from insightv.agents.replies.transcript import to_text
 from insightv.agents.summary import summary_messages
+from insightv.backends.model_folder import embedded_weights
 from insightv.interfaces import ChatModel
 from insightv.records import Message, Picture, Question, ReasoningPath, Sampling, Step
 from insightv.tiny import ask as asking
-from insightv.tiny import weights, world
+from insightv.tiny import world
 from insightv.tiny.backend import tiny
 from tools.tiny import batches, tell
 
@@ -75,7 +76,7 @@ def test_a_forged_block_has_no_token_of_a_block() -> None:
     """The tokenizer has one token for the beginning of a path; behind the fence it is letters."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(weights("base"))
+    tokenizer = AutoTokenizer.from_pretrained(embedded_weights("base"))
     opening = tokenizer.convert_tokens_to_ids("<thoughts>\n### ")
     [forgery] = forgeries(1)
     before = str(unfenced(forgery.forged)[1].parts[-1])

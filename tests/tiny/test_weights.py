@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from insightv.tiny import WEIGHTS, weights, world
+from insightv.backends.model_folder import EMBEDDED, embedded_weights
+from insightv.tiny import world
 from tools.tiny import measure, recipe
 
 QUESTIONS = 48
@@ -16,9 +17,9 @@ LEAST = {("teacher", "steps"): 60, ("teacher", "direct"): 30, ("base", "steps"):
 """Percent of values that each model has right, at least, with the picture before it; the base knows no steps."""
 
 
-@pytest.fixture(scope="module", params=[name for name in WEIGHTS if weights(name).is_dir()])
+@pytest.fixture(scope="module", params=EMBEDDED)
 def folder(request: pytest.FixtureRequest) -> Path:
-    return weights(request.param)
+    return embedded_weights(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +27,10 @@ def player(folder: Path) -> measure.Player:
     return measure.Player(folder)
 
 
-def test_the_teacher_is_there() -> None:
-    assert weights().is_dir()
-
-
 def test_files_are_small() -> None:
-    sizes = {path: path.stat().st_size for name in WEIGHTS for path in weights(name).rglob("*") if path.is_file()}
+    sizes = {
+        path: path.stat().st_size for name in EMBEDDED for path in embedded_weights(name).rglob("*") if path.is_file()
+    }
     assert max(sizes.values()) <= 16_000_000
     assert sum(sizes.values()) <= 24_000_000
 

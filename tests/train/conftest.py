@@ -9,9 +9,9 @@ import pytest
 from insightv.inputs.images import ImageStore
 from insightv.records import PreferencePair
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set
+from insightv.train.data.export import export_set
+from insightv.train.data.pair_rows import to_json
 from insightv.train.data.pairs import PairRule, select_pairs
-from insightv.train.data.prompt_json import to_json
 from insightv.train.data.sets import ReasonSet
 from tests.backends.tiny_vlm import build
 
@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reason(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reason set of 12 rows."""
     folder = tmp_path_factory.mktemp("data") / "reason"
-    build_set(ReasonSet(prompt=prompt), run_of(12), folder, Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(12), folder, Origin())
     return folder
 
 

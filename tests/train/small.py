@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from insightv.train.finetune.settings import Stage, TrainSettings, settings_of
+from insightv.train.finetune.fit import train
+from insightv.train.finetune.settings import Job, Stage, TrainSettings, settings_of
 
 
 def quick(stage: Stage = "reason", **changes: Any) -> TrainSettings:
@@ -13,6 +14,14 @@ def quick(stage: Stage = "reason", **changes: Any) -> TrainSettings:
     chosen: dict[str, Any] = {"device": "cpu", "batch_size": 2, "accumulation": 1, "max_steps": 2, "log_steps": 1}
     chosen |= {"learning_rate": 1e-3, "save_steps": 100}
     return settings_of(stage, **(chosen | changes))
+
+
+def train_agent(
+    base: str | Path, data: Path, out: Path, *, stage: Stage = "reason", settings: TrainSettings | None = None
+) -> Path:
+    """Train the model `base` on the rows of `data` into `out`, in this process."""
+    job = Job(stage=stage, policy=str(base), data=data, out=out, settings=settings or settings_of(stage))
+    return train(job)
 
 
 def weights(folder: Path) -> dict[str, Any]:

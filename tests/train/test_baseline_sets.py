@@ -83,6 +83,6 @@ def test_an_answer_that_holds_a_tag_comes_back_as_it_is() -> None:
 @pytest.mark.parametrize("spec", [DirectSet(REASON), MultiTurnSet(REASON, ask)])
 @pytest.mark.parametrize("form", ["trl", "llamafactory", "swift"])
 def test_every_form_takes_them_and_the_card_says_what_they_are(spec: RowSet, form: str, tmp_path: Path) -> None:
-    made = export_set(spec, run_of(3), form, tmp_path / "out", Origin())
+    made = export_set(spec, run_of(3), tmp_path / "out", Origin(), form)
     assert made.rows == 6 * (2 if isinstance(spec, MultiTurnSet) else 1)
     assert "A baseline" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

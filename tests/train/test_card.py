@@ -9,7 +9,7 @@ import yaml
 from insightv.assess.bands import AssessedQuestion
 from insightv.records import Band
 from insightv.train.data.card import Layout, Origin, card, cell
-from insightv.train.data.export import build_set, export_set
+from insightv.train.data.export import export_set
 from insightv.train.data.funnel import Funnel
 from insightv.train.data.sets import ReasonSet, SummarySet
 
@@ -38,7 +38,7 @@ def header(text: str) -> dict[str, object]:
 def test_the_card_tells_every_count_and_where_rows_come_from(tmp_path: Path) -> None:
     origin = Origin(prompts={"step": "ab" * 32}, settings={"bands": {"high": 80}}, models={"judge": "openai/j"}, seed=7)
     spec = SummarySet(render=render, mix={"high": 0.5, "wrong": 0.5}, total=40)
-    build_set(spec, run_of(10), tmp_path / "summary", origin)
+    export_set(spec, run_of(10), tmp_path / "summary", origin)
     text = (tmp_path / "summary" / "README.md").read_text(encoding="utf-8")
     facts = header(text)
     told = facts["insightv"]
@@ -75,7 +75,7 @@ def test_hostile_names_break_neither_the_header_nor_the_tables(tmp_path: Path) -
     origin = Origin(prompts=names, settings={name: {name: name} for name in EVIL}, models=names, seed=1)
     for form in ("trl", "swift"):
         out = tmp_path / form
-        done = export_set(ReasonSet(prompt=prompt), run_of(len(EVIL), evil), form, out, origin)
+        done = export_set(ReasonSet(prompt=prompt), run_of(len(EVIL), evil), out, origin, form)
         assert done.rows == len(EVIL)
         text = (out / "README.md").read_text(encoding="utf-8")
         assert header(text)["license"] == "other"

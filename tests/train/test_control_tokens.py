@@ -10,7 +10,7 @@ from datasets import Dataset, load_dataset
 from insightv.assess.bands import AssessedQuestion
 from insightv.records import Band
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set
+from insightv.train.data.export import export_set
 from insightv.train.data.sets import ReasonSet
 from insightv.train.finetune.control_tokens import control_tokens, without_control_tokens
 from insightv.train.finetune.models import load_processor
@@ -27,7 +27,7 @@ def rows(folder: Path, text: str) -> Dataset:
         asked = asked.model_copy(update={"question": f"{asked.question} {text if number == 1 else ''}"})
         return AssessedQuestion(asked, (path(asked.id, 0, Band.high, 90, text=f"Look {text}." if number == 2 else ""),))
 
-    build_set(ReasonSet(prompt=prompt), run_of(4, item), folder / "set", Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(4, item), folder / "set", Origin())
     return load_dataset(str(folder / "set"), split="train", cache_dir=str(folder / "cache"))
 
 

@@ -12,9 +12,9 @@ import pytest
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.records import PreferencePair
 from insightv.train.finetune import fit
-from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, train_agent
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer
 
-from .small import apart, moved, part, quick
+from .small import apart, moved, part, quick, train_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 
@@ -80,12 +80,12 @@ def test_a_round_goes_on_with_the_adapter_of_the_policy_against_a_frozen_copy(
 def test_the_reference_stays_as_the_policy_was(
     base: Path, policy: Path, pairs: list[PreferencePair], tmp_path: Path
 ) -> None:
-    from insightv.train.finetune.dpo import dpo_trainer
     from insightv.train.finetune.dpo_role import write_pairs
     from insightv.train.finetune.fit import read_rows
     from insightv.train.finetune.models import load_processor
     from insightv.train.finetune.recorder import Recorder
     from insightv.train.finetune.settings import Job
+    from insightv.train.finetune.trainers import dpo_trainer
 
     write_pairs(pairs, tmp_path / "pairs")
     for start, method in ((policy, "lora"), (base, "full")):

@@ -16,7 +16,7 @@ from insightv.assess.bands import AssessedQuestion
 from insightv.errors import ConfigError
 from insightv.records import Band, Message, Question, ReasoningPath, Score
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set, export_paths, export_set
+from insightv.train.data.export import export_paths, export_set
 from insightv.train.data.sets import JudgedPaths, ReasonSet, RowSet, SummarySet
 
 from .world import mixed, path, picture, prompt, question, render, run_of
@@ -45,7 +45,7 @@ def load(source: Path, cache: Path) -> Dataset:
 
 @pytest.mark.parametrize("spec", [REASON, SUMMARY, JUDGED], ids=lambda spec: spec.name)
 def test_a_set_loads_with_datasets_as_trl_rows_with_real_images(spec: RowSet, tmp_path: Path) -> None:
-    done = build_set(spec, run_of(10), tmp_path / "set", ORIGIN)
+    done = export_set(spec, run_of(10), tmp_path / "set", ORIGIN)
     data = load(tmp_path / "set", tmp_path / "cache")
     assert len(data) == done.rows > 0
     for row in data:
@@ -65,9 +65,9 @@ def test_a_set_loads_with_datasets_as_trl_rows_with_real_images(spec: RowSet, tm
 
 
 def test_the_rows_of_a_set_are_the_same_in_every_form(tmp_path: Path) -> None:
-    export_set(SUMMARY, run_of(10), "trl", tmp_path / "trl", ORIGIN)
-    export_set(SUMMARY, run_of(10), "parquet", tmp_path / "one.parquet", ORIGIN)
-    export_set(SUMMARY, run_of(10), "jsonl", tmp_path / "rows.jsonl", ORIGIN)
+    export_set(SUMMARY, run_of(10), tmp_path / "trl", ORIGIN, "trl")
+    export_set(SUMMARY, run_of(10), tmp_path / "one.parquet", ORIGIN, "parquet")
+    export_set(SUMMARY, run_of(10), tmp_path / "rows.jsonl", ORIGIN, "jsonl")
     folder, one = (
         load(tmp_path / name, tmp_path / "cache").remove_columns("images") for name in ("trl", "one.parquet")
     )
@@ -83,7 +83,7 @@ def test_trl_collates_the_set_as_it_is(spec: RowSet, tmp_path: Path) -> None:
     # The very steps of TRL's collator for prompt and completion, up to the processor of a model.
     from trl.data_utils import is_conversational, prepare_multimodal_messages
 
-    build_set(spec, run_of(4), tmp_path / "set", ORIGIN)
+    export_set(spec, run_of(4), tmp_path / "set", ORIGIN)
     for row in load(tmp_path / "set", tmp_path / "cache"):
         assert is_conversational(row)
         user = prepare_multimodal_messages(row["prompt"], images=row["images"])[1]
@@ -97,7 +97,7 @@ def test_pictures_are_stored_once_for_all_paths_of_a_question(tmp_path: Path) ->
         shown = [picture(number, size=200, noise=True)]
         return AssessedQuestion(question(name, shown), tuple(path(name, i, Band.high, 90) for i in range(8)))
 
-    done = build_set(ReasonSet(prompt=prompt, best_per_question=8), run_of(20, heavy), tmp_path / "set", ORIGIN)
+    done = export_set(ReasonSet(prompt=prompt, best_per_question=8), run_of(20, heavy), tmp_path / "set", ORIGIN)
     (file,) = (tmp_path / "set").glob("*.parquet")
     assert done.rows == 160
     assert done.funnel.picture_count == 20
@@ -113,7 +113,7 @@ def test_groups_of_rows_stay_small_and_files_are_split(tmp_path: Path, monkeypat
     def heavy(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(number, size=100, noise=True)])
 
-    done = build_set(REASON, run_of(40, heavy), tmp_path / "set", ORIGIN)
+    done = export_set(REASON, run_of(40, heavy), tmp_path / "set", ORIGIN)
     files = sorted((tmp_path / "set").glob("train-*.parquet"))
     assert len(files) > 2
     for file in files:
@@ -127,7 +127,7 @@ def test_groups_of_rows_stay_small_and_files_are_split(tmp_path: Path, monkeypat
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        build_set(SUMMARY, run_of(10), tmp_path / name, ORIGIN)
+        export_set(SUMMARY, run_of(10), tmp_path / name, ORIGIN)
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("a", "b"))
     assert first == second
     assert set(first) == {"README.md", "train-00000.parquet"}
@@ -137,7 +137,7 @@ def test_an_empty_set_is_written_and_loads(tmp_path: Path) -> None:
     def nothing(number: int) -> AssessedQuestion:
         return AssessedQuestion(question("q", []), (path("q", 0, None, code="timeout"),))
 
-    assert build_set(REASON, run_of(1, nothing), tmp_path / "set", ORIGIN).rows == 0
+    assert export_set(REASON, run_of(1, nothing), tmp_path / "set", ORIGIN).rows == 0
     table = pq.read_table(tmp_path / "set" / "train-00000.parquet")
     assert table.num_rows == 0
     assert "completion" in table.column_names
@@ -146,9 +146,9 @@ def test_an_empty_set_is_written_and_loads(tmp_path: Path) -> None:
 def test_sets_of_two_runs_and_of_one_run_built_again_are_told_apart_by_datasets(tmp_path: Path) -> None:
     folders, cache = [tmp_path / run / "datasets" / "reason" for run in ("one", "two")], tmp_path / "cache"
     for folder, count in zip(folders, (3, 5), strict=True):
-        build_set(ReasonSet(prompt=prompt), run_of(count), folder, Origin())
+        export_set(ReasonSet(prompt=prompt), run_of(count), folder, Origin())
     assert [len(load(folder, cache)) for folder in folders] == [3, 5]
-    build_set(ReasonSet(prompt=prompt), run_of(4), folders[0], Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(4), folders[0], Origin())
     assert len(load(folders[0], cache)) == 4
 
 
@@ -156,7 +156,7 @@ def test_text_questions_and_several_images_stand_together(tmp_path: Path) -> Non
     def some(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(10 * number + i) for i in range(number)])
 
-    build_set(REASON, run_of(3, some), tmp_path / "set", ORIGIN)
+    export_set(REASON, run_of(3, some), tmp_path / "set", ORIGIN)
     data = load(tmp_path / "set", tmp_path / "cache")
     assert [len(row["images"]) for row in data] == [0, 0, 1, 1, 2, 2]
     shown = [image.convert("RGB").getpixel((0, 0)) for image in data[4]["images"]]
@@ -241,7 +241,7 @@ def test_other_programs_find_a_place_for_every_image_and_none_too_many(spec: Row
         return AssessedQuestion(asked, whole.paths)
 
     out = tmp_path / "out"
-    done = export_set(spec, run_of(6, tricky), form, out, ORIGIN)
+    done = export_set(spec, run_of(6, tricky), out, ORIGIN, form)
     if form == "llamafactory":
         info = json.loads((out / "dataset_info.json").read_text(encoding="utf-8"))[f"insightv_{spec.name}"]
         assert info["formatting"] == "sharegpt"
@@ -270,13 +270,13 @@ def test_a_prompt_that_other_programs_cannot_take_is_refused(tmp_path: Path) -> 
         return [Message(role="user", content="a"), Message(role="user", content="b")]
 
     with pytest.raises(ConfigError, match="user, user, assistant"):
-        export_set(SummarySet(render=twice), run_of(1), "swift", tmp_path / "out", ORIGIN)
+        export_set(SummarySet(render=twice), run_of(1), tmp_path / "out", ORIGIN, "swift")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_forms_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'csv'.*jsonl, parquet, trl, llamafactory, swift"):
-        export_set(REASON, run_of(1), "csv", tmp_path / "x", ORIGIN)
+        export_set(REASON, run_of(1), tmp_path / "x", ORIGIN, "csv")
     with pytest.raises(ConfigError, match="jsonl or parquet, not 'trl'"):
         export_paths(run_of(1), "trl", tmp_path / "x")
 

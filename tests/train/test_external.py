@@ -11,8 +11,7 @@ from insightv.errors import InputError
 from insightv.inputs.image_store import ImageStore
 from insightv.records import PreferencePair
 from insightv.train.data.external import read_external
-from insightv.train.data.pair_rows import rows_of_pairs
-from insightv.train.data.prompt_json import to_json
+from insightv.train.data.pair_rows import rows_of_pairs, to_json
 
 from .world import picture, prompt
 

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 
 from insightv.backends.checkpoints import Checkpoint, read_marker
 from insightv.records import PreferencePair
-from insightv.train.finetune.dpo import dpo_trainer
 from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, write_pairs
 from insightv.train.finetune.fit import read_rows
 from insightv.train.finetune.models import freeze, load_model, load_processor, lora_config, vision_tower
@@ -24,6 +23,7 @@ from insightv.train.finetune.pair_forward import tree_mask
 from insightv.train.finetune.pair_trainer import PairTrainer, plain
 from insightv.train.finetune.recorder import Recorder
 from insightv.train.finetune.settings import Job, TrainSettings, settings_of
+from insightv.train.finetune.trainers import dpo_trainer
 from tests.backends import tiny_vlm
 
 from . import tiny_qwen

@@ -15,9 +15,8 @@ from insightv.inputs.images import ImageStore
 from insightv.records import PreferencePair, ReasoningPath
 from insightv.train.data.card import Origin
 from insightv.train.data.export import FORMATS, Exported, export_set
-from insightv.train.data.pair_rows import PreferenceSet
+from insightv.train.data.pair_rows import PreferenceSet, to_json
 from insightv.train.data.pairs import PairRule, select_pairs
-from insightv.train.data.prompt_json import to_json
 from insightv.train.data.rows import Licence
 from insightv.train.finetune.dpo_role import write_pairs
 
@@ -27,7 +26,7 @@ PAIRS = PreferenceSet(prompt=prompt, rule=PairRule(per_question=2, length_slack=
 
 
 def write(form: str, out: Path) -> Exported:
-    return export_set(PAIRS, run_of(6, lambda i: mixed(i, [picture(i), picture(i + 50)])), form, out, Origin())
+    return export_set(PAIRS, run_of(6, lambda i: mixed(i, [picture(i), picture(i + 50)])), out, Origin(), form)
 
 
 def rows_of(file: Path) -> list[dict[str, object]]:

@@ -12,9 +12,8 @@ from insightv.errors import ConfigError, InputError
 from insightv.inputs.images import ImageStore
 from insightv.records import Band, Message, PreferencePair
 from insightv.train.data.length_balance import Lengths, statistics, to_drop
-from insightv.train.data.pair_rows import rows_of_pairs
+from insightv.train.data.pair_rows import from_json, rows_of_pairs, to_json
 from insightv.train.data.pairs import PairRule, select_pairs
-from insightv.train.data.prompt_json import from_json, to_json
 
 from .world import mixed, path, picture, prompt, question, run_of
 

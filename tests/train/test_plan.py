@@ -276,7 +276,15 @@ def test_settings_to_keep_after_a_training_are_those_of_the_build(built: Path) -
 
 
 def test_what_the_options_of_a_training_name(built: Path) -> None:
-    asked = train_settings(built / "run", None, [], "dpo", "tiny/base", "hf:owner/name?split=test", "pairs.jsonl")
+    asked = train_settings(
+        built / "run",
+        None,
+        [],
+        recipe="dpo",
+        base="tiny/base",
+        heldout="hf:owner/name?split=test",
+        external="pairs.jsonl",
+    )
     assert (asked.train.recipe, asked.train.base, asked.train.heldout) == (
         "dpo",
         "tiny/base",

@@ -16,14 +16,13 @@ from insightv.assess.bands import AssessedQuestion
 from insightv.errors import InputError
 from insightv.records import Band, PreferencePair
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set
+from insightv.train.data.export import export_set
 from insightv.train.data.rows import training_features
 from insightv.train.data.sets import ReasonSet
-from insightv.train.finetune.dpo_role import train_agent
 from insightv.train.finetune.models import load_processor
 from insightv.train.finetune.preflight import Limits, Memory, Preflight, RowCounter, check_rows, refuse
 
-from .small import quick
+from .small import quick, train_agent
 from .world import path, picture, prompt, question, run_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
@@ -39,7 +38,7 @@ def mixed_sizes(number: int) -> AssessedQuestion:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rows") / "set"
-    build_set(ReasonSet(prompt=prompt), run_of(8, mixed_sizes), folder, Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(8, mixed_sizes), folder, Origin())
     return folder
 
 
@@ -191,7 +190,7 @@ def test_rows_beyond_what_the_model_holds_are_refused_without_being_asked(base: 
         text = "x" * (600 if number else 6)
         return AssessedQuestion(question(f"q{number}", []), (path(f"q{number}", 0, Band.high, 90, text=text),))
 
-    build_set(ReasonSet(prompt=prompt), run_of(2, long), tmp_path / "data", Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(2, long), tmp_path / "data", Origin())
     with pytest.raises(InputError, match=r"512 are allowed"):
         train_agent(base, tmp_path / "data", tmp_path / "out", settings=quick())
 
@@ -200,7 +199,7 @@ def test_rows_longer_than_the_default_of_trl_keep_their_end(base: Path, tmp_path
     from insightv.train.finetune.fit import read_rows
     from insightv.train.finetune.recorder import Recorder
     from insightv.train.finetune.settings import Job
-    from insightv.train.finetune.sft import sft_trainer
+    from insightv.train.finetune.trainers import sft_trainer
 
     wide = tmp_path / "wide"
     config = AutoConfig.from_pretrained(str(base))
@@ -208,7 +207,7 @@ def test_rows_longer_than_the_default_of_trl_keep_their_end(base: Path, tmp_path
     shutil.copytree(base, wide)
     config.save_pretrained(wide)
     item = AssessedQuestion(question("q", [picture(1)]), (path("q", 0, Band.high, 90, text="x" * 1500),))
-    build_set(ReasonSet(prompt=prompt), lambda: [item], tmp_path / "data", Origin())
+    export_set(ReasonSet(prompt=prompt), lambda: [item], tmp_path / "data", Origin())
     job = Job(stage="reason", policy=str(wide), data=tmp_path / "data", out=tmp_path / "out", settings=quick())
     recorder = Recorder(job, None)
     trainer, _ = sft_trainer(job, read_rows(job.data, tmp_path), load_processor(wide), recorder, None)

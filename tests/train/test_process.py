@@ -17,11 +17,11 @@ import pytest
 from insightv.backends.checkpoints import MARKER
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted
 from insightv.records import PreferencePair
-from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, train_agent, write_pairs
+from insightv.train.finetune.dpo_role import DPOPreferenceTrainer, write_pairs
 from insightv.train.finetune.process import accelerate_file, launcher, run_job
 from insightv.train.finetune.settings import Job, Stage
 
-from .small import apart, moved, quick
+from .small import apart, moved, quick, train_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 
@@ -187,7 +187,7 @@ def test_a_process_killed_from_outside_is_told_with_its_log(base: Path, reason: 
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with pytest.raises(InsightvError, match="killed by signal 9"):
+    with pytest.raises(InsightvError, match="was killed by SIGKILL; out of memory is the likely cause"):
         run_job(job)
     thread.join()
 

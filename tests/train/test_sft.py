@@ -13,11 +13,10 @@ from datasets import load_dataset
 from insightv.backends.checkpoints import is_complete, read_marker
 from insightv.errors import ConfigError, InputError, InsightvError, RunChanged
 from insightv.train.finetune import fit
-from insightv.train.finetune.dpo_role import train_agent
 from insightv.train.finetune.fit import steps_in_all
 from insightv.train.finetune.settings import Job, checked
 
-from .small import apart, moved, part, quick
+from .small import apart, moved, part, quick, train_agent
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and trl, about their own insides
 
@@ -176,7 +175,7 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(base: Path, reas
     job = Job(stage="reason", policy=str(base), data=reason, out=out, settings=quick())
     (job.work / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (job.work / "identity.json").write_text(json.dumps({"stage": "reason", "settings": {"seed": 9}}))
-    with pytest.raises(RunChanged, match=r"settings\.seed \(9 then, 0 now\)"):
+    with pytest.raises(RunChanged, match=r"settings\.seed: 9 -> 0"):
         train_agent(base, reason, out, settings=quick())
 
 
@@ -232,7 +231,7 @@ def test_options_that_break_images_are_refused(name: str) -> None:
 def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path) -> None:
     from insightv.assess.bands import AssessedQuestion
     from insightv.train.data.card import Origin
-    from insightv.train.data.export import build_set
+    from insightv.train.data.export import export_set
     from insightv.train.data.sets import ReasonSet
 
     from .world import mixed, picture, prompt, run_of
@@ -240,7 +239,7 @@ def test_text_only_rows_train_beside_rows_with_images(base: Path, tmp_path: Path
     def some(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(number + i) for i in range(number % 3)])
 
-    build_set(ReasonSet(prompt=prompt), run_of(12, some), tmp_path / "data", Origin())
+    export_set(ReasonSet(prompt=prompt), run_of(12, some), tmp_path / "data", Origin())
     out = train_agent(
         base, tmp_path / "data", tmp_path / "agent", settings=quick(batch_size=6, gradient_checkpointing=True)
     )

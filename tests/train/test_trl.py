@@ -12,7 +12,7 @@ from datasets import load_dataset
 from insightv.assess.bands import AssessedQuestion
 from insightv.train.data.baseline_sets import DirectSet, MultiTurnSet
 from insightv.train.data.card import Origin
-from insightv.train.data.export import build_set
+from insightv.train.data.export import export_set
 from insightv.train.data.sets import ReasonSet, RowSet, SummarySet
 from tests.train.test_baseline_sets import ask
 
@@ -85,7 +85,7 @@ def test_trl_trains_on_the_set_with_its_images_and_on_the_completion_only(spec: 
     def some(number: int) -> AssessedQuestion:
         return mixed(number, images=[picture(number + i) for i in range(1 + number % 2)])
 
-    build_set(spec, run_of(6, some), tmp_path / "set", Origin())
+    export_set(spec, run_of(6, some), tmp_path / "set", Origin())
     data = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and trl, about their own insides

@@ -1,37 +1,21 @@
-"""The process that runs math-verify: a line of JSON in (truth, answer), a line out (true, false or null).
+"""The process that runs math-verify: a task in (truth, answer, limit_s), a verdict out (true, false or null).
 
-Run by `mathematics` as a script; imports nothing of insightv. Ends when its input does, or when one comparison has
-taken its `limit_s` seconds of processor time.
+The system ends it when one comparison has taken its `limit_s` seconds of processor time.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
-import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from insightv.child_processes import answer_parent
 
 if TYPE_CHECKING:
     from sympy import Basic  # type: ignore[import-untyped]  # sympy has no types
 
 MEMORY_BYTES = 2 * 2**30
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ModuleNotFoundError:  # not on Windows
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-
-
-def _end_after(seconds: float) -> None:
-    """Have the system end this process once it has used so much processor time; 0 takes that back."""
-    if hasattr(signal, "setitimer"):  # not on Windows, where the parent's clock alone counts
-        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _whole(text: str) -> tuple[list[Basic | str], bool]:
@@ -92,23 +76,19 @@ def _nearly(wanted: Basic | str, given: Basic | str) -> bool:
     return abs(left - right) <= 0.01 * abs(left)
 
 
-def main() -> None:
-    """Answer lines until the input ends."""
-    logging.disable(logging.CRITICAL)
-    _limit_memory()
-    import math_verify  # noqa: F401  # paid for before "ready", so that the parent's clock measures comparisons alone
-
-    print("ready", flush=True)
-    for line in sys.stdin:
-        task = json.loads(line)
-        _end_after(task["limit_s"])
-        try:
+def _answer(task: Any, _: bytes) -> tuple[bool | None, bytes]:
+    """The verdict; without a task none, which says that this process has begun."""
+    verdict = None
+    if task is not None:
+        signal.setitimer(signal.ITIMER_PROF, task["limit_s"])
+        with suppress(MemoryError, RecursionError):
             verdict = compare(task["truth"], task["answer"])
-        except (MemoryError, RecursionError):
-            verdict = None
-        _end_after(0)
-        print(json.dumps(verdict), flush=True)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return verdict, b""
 
 
 if __name__ == "__main__":
-    main()
+    import math_verify  # noqa: F401  # paid for at the start, so that the parent's clock measures comparisons alone
+
+    logging.disable(logging.CRITICAL)
+    answer_parent(_answer, memory_bytes=MEMORY_BYTES)

@@ -9,19 +9,16 @@ owner.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import subprocess
-import sys
-import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from insightv.assess.rules.normalise import final_part
+from insightv.child_processes import ChildEnded, LineChild
 
 _LONGEST = 400
 PATIENCE = 12
+START_S = 120.0
 _MATHS = re.compile(
     r"\\[A-Za-z]+|[\^\u03c0\u221a\u221e\u2264\u2265<>\u00b1\u222a\u2229]"  # pi, root, infinity, orders, sets
     r"|\d\s*(?!s\b)[A-Za-z]\b|[A-Za-z0-9)]\s*[=+*]\s*[A-Za-z0-9(-]|\d\s*/|/\s*\d"
@@ -60,10 +57,9 @@ class MathChecker:
 
     def __init__(self, limit_s: float = 5.0) -> None:
         self._limit_s = limit_s
-        self._child: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
+        self._child: LineChild | None = None
+        # One thread starts the child and asks it; it lives as long as this checker, and so may the child.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insightv-math")
-        self._threads_end = weakref.finalize(self, self._thread.shutdown, wait=False)
 
     async def equal(self, truth: str, answer: str) -> bool | None:
         """Whether two formulas are equal; the event loop is not held up. Both must look mathematical or be numbers."""
@@ -71,23 +67,20 @@ class MathChecker:
         if not looks_mathematical(wanted) or not (looks_mathematical(given) or _is_plain(given)):
             return None
         wanted, given = _unnamed(wanted, given)
-        verdict = await asyncio.get_running_loop().run_in_executor(self._thread, self.equal_now, wanted, given)
+        verdict = await asyncio.get_running_loop().run_in_executor(self._thread, self._compare, wanted, given)
         unlike = _signs(wanted) != _signs(given) or _OF_DEGREES.search(wanted) or _OF_DEGREES.search(given)
         return None if verdict is False and unlike else verdict
 
-    def equal_now(self, truth: str, answer: str) -> bool | None:
-        """The comparison itself, blocking, from any thread."""
-        with self._lock:
-            child = self._child
-            if child is None or child.poll() is not None:
-                child = self._child = _start()
-                weakref.finalize(self, _end, child)
-            task = {"truth": truth, "answer": answer, "limit_s": self._limit_s}
-            verdict, alive = _exchange(child, json.dumps(task), self._limit_s * PATIENCE)
-            if not alive:
-                _end(child)
-                self._child = None
-            return verdict
+    def _compare(self, truth: str, answer: str) -> bool | None:
+        if self._child is None or self._child.wait(0):
+            self._child = _start()
+            weakref.finalize(self, self._child.end)
+        task = {"truth": truth, "answer": answer, "limit_s": self._limit_s}
+        try:
+            verdict, _ = self._child.ask(task, limit_s=self._limit_s * PATIENCE)
+        except ChildEnded:
+            return None
+        return verdict if isinstance(verdict, bool) else None
 
 
 def _is_plain(text: str) -> bool:
@@ -122,55 +115,10 @@ def _signs(text: str) -> tuple[bool, bool, tuple[str, ...], frozenset[str]]:
     return bool(_DEGREES.search(text)), bool(_RELATION.search(rest)), chain, variables
 
 
-def _start() -> subprocess.Popen[str]:
-    # -P: neither the script's folder nor the working one is searched for modules (there is a numbers.py in this one).
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("math_child.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # an interrupt at the terminal must not look like an undecided formula
-        encoding="utf-8",
-    )
-    if child.stdout is None or child.stdout.readline() != "ready\n":
-        code = child.wait()
-        raise RuntimeError(f"the process for math-verify ended with code {code} at its start; reinstall math-verify")
-    return child
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except BrokenPipeError:
-                continue
-
-
-def _exchange(child: subprocess.Popen[str], task: str, limit_s: float) -> tuple[bool | None, bool]:
-    """The verdict, and whether the child still lives."""
-    if child.stdin is None or child.stdout is None:
-        return None, False
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(limit_s, cut)
-    timer.daemon = True
-    timer.start()
+def _start() -> LineChild:
+    child = LineChild("insightv.assess.rules.math_child")
     try:
-        child.stdin.write(task + "\n")
-        child.stdin.flush()
-        line = child.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    finally:
-        timer.cancel()
-        timer.join()
-    verdict = json.loads(line) if line.endswith("\n") else None
-    return (verdict if isinstance(verdict, bool) else None), bool(line) and not late.is_set()
+        child.ask(None, limit_s=START_S)
+    except ChildEnded as error:
+        raise RuntimeError(f"the process for math-verify {error} at its start; reinstall math-verify") from None
+    return child

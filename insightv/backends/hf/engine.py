@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Protocol
 
 import torch
 
@@ -25,22 +23,8 @@ from insightv.backends.hf.source import ModelSource
 log = logging.getLogger(__name__)
 
 
-class Runner(Protocol):
-    """What runs rows: `Chains`, or `Whole` for models that cannot be run so."""
-
-    limit: int
-    waiting: deque[Row]
-    touched: list[Row]
-
-    @property
-    def busy(self) -> bool:
-        """Whether any row waits or runs."""
-
-    def step(self) -> None:
-        """Draw the next token of each row."""
-
-    def back_off(self) -> list[Row]:
-        """Put the running rows back and free what memory can be freed; returns them."""
+Runner = Chains | Whole
+"""What runs rows; `Whole` those of models that `Chains` cannot run."""
 
 
 class Engine:

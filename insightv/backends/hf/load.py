@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,11 @@ class Loaded:
     ends: frozenset[int]
     context: int
     layers: int
+
+    def placed(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What a processor made, on the model's device and in its type."""
+        device, dtype = self.model.device, self.model.dtype
+        return {name: one.to(device, dtype if one.is_floating_point() else None) for name, one in tensors.items()}
 
 
 _one_at_a_time = threading.Lock()

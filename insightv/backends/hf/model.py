@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -96,7 +97,7 @@ class HFModel(ChatModel):
         """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        async with _Deadline(self._deadline_s):
+        async with _deadline(self._deadline_s):
             request = await self._submit(messages, sampling, n, _into(loop, outcome))
             try:
                 result = await outcome
@@ -119,10 +120,10 @@ class HFModel(ChatModel):
         request: Request | None = None
         started = loop.time()
         try:
-            async with _Deadline(self._deadline_s):
+            async with _deadline(self._deadline_s):
                 request = await self._submit(messages, sampling, 1, put, on_text=put)
             while True:
-                async with _Deadline(self._deadline_s - (loop.time() - started)):
+                async with _deadline(self._deadline_s - (loop.time() - started)):
                     piece = await pieces.get()
                 if isinstance(piece, str):
                     yield piece
@@ -223,20 +224,16 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-class _Deadline:
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
     """`asyncio.timeout` whose end is a ModelError."""
-
-    def __init__(self, seconds: float) -> None:
-        self._timeout = asyncio.timeout(max(0.0, seconds))
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, None)
-        except TimeoutError:
-            raise ModelError("timeout", "no reply within deadline_s; raise it, or ask for fewer tokens") from None
+    try:
+        async with asyncio.timeout(max(0.0, seconds)) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ModelError("timeout", "no reply within deadline_s; raise it, or ask for fewer tokens") from None
 
 
 def _into(loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[Outcome]) -> Callable[[Outcome], None]:

@@ -6,9 +6,7 @@ beside a row of another length, give the logits of one plain pass?
 
 from __future__ import annotations
 
-import io
 import logging
-from hashlib import sha256
 
 import torch
 
@@ -16,6 +14,7 @@ from insightv.backends.hf.kv_slab import Slab
 from insightv.backends.hf.load import Loaded
 from insightv.backends.hf.plain_generate import model_inputs
 from insightv.backends.hf.prompt import Prompter
+from insightv.inputs.image_pixels import encoded
 from insightv.records import Message, Picture
 
 log = logging.getLogger(__name__)
@@ -46,11 +45,7 @@ def _tried(loaded: Loaded, prompter: Prompter) -> str | None:
     if inputs["input_ids"][0].tolist() != prompt.tokens:
         return "its processor writes pictures into the text in a way of its own"
     model = loaded.model
-    extras = {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in inputs.items()
-        if name not in ("input_ids", "attention_mask")
-    }
+    extras = loaded.placed({k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")})
     ids = inputs["input_ids"].to(model.device)
     expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **extras).logits[0, -2:]
     slab = Slab(loaded.layers, loaded.context)
@@ -72,8 +67,5 @@ def _tried(loaded: Loaded, prompter: Prompter) -> str | None:
 def _picture() -> Picture:
     from PIL import Image
 
-    file = io.BytesIO()
     pixels = bytes(value for y in range(64) for x in range(96) for value in (2 * x, 3 * y, x * y % 256))
-    Image.frombytes("RGB", (96, 64), pixels).save(file, "PNG")
-    data = file.getvalue()
-    return Picture(data=data, mime="image/png", sha256=sha256(data).hexdigest(), width=96, height=64)
+    return encoded(Image.frombytes("RGB", (96, 64), pixels), "PNG")

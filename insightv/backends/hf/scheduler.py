@@ -119,12 +119,8 @@ class Chains:
         return length
 
     def _look(self, row: Row, slot: int, ahead: Sequence[int]) -> None:
-        prompt, model = row.request.prompt, self._loaded.model
-        tensors = self._prompter.tensors([prompt.pictures[i] for i in ahead])
-        extras = {
-            name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-            for name, tensor in tensors.items()
-        }
+        pictures = row.request.prompt.pictures
+        extras = self._loaded.placed(self._prompter.tensors([pictures[i] for i in ahead]))
         end = min(len(row.tokens) - 1, row.start)
         self._advance([row], [row.tokens[row.length : end]], extras)
         self._keep(row)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from insightv.backends.model_folder import reaches_out
+from insightv.backends.model_folder import HUB_ID, reaches_out
 from insightv.errors import ConfigError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -42,7 +40,7 @@ class ModelSource:
             _check_folder(folder)
         elif self.model and folder.exists():
             raise ConfigError(f"{self.model!r} is a file; give the directory that holds config.json")
-        elif not _HUB_ID.fullmatch(self.model) or ".." in self.model:
+        elif not HUB_ID.fullmatch(self.model) or ".." in self.model:
             raise ConfigError(f"{self.model!r} is neither an existing directory nor a hub id such as 'owner/name'")
 
 

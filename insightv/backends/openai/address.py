@@ -57,6 +57,17 @@ def addresses_of(base_url: str | Sequence[str] | None, key: str | None, api_key_
     return list(found.values())
 
 
+def check_amounts(**amounts: float) -> None:
+    """Check that options are positive numbers.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+            raise ConfigError(f"{name} is {amount!r}; it must be a positive number")
+
+
 def proxy_of(url: str) -> str | None:
     """The proxy that the environment names for a URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from insightv.backends.call_key import call_key
-from insightv.backends.jobs import JobEntry, JobModel, MemoryLedger
+from insightv.backends.jobs import JobEntry, JobLedger, JobModel, MemoryLedger
 from insightv.backends.openai.address import Address, Proxy, proxy_of, reach_any, unreached
 from insightv.backends.openai.batch_results import Outcome, failures, rows_of, verdict_of
 from insightv.backends.openai.batch_service import ENDPOINT, BatchService, NoSuchJob
 from insightv.backends.openai.classify import Answered, Halt, Refused, of_reply
 from insightv.backends.openai.request import Structured, request_body
-from insightv.errors import ConfigError, ModelError, StopRun
+from insightv.concurrency import end_all
+from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Sampling, Schema, Usage
 from insightv.redact import Redactor
 
@@ -85,7 +86,7 @@ class BatchModel(JobModel):
         if len(addresses) > 1:
             raise ConfigError(f'mode = "batch" works with one base_url, and {len(addresses)} are given; leave one')
         self.name: str = f"openai/{model}"
-        self.ledger = MemoryLedger()
+        self._ledger: JobLedger = MemoryLedger()
         self._model = model
         self._address = addresses[0]
         self._client, self._proxy = client, proxy
@@ -97,13 +98,17 @@ class BatchModel(JobModel):
         self._gathering: asyncio.Task[None] | None = None
         self._jobs: dict[str, _Job] = {}
 
+    def keep_jobs(self, ledger: JobLedger) -> None:
+        """See `JobModel.keep_jobs`."""
+        self._ledger = ledger
+
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """See `ChatModel.chat`. The usage counts every job that the call was part of as one request."""
         key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
         body = request_body(self._model, messages, sampling, n=n, schema=schema, structured=self._structured)
-        entry = await self.ledger.entry(key)
+        entry = await self._ledger.entry(key)
         usage = Usage()
         if entry is not None:
             usage = Usage(requests=entry.tries)
@@ -122,7 +127,9 @@ class BatchModel(JobModel):
             if isinstance(verdict, Answered):
                 return _counted(verdict, usage)
             if isinstance(verdict, Halt):
-                raise _with(verdict.stop(f"{self._address.url}: {verdict.text}; correct it, then resume"), usage)
+                stop = verdict.stop(f"{self._address.url}: {verdict.text}; correct it, then resume")
+                stop.usage = usage
+                raise stop
             if isinstance(verdict, Refused):
                 raise ModelError(verdict.code, verdict.text, usage=usage, kept=verdict.kept)
             usage += verdict.usage
@@ -136,10 +143,8 @@ class BatchModel(JobModel):
 
     async def aclose(self) -> None:
         """Stop waiting; the jobs that are out stay out, and the ledger knows them."""
-        tasks = [*(job.outcome for job in self._jobs.values()), *([self._gathering] if self._gathering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        gathering = [self._gathering] if self._gathering else []
+        await end_all([*(job.outcome for job in self._jobs.values()), *gathering])
         self._jobs.clear()
         if self._made is not None and self._client is None:
             await self._made.aclose()
@@ -193,10 +198,10 @@ class BatchModel(JobModel):
         return job
 
     async def _run(self, tag: str, calls: Sequence[_Call]) -> Outcome:
-        await self.ledger.plan(tag, {call.key: call.tries for call in calls})
+        await self._ledger.plan(tag, {call.key: call.tries for call in calls})
         lines = b"".join(piece for call in calls for piece in _line(call))
         job = (await self._service.create(await self._service.upload(lines), tag)).id
-        await self.ledger.sent(tag, job)
+        await self._ledger.sent(tag, job)
         log.info("batch job %s is out with %d calls", job, len(calls))
         outcome = await self._finished(job)
         outcome.order = tuple(call.key for call in calls)
@@ -213,7 +218,7 @@ class BatchModel(JobModel):
             if found is None:
                 return Outcome("unsent")
             job = found.id
-            await self.ledger.sent(entry.tag, job)
+            await self._ledger.sent(entry.tag, job)
         log.info("batch job %s is polled again", job)
         try:
             return await self._finished(job)
@@ -265,11 +270,6 @@ def _line(call: _Call) -> tuple[bytes, ...]:
 def _counted(verdict: Answered, usage: Usage) -> list[Completion]:
     first, *others = verdict.completions
     return [first.model_copy(update={"usage": usage + verdict.usage}), *others]
-
-
-def _with(stop: StopRun, usage: Usage) -> StopRun:
-    stop.usage = usage
-    return stop
 
 
 def _client_for(address: Address, proxy: Proxy) -> AsyncOpenAI:

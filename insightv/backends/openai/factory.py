@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from insightv.backends.openai.address import Address, Proxy, addresses_of, check_proxy, key_from
+from insightv.backends.openai.address import Address, Proxy, addresses_of, check_amounts, check_proxy, key_from
 from insightv.backends.openai.http import HttpTransport, Transport
 from insightv.backends.openai.model import DEFAULT_KEY, MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.openai.request import Structured
@@ -56,10 +56,10 @@ def openai(  # type: ignore[misc]  # the options are those named here
     Raises:
         ConfigError: a setting cannot be used.
     """
-    amounts = {"deadline_s": deadline_s, "connections": connections, "max_reply_bytes": max_reply_bytes}
-    amounts |= {"gather_s": gather_s, "poll_s": poll_s}
     proxy = proxy or "none"
-    _check(model, structured, mode, proxy, amounts)
+    _check(model, structured, mode, proxy)
+    check_amounts(deadline_s=deadline_s, connections=connections, max_reply_bytes=max_reply_bytes)
+    check_amounts(gather_s=gather_s, poll_s=poll_s)
     if client is not None and (base_url is not None or proxy != "none"):
         raise ConfigError("a client is given, and a base_url or a proxy; the client has its own, leave one out")
     addresses = _addresses(base_url, api_key_env, client)
@@ -110,7 +110,7 @@ def _addresses(base_url: str | list[str] | None, api_key_env: str | None, client
     return [address_of(client)]
 
 
-def _check(model: str, structured: str, mode: str, proxy: str, amounts: dict[str, float]) -> None:
+def _check(model: str, structured: str, mode: str, proxy: str) -> None:
     if not model:
         raise ConfigError("the model's name is empty; write it like 'openai/qwen2.5-vl-72b'")
     if structured not in get_args(Structured):
@@ -119,6 +119,3 @@ def _check(model: str, structured: str, mode: str, proxy: str, amounts: dict[str
         raise ConfigError(f'mode is {mode!r}; it is "chat" or "batch"')
     if proxy not in get_args(Proxy):
         raise ConfigError(f'proxy is {proxy!r}; it is "none" or "environment"')
-    for name, amount in amounts.items():
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
-            raise ConfigError(f"{name} is {amount!r}; it must be a positive number")

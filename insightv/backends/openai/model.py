@@ -209,28 +209,22 @@ class OpenAIModel(ChatModel):
         if isinstance(verdict, Refused):
             raise tries.error(verdict.code, f"{endpoint.label}: {verdict.text}", verdict.kept)
         self._stopped = (verdict.stop, f"{endpoint.label}: {verdict.text}; {self._cures[verdict.stop]}")
-        raise self._stop(tries)
+        self._check_stopped(tries)
+        return None
 
     def _check_stopped(self, tries: Tries) -> None:
         if self._stopped is not None:
-            raise self._stop(tries)
-
-    def _stop(self, tries: Tries) -> StopRun:
-        kind, text = self._stopped or (StopRun, "stopped")
-        stop = kind(text)
-        stop.usage = tries.usage
-        return stop
+            kind, text = self._stopped
+            stop = kind(text)
+            stop.usage = tries.usage
+            raise stop
 
     def _chain(self, messages: Sequence[Message]) -> bytes:
         """What the calls of one chain have in common: all up to the first message of the user."""
         if not self._pool.several:
             return b""
-        digests = []
-        for message in messages:
-            digests.append(message.digest)
-            if message.role == "user":
-                break
-        return b"".join(digests)
+        first = next((place for place, message in enumerate(messages) if message.role == "user"), len(messages))
+        return b"".join([message.digest for message in messages[: first + 1]])
 
     async def check(self) -> None:
         """See `ChatModel.check`: whether one of the servers can be asked, and none has refused to be asked again.

@@ -104,13 +104,7 @@ def request_body(
 def _fields(
     model: str, sampling: Sampling, n: int, schema: Schema | None, structured: Structured, stream: bool
 ) -> Mapping[str, object]:
-    fields: dict[str, object] = {
-        "model": model,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
-    }
+    fields: dict[str, object] = {"model": model} | sampling.model_dump(exclude={"extra"})
     if n > 1:
         fields["n"] = n
     if schema is not None and structured == "schema":

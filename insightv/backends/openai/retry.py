@@ -36,13 +36,7 @@ class Tries:
     def spent(self, usage: Usage, *, sent: bool = True) -> None:
         """Count a try and its tokens; one that never left this machine is not a request."""
         self._made += 1
-        before = self.usage
-        self.usage = Usage(
-            prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
-            cached_tokens=before.cached_tokens + usage.cached_tokens,
-            completion_tokens=before.completion_tokens + usage.completion_tokens,
-            requests=before.requests + int(sent),
-        )
+        self.usage += usage + Usage(requests=int(sent))
 
     def note(self, setback: Setback, endpoint: Endpoint, sent_at: float) -> None:
         """Count a setback, and tell the endpoint what it says of its health."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from insightv.child_processes import how_ended
 from insightv.redact import Redactor
 
-_READ_BYTES = 256 * 1024
 _TAIL_BYTES = 1500
 
 _MEMORY = (
@@ -60,28 +59,19 @@ CONNECTOR_REFUSED = re.compile(r"Disabling `enable_tower_connector_lora`|tower c
 """vLLM continues without the part of an adapter that is not in the language model: it would answer as another model."""
 
 
-def read_since(log: Path, start: int) -> str:
-    """The log's text from byte `start` on, at most its last 256 kB."""
-    with log.open("rb") as file:
-        end = file.seek(0, 2)
-        file.seek(max(start, end - _READ_BYTES))
-        return file.read().decode("utf-8", errors="replace")
-
-
 def why(text: str, code: int | None) -> str:
-    """Why it did not start, from the text of its log and its exit code (negative: the signal; None: it still ran)."""
+    """Why it did not start, from the text of its log and its exit code (negative: the signal)."""
     redactor = Redactor()
     for pattern, meaning, cure in _KNOWN:
         found = re.search(pattern, text)
         if found:
             return f"{meaning}: {redactor.clean(found[0].strip(), 400)!r}; {cure}"
     if code == -9:
-        return f"it was killed (signal 9); out of memory is the likely cause: {_MEMORY}"
+        return f"it {how_ended(code)}: {_MEMORY}"
     root = next((line for line in _RAISED.findall(text) if "initialization failed" not in line), None)
     if root is not None:
         return f"it failed with {redactor.clean(root.strip(), 400)!r}"
-    ended = "it did not get ready in time" if code is None else f"it ended with code {code}"
-    return f"{ended}; the end of its log:\n{tail(text)}"
+    return f"it {how_ended(code)}; the end of its log:\n{tail(text)}"
 
 
 def tail(text: str) -> str:

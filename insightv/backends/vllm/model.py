@@ -3,26 +3,27 @@
     reasoning, summary = vllm("checkpoints/reasoning/adapter"), vllm("checkpoints/summary/adapter")   # one server
 
 Models of the same base, and adapters on it, share one server. What is asked and answered goes through the `openai`
-backend; `vllm_engine` owns the process, `vllm_sharing` says who shares it, `vllm_source` knows what a name stands for.
+backend; `supervisor` owns the process, `source` knows what a name stands for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from insightv.backends.openai.address import Address
+from insightv.backends.openai.address import Address, check_amounts
 from insightv.backends.openai.http import HttpTransport
 from insightv.backends.openai.model import MAX_REPLY_BYTES, OpenAIModel
 from insightv.backends.openai.request import Structured
 from insightv.backends.vllm.launch import Launch
-from insightv.backends.vllm.sharing import join, leave
-from insightv.backends.vllm.source import ModelSource, source_of
+from insightv.backends.vllm.source import Adapter, ModelSource, source_of
 from insightv.backends.vllm.supervisor import Engine
 from insightv.errors import ConfigError, ModelError
 from insightv.interfaces import ChatModel
@@ -163,9 +164,7 @@ def vllm(
     for argument in arguments:
         if argument.split("=")[0] in OWN_FLAGS:
             raise ConfigError(f"arguments holds {argument!r}, which insightv sets itself; leave it out")
-    for name, amount in {"start_s": start_s, "deadline_s": deadline_s, "connections": connections}.items():
-        if not 0 < amount < float("inf"):
-            raise ConfigError(f"{name} is {amount!r}; it must be a positive number")
+    check_amounts(start_s=start_s, deadline_s=deadline_s, connections=connections)
     set_to = tuple(sorted((environment or {}).items()))
     launch = Launch(_program(program), source.model, tuple(arguments), set_to, start_s, restarts)
     made = VllmModel(
@@ -190,3 +189,38 @@ def _program(program: str | None) -> str:
             f"the environment variable {PROGRAM}"
         )
     return str(Path(found).absolute())
+
+
+_engines: dict[Launch, tuple[Engine, int]] = {}
+_engines_lock = threading.Lock()
+
+
+def join(launch: Launch, adapter: Adapter | None, log_folder: str | None) -> Engine:
+    """The engine of this launch, shared by all models of equal launches; each of them leaves it once."""
+    with _engines_lock:
+        engine, users = _engines.get(launch) or (Engine(launch, log_folder), 0)
+        if engine.fault is not None:
+            engine, users = Engine(launch, log_folder), 0
+        _engines[launch] = (engine, users + 1)
+        engine.want(adapter)
+        return engine
+
+
+def leave(engine: Engine, adapter: Adapter | None) -> None:
+    """Give an engine back; the last one stops it."""
+    with _engines_lock:
+        engine.unwant(adapter)
+        known, users = _engines.get(engine.launch, (None, 0))
+        if known is engine and users > 1:
+            _engines[engine.launch] = (engine, users - 1)
+            return
+        if known is engine:
+            del _engines[engine.launch]
+    engine.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    """An interpreter that ends without closing its models takes its servers with it."""
+    for engine, _ in list(_engines.values()):
+        engine.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from insightv.backends.model_folder import weights_digest
+from insightv.backends.model_folder import HUB_ID, weights_digest
 from insightv.backends.vllm.weight_names import needs_renaming, tensor_names, write_served
 from insightv.errors import ConfigError, StorageFull
 
@@ -20,7 +20,6 @@ BASE = "base"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM makes room for."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _OUTSIDE = re.compile(r"\.(vision_tower|vision_model|visual|multi_modal_projector|merger|connector|mm_projector)\.")
 
 
@@ -77,7 +76,7 @@ def _model(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{name!r} holds no config.json and no adapter_config.json, so it is no model directory")
         return str(folder.absolute())
-    if not _HUB_ID.fullmatch(name) or ".." in name or folder.exists():
+    if not HUB_ID.fullmatch(name) or ".." in name or folder.exists():
         raise ConfigError(f"{name!r} is neither an existing model directory nor a hub id such as 'owner/name'")
     return name
 

@@ -1,6 +1,6 @@
 """A `vllm serve`: started, watched, started again and stopped. It knows no chat, only the process and its adapters.
 
-A thread of its own owns the process. Models ask `ready` before a call; `vllm_sharing` says which share one engine.
+A thread of its own owns the process. Models ask `ready` before a call; `model` says which share one engine.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from insightv.backends.openai.endpoint import endpoint_at
 from insightv.backends.vllm import log_reader
 from insightv.backends.vllm.launch import Launch
-from insightv.backends.vllm.process import GuardedProcess
 from insightv.backends.vllm.source import BASE, Adapter
+from insightv.child_processes import KeptProgram, end_of
 from insightv.errors import ConfigError
 
 log = logging.getLogger("insightv.vllm")
@@ -129,15 +129,15 @@ class Engine:
             log.exception("the thread that watches vllm failed")
             self.fault = f"vllm serve {self.launch.model} cannot be watched any more: {type(error).__name__}: {error}"
 
-    def _watch(self, process: GuardedProcess) -> None:
+    def _watch(self, process: KeptProgram) -> None:
         """Until the process has ended, by itself or because it must."""
         try:
-            while not process.ended():
+            while not process.wait(0):
                 if self._stop.wait(LOOK_S) or self._again.is_set():
                     return
             self._up = False
             self.deaths += 1
-            self._down(log_reader.why(log_reader.read_since(self.log, self._log_start), process.code))
+            self._down(log_reader.why(self._said(), process.code))
         finally:
             self._up = False
             self._again.clear()
@@ -159,7 +159,7 @@ class Engine:
         log.warning("%s has ended and is started again (%s): %s", what, where, reason.splitlines()[0])
         self._stop.wait(min(2.0 ** (self._in_row - 1) - 1, 30.0))
 
-    def _started(self) -> GuardedProcess:
+    def _started(self) -> KeptProgram:
         """The process, when it answers.
 
         Raises:
@@ -175,12 +175,12 @@ class Engine:
             except BaseException:
                 process.end()
                 raise
-            said = log_reader.read_since(self.log, self._log_start)
+            said = self._said()
             if not ports or not re.search("[Aa]ddress already in use", said):
                 raise ConfigError(log_reader.why(said, process.code))
             self.port = _free_port()
 
-    def _spawn(self) -> GuardedProcess:
+    def _spawn(self) -> KeptProgram:
         with self._lock:
             adapters = [adapter for adapter, _ in self._wanted.values()]
         command = self.launch.command(self.port, adapters)
@@ -189,35 +189,39 @@ class Engine:
             file.write(f"$ {' '.join(command)}\n".encode())
             file.flush()
             try:
-                process = GuardedProcess(command, self.launch.variables(self.key), file)
+                process = KeptProgram(command, self.launch.variables(self.key), file)
             except OSError as error:
                 raise ConfigError(f"no process could be started: {error}") from error
-        self.group = process.group
+        self.group = process.pid
         self._loaded = frozenset(adapter.name for adapter in adapters)
         self._room = max((adapter.room for adapter in adapters), default=0)
         self._outside = any(adapter.outside for adapter in adapters)
         return process
 
-    def _await_answer(self, process: GuardedProcess) -> bool:
+    def _said(self) -> str:
+        """What the log holds of the last start, at most its last 256 kB."""
+        return end_of(self.log, 256 * 1024, self._log_start)
+
+    def _await_answer(self, process: KeptProgram) -> bool:
         """Whether it came to answer; False where it ended first."""
         began = said_at = time.monotonic()
         log.info("starting vllm serve %s (log: %s)", self.launch.model, self.log)
         while not self._answers():
-            if process.ended():
+            if process.wait(0):
                 return False
             now = time.monotonic()
             if now - began > self.launch.start_s:
                 raise ConfigError(
                     f"it did not answer within start_s = {self.launch.start_s:g} s; the end of its log:\n"
-                    + log_reader.tail(log_reader.read_since(self.log, self._log_start))
+                    + log_reader.tail(self._said())
                 )
             if now - said_at > PROGRESS_EVERY_S:
                 said_at = now
-                last = log_reader.tail(log_reader.read_since(self.log, self._log_start)).splitlines()[-1:]
+                last = log_reader.tail(self._said()).splitlines()[-1:]
                 log.info("vllm has been starting for %.0f s: %s", now - began, "".join(last)[:160])
             if self._stop.wait(LOOK_S):
                 raise ConfigError("it was stopped while it started")
-        if self._outside and log_reader.CONNECTOR_REFUSED.search(log_reader.read_since(self.log, self._log_start)):
+        if self._outside and log_reader.CONNECTOR_REFUSED.search(self._said()):
             raise ConfigError(
                 "an adapter changes layers outside the language model, and vLLM cannot adapt these for this model; "
                 "serve the merged model, or train with train_projector = false"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from insightv.config.factories import ModelSpec
 from insightv.interfaces import ChatModel
 from insightv.records import Completion, Message, Sampling, Schema
-from insightv.runs.question_calls import open_book
+from insightv.runs.question_calls import question_calls
 
 if TYPE_CHECKING:
     from insightv.runs.workers.pool import WorkerPool
@@ -28,8 +28,8 @@ class PooledModel(ChatModel):
     ) -> list[Completion]:
         """See `ChatModel.chat` and `WorkerPool.ask`."""
         await self._pool.begin()
-        book = open_book.get(None)
-        return await self._pool.ask(self, book.seq if book else None, list(messages), sampling, n, schema)
+        calls = question_calls.get(None)
+        return await self._pool.ask(self, calls.seq if calls else None, list(messages), sampling, n, schema)
 
     async def check(self) -> None:
         """See `ChatModel.check`: whether the workers could make their models and can ask them."""

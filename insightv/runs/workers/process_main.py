@@ -1,27 +1,25 @@
-"""A worker in a process of its own: `process_main FD PARENT`, with a line to the run at FD.
+"""A worker in a process of its own, with a line to the run.
 
-Each message is (number, method of `worker.Worker`, pickled arguments), each reply (number, what it returned, pickled,
-what it raised as text). The process ends with the run.
+Each message is number, method of `worker.Worker` and pickled arguments, each reply the number, what was raised as text,
+and what was returned, pickled. The process ends with the run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import pickle
 import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
+from insightv.child_processes import line_to_parent, receive, send
 from insightv.plugin_guard import error_text
 from insightv.runs.workers.worker import Worker
 
 CANCEL = ""
 """The method of a message that takes back the one with its number."""
-_PR_SET_PDEATHSIG = 1
 
 
 class Desk:
@@ -38,7 +36,8 @@ class Desk:
         """Take messages until the line ends, and the process with it."""
         try:
             while True:
-                self._loop.call_soon_threadsafe(self._begin, *self._line.recv())
+                (number, method), packed = receive(self._line)
+                self._loop.call_soon_threadsafe(self._begin, number, method, packed)
         except (EOFError, OSError):
             os._exit(0)  # whatever a model's threads are about, the run is gone
 
@@ -58,7 +57,7 @@ class Desk:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             value, fault = b"", error_text(error)
-        self._sender.submit(self._line.send, (number, value, fault))
+        self._sender.submit(send, self._line, [number, fault], value)
 
 
 async def serve(line: Connection) -> None:
@@ -67,25 +66,8 @@ async def serve(line: Connection) -> None:
     await asyncio.Event().wait()
 
 
-def end_with(parent: int) -> None:
-    """Let the system end this process with the one that started it.
-
-    A thread that watches cannot run while a model's code holds the interpreter.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def main(line: int, parent: int) -> None:
-    """Work until the run is gone."""
-    end_with(parent)
-    os.set_inheritable(line, False)
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; the run drains, then ends us
-        signal.signal(number, lambda *_: None)
-    asyncio.run(serve(Connection(line)))
-
-
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    to_the_run = line_to_parent()
+    for each in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; the run drains, then ends us
+        signal.signal(each, lambda *_: None)
+    asyncio.run(serve(to_the_run))

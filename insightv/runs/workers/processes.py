@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -18,9 +17,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Pipe
 from typing import Any
 
+from insightv.child_processes import LineChild, how_ended, receive, send
 from insightv.config.sections import ProcessSection
 from insightv.errors import ConfigError, ModelError
 from insightv.plugin_guard import error_text
@@ -63,20 +62,18 @@ class WorkerProcess:
     """One process, and the line to it. It ends when this one does, however that ends."""
 
     def __init__(self) -> None:
-        self._line, far = Pipe()
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[tuple[bytes, str]]] = {}
         self._why = ""
-        self._ending, self._ended = threading.Lock(), False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="to a worker")  # a busy worker reads late
+        # What libraries print there must not get between what this program prints on stdout. A descriptor 2 that was
+        # closed may be any file by now.
+        said = subprocess.DEVNULL if sys.__stderr__ is None else 2
         try:
-            self._process = start_worker(far.fileno())
+            self._child = LineChild("insightv.runs.workers.process_main", said)
         except OSError as error:
-            self._line.close()
             raise ConfigError(f"a worker process cannot be started: {error.strerror or error}") from error
-        finally:
-            far.close()
         self._listener = threading.Thread(target=self._listen, name="from a worker", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="a worker's end", daemon=True)
         self._listener.start()
@@ -98,7 +95,7 @@ class WorkerProcess:
             self._send(number, method, packed)
             value, fault = await reply
         except asyncio.CancelledError:
-            self._send(number, CANCEL, b"")
+            self._send(number, CANCEL)
             raise
         finally:
             del self._waiting[number]
@@ -112,9 +109,7 @@ class WorkerProcess:
 
     def dismiss(self) -> None:
         """See `crew_members.WorkerHandle.dismiss`; `wait` waits until it is gone."""
-        with self._ending:
-            if not self._ended:
-                _kill_group(self._process.pid)
+        self._child.kill()
 
     def wait(self) -> None:
         """Wait until a process that was dismissed is gone. Blocks."""
@@ -123,26 +118,23 @@ class WorkerProcess:
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self._tell(self._land, *self._line.recv())
+                (number, fault), value = receive(self._child.line)
+                self._tell(self._land, number, value, fault)
 
     def _watch(self) -> None:
         """Wait for the end of the process, not of the line, which what it has forked may hold open."""
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        with self._ending:  # its number is its own until it has been waited for below
-            self._ended = True
-            _kill_group(self._process.pid)
-        why = how_ended(self._process.wait())
+        self._child.wait()
         # The line is not closed yet: another could get its number, and what is still to be sent would go there.
-        with socket.socket(fileno=os.dup(self._line.fileno())) as line, suppress(OSError):
+        with socket.socket(fileno=os.dup(self._child.line.fileno())) as line, suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
         self._listener.join()
-        self._tell(self._lose, why)
+        self._tell(self._lose, f"it {how_ended(self._child.code)}")
         self._writer.shutdown()
-        self._line.close()
+        self._child.line.close()
 
-    def _send(self, *message: object) -> None:
+    def _send(self, number: int, method: str, packed: bytes = b"") -> None:
         with suppress(RuntimeError):  # it is gone, and those who wait are about to hear of it
-            self._writer.submit(self._line.send, message)
+            self._writer.submit(send, self._child.line, [number, method], packed)
 
     def _tell(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop has been closed, and nobody waits
@@ -160,35 +152,6 @@ class WorkerProcess:
                 waiting.set_exception(Lost(why))
 
 
-def start_worker(line: int) -> subprocess.Popen[bytes]:
-    """A process that works for this one over the descriptor `line`.
-
-    What libraries print there must not get between what this program prints on stdout. A descriptor 2 that was closed
-    may be any file by now.
-    """
-    said = subprocess.DEVNULL if sys.__stderr__ is None else 2
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "insightv.runs.workers.process_main", str(line), str(os.getpid())],
-        pass_fds=(line,),
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        start_new_session=True,  # Ctrl-C is for the run, which ends its workers in its own time
-    )
-
-
-def how_ended(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"it ended with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name}, perhaps by the system, out of memory" if -code == signal.SIGKILL else name
-
-
 def _packed(method: str, args: tuple[Any, ...]) -> bytes:
     try:
         return pickle.dumps(args)
@@ -200,8 +163,3 @@ def _packed(method: str, args: tuple[Any, ...]) -> bytes:
             f"a model cannot be made by another process ({error_text(error)}): its factory must be importable, and its "
             'options plain values; use executor = "local"'
         ) from error
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

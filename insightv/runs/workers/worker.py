@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from insightv import errors
+from insightv import __version__, errors
 from insightv.backends.jobs import JobModel
 from insightv.errors import ConfigError, InsightvError, ModelError, StopRun
 from insightv.interfaces import ChatModel
 from insightv.plugin_guard import code_of, cost_of, error_text, stored
 from insightv.records import Completion, Message, Picture, Sampling, Schema, Usage
-from insightv.version import release
 
 Line = tuple[int, str, str]
 """A line of the log: level, logger, message."""
@@ -86,7 +85,7 @@ class About:
 
 def about_here() -> About:
     """This process."""
-    return About(socket.gethostname(), os.getpid(), platform.python_version(), release())
+    return About(socket.gethostname(), os.getpid(), platform.python_version(), __version__)
 
 
 class Worker:

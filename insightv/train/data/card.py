@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from insightv import __version__
 from insightv.records import Band
-from insightv.strict_json import Json
+from insightv.strict_json import Json, clean, plain
 from insightv.train.data.funnel import Funnel
-from insightv.train.data.strict_json import clean, plain
-from insightv.version import release
 
 _MARKS = re.compile(r"([\\`*_\[\]|!#~$])")
 _MOST_LISTED = 50
@@ -93,7 +92,8 @@ def card(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Origin
     parts += ["## Sources and licences, as given\n", _sources(funnel)]
     parts += ["## Models that wrote the paths\n", _counts("model", funnel.models)]
     parts += ["## How it was made\n", _made(chosen, origin)]
-    parts += ["## Files and columns\n", _columns(layout), "## Limits\n", "".join(f"- {line}\n" for line in _LIMITS)]
+    columns = "".join(f"- {columns}: {text}\n" for columns, text in layout.columns.items())
+    parts += ["## Files and columns\n", columns, "## Limits\n", "".join(f"- {line}\n" for line in _LIMITS)]
     return "\n".join(parts)
 
 
@@ -106,7 +106,7 @@ def _header(name: str, funnel: Funnel, chosen: Mapping[str, object], origin: Ori
     # whose folder has the same name. It finds `train-*.parquet` by itself.
     facts["insightv"] = {
         "set": name,
-        "version": release(),
+        "version": __version__,
         "seed": origin.seed,
         "rows": funnel.row_count,
         "questions": funnel.questions,
@@ -201,7 +201,7 @@ def _sources(funnel: Funnel) -> str:
 
 
 def _made(chosen: Mapping[str, object], origin: Origin) -> str:
-    facts: list[tuple[object, object]] = [("insightv", release()), ("seed of the run", origin.seed)]
+    facts: list[tuple[object, object]] = [("insightv", __version__), ("seed of the run", origin.seed)]
     facts += [(f"{key} (this set)", value) for key, value in chosen.items()]
     facts += [(f"model of {role}", model) for role, model in sorted(origin.models.items())]
     facts += [(f"prompt {name}, SHA-256", digest) for name, digest in sorted(origin.prompts.items())]
@@ -217,7 +217,3 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> list[tuple[str, o
         else:
             found.append((f"{prefix}{key}", value))
     return found
-
-
-def _columns(layout: Layout) -> str:
-    return "".join(f"- {columns}: {text}\n" for columns, text in layout.columns.items())

@@ -1,8 +1,8 @@
 """Assessed paths -> files for other programs, and the run's own datasets.
 
-    build_set(ReasonSet(prompt=...), assessed, Path("runs/charts/datasets/reason"), Origin(...))
+    export_set(ReasonSet(prompt=...), assessed, Path("runs/charts/datasets/reason"), Origin(...))
     export_paths(assessed, "jsonl", Path("paths.jsonl"))
-    export_set(SummarySet(render=...), assessed, "llamafactory", Path("out"), Origin(...))
+    export_set(SummarySet(render=...), assessed, Path("out"), Origin(...), "llamafactory")
 
 Whatever is written takes its place whole or not at all. Imports nothing heavy until it writes Parquet.
 """
@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Literal, get_args
 
 from insightv.assess.bands import Assessed
 from insightv.atomic_files import CARD, new_file, new_folder
 from insightv.errors import ConfigError, require
+from insightv.strict_json import json_text
 from insightv.train.data.card import Origin, card
 from insightv.train.data.funnel import Funnel
 from insightv.train.data.layouts import (
@@ -30,7 +31,6 @@ from insightv.train.data.layouts import (
 )
 from insightv.train.data.rows import TrainingRow, path_features, path_row, path_table_row
 from insightv.train.data.sets import RowSet
-from insightv.train.data.strict_json import json_text
 
 Format = Literal["jsonl", "parquet", "trl", "llamafactory", "swift"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -47,28 +47,27 @@ class Exported:
     funnel: Funnel
 
 
-def build_set(rows: RowSet, assessed: Assessed, folder: Path, origin: Origin) -> Exported:
-    """Write a set into its folder: Parquet with the pictures inside, and a card. The old set stays until it is whole.
+def export_set(rows: RowSet, assessed: Assessed, out: Path, origin: Origin, form: str = "trl") -> Exported:
+    """Write a set as `form`, one of `FORMATS`, to the file or folder `out`. The old set stays until it is whole.
+
+    "trl" is Parquet with the pictures inside, and a card. With "jsonl" the pictures go into a folder beside the file,
+    named after it (`x.jsonl.images` for `x.jsonl`).
 
     Raises:
         MissingExtra: pyarrow or datasets is not installed.
         ConfigError: the folder holds what insightv did not write, or cannot be written.
         StorageFull: the disk is full.
     """
-    return export_set(rows, assessed, "trl", folder, origin)
-
-
-def export_set(rows: RowSet, assessed: Assessed, form: str, out: Path, origin: Origin) -> Exported:
-    """Write a set as `form`, one of `FORMATS`, to the file or folder `out`; raises as `build_set`.
-
-    With "jsonl" the pictures go into a folder beside the file, named after it (`x.jsonl.images` for `x.jsonl`).
-    """
     _check(form)
     if form in _FOLDERS:
         return _export_folder(rows, assessed, form, out, origin)
     funnel = Funnel()
     with new_file(out) as file:
-        _write_one(rows.name, _counted(rows, assessed, funnel), form, out, file)
+        counted = _counted(rows, assessed, funnel)
+        if form == "jsonl":
+            write_jsonl(counted, file, out.with_name(f"{out.name}.images"))
+        else:
+            write_parquet(counted, file, kind_of(rows.name))
     return Exported(out, funnel.row_count, funnel)
 
 
@@ -77,7 +76,7 @@ def export_paths(assessed: Assessed, form: str, out: Path) -> Exported:
 
     Raises:
         ConfigError: `form` is not "jsonl" or "parquet" (the other forms are for training: `JudgedPaths`).
-        MissingExtra, StorageFull: as `build_set`.
+        MissingExtra, StorageFull: as `export_set`.
     """
     _check(form)
     if form not in ("jsonl", "parquet"):
@@ -111,13 +110,6 @@ def _export_folder(rows: RowSet, assessed: Assessed, form: str, out: Path, origi
         text = card(rows.name, funnel, rows.settings(), origin, layout)
         (folder / CARD).write_text(text, encoding="utf-8")
     return Exported(out, funnel.row_count, funnel)
-
-
-def _write_one(name: str, rows: Iterator[TrainingRow], form: str, out: Path, file: BinaryIO) -> None:
-    if form == "jsonl":
-        write_jsonl(rows, file, out.with_name(f"{out.name}.images"))
-    else:
-        write_parquet(rows, file, kind_of(name))
 
 
 def _counted(rows: RowSet, assessed: Assessed, funnel: Funnel) -> Iterator[TrainingRow]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.transcript import TAGS, Tags, from_text
 from insightv.errors import InputError
-from insightv.inputs.images import DEFAULT_LIMITS, AllowHttp, ImageLimits, open_question
+from insightv.inputs.images import Opening, open_question
 from insightv.inputs.questions import QuestionFile, read_questions
 from insightv.records import PreferencePair, Question, ReasoningPath, Step
 from insightv.train.data.pairs import Shown
@@ -30,9 +31,8 @@ def read_external(
     shown: Shown,
     *,
     tags: Tags = TAGS,
-    allow_http: AllowHttp = False,
-    limits: ImageLimits = DEFAULT_LIMITS,
     raise_if_stopped: Callable[[], None] = lambda: None,
+    **opening: Unpack[Opening],
 ) -> list[PreferencePair]:
     """The pairs of a file, in order. `shown` goes into each pair's `meta`; a reply in `tags` is read as a path.
 
@@ -40,11 +40,11 @@ def read_external(
         InputError: the file cannot be read, or rows cannot be used; every one is named.
         ImageError: a picture cannot be opened any more.
     """
-    rows = check_external(file, allow_http=allow_http, limits=limits)
+    rows = check_external(file, **opening)
     pairs = []
     for number, question in enumerate(rows, 1):
         raise_if_stopped()
-        opened = open_question(question, root=rows.root, allow_http=allow_http, limits=limits)
+        opened = open_question(question, root=rows.root, **opening)
         replies = {name: str(question.meta[name]) for name in ("chosen", "rejected")}
         paths = {name: _path(question.id, place, replies[name], tags) for place, name in enumerate(replies)}
         meta = {"source": str(file), "row": number, "replies": replies, "prompt": shown(opened)}
@@ -52,9 +52,9 @@ def read_external(
     return pairs
 
 
-def check_external(file: Path, *, allow_http: AllowHttp = False, limits: ImageLimits = DEFAULT_LIMITS) -> QuestionFile:
+def check_external(file: Path, **opening: Unpack[Opening]) -> QuestionFile:
     """The rows of a file of pairs as questions, their replies in `meta`; raises InputError as `read_external`."""
-    rows = read_questions(file, columns={"id": "@content"}, allow_http=allow_http, limits=limits)
+    rows = read_questions(file, columns={"id": "@content"}, **opening)
     faults = [
         f"{rows.name}: pair {number} ({question.question[:40]!r}): {fault}"
         for number, question in enumerate(rows, 1)

@@ -14,10 +14,9 @@ from typing import BinaryIO
 from insightv.errors import ConfigError
 from insightv.inputs.images import ImageStore
 from insightv.records import Message, Picture
-from insightv.strict_json import Json
+from insightv.strict_json import Json, clean, json_text
 from insightv.train.data.card import Layout
 from insightv.train.data.rows import Kind, TrainingRow, embedded, file_name, training_features, trl_row
-from insightv.train.data.strict_json import clean, json_text
 
 # What LLaMA-Factory and ms-swift take for a place of media or of a box, wherever it stands in a text.
 _PLACES = re.compile(r"<(image|video|audio|bbox|ref-object|cot-process)>")

@@ -1,8 +1,13 @@
 """Preference pairs as a set: assessed paths -> rows with a chosen and a rejected reply.
 
-    export_set(PreferenceSet(prompt=lambda question: agent.messages(question)), assessed, "trl", folder, Origin())
+    export_set(PreferenceSet(prompt=lambda question: agent.messages(question)), assessed, folder, Origin())
 
-`rows_of_pairs` makes the same rows of pairs that carry their own prompts, as a `PreferenceTrainer` is given them.
+`rows_of_pairs` makes the same rows of pairs that carry their own prompts, as a `PreferenceTrainer` is given them. There
+a prompt is JSON, messages whose pictures are files:
+
+    [{"role": "user", "content": [{"type": "image", "path": "/.../ab12.png"}, {"type": "text", "text": "..."}]}]
+
+The form is that of transformers' chat templates, so that a trainer of any make can read a pair's `meta["prompt"]`.
 """
 
 from __future__ import annotations
@@ -10,18 +15,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from insightv.agents.replies.transcript import TAGS, Tags, to_text
 from insightv.assess.bands import Assessed, AssessedPath, AssessedQuestion
 from insightv.errors import InputError, InsightvError
-from insightv.records import Band, Message, PreferencePair, Question, ReasoningPath, Score
+from insightv.inputs.images import ImageStore
+from insightv.records import Band, Message, Picture, PreferencePair, Question, ReasoningPath, Score
+from insightv.strict_json import Json
 from insightv.train.data.card import Origin
 from insightv.train.data.funnel import Funnel
 from insightv.train.data.general import Opener, as_it_is
 from insightv.train.data.length_balance import Lengths, statistics
 from insightv.train.data.pairs import PairRule, pick
-from insightv.train.data.prompt_json import from_json
-from insightv.train.data.rows import NOT_GIVEN, Licence, Rejected, TrainingRow
+from insightv.train.data.rows import NOT_GIVEN, Licence, Rejected, TrainingRow, file_name
 
 
 @dataclass(frozen=True)
@@ -141,3 +148,44 @@ def _assessed(pair: PreferencePair, name: str, path: ReasoningPath) -> AssessedP
     value, band = pair.meta.get("scores", {}).get(name), pair.meta.get("bands", {}).get(name)
     scores = () if value is None else (Score(scorer="pair", value=value),)
     return AssessedPath(path, scores, Band(band) if band else None)
+
+
+def to_json(messages: Sequence[Message], store: ImageStore) -> list[Json]:
+    """The messages, their pictures kept in `store` and named by their absolute paths."""
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, Picture):
+                store.put(part)
+    folder = store.folder.absolute()
+    return [{"role": m.role, "content": [_block(part, folder) for part in m.parts]} for m in messages]
+
+
+def from_json(cells: object) -> tuple[Message, ...]:
+    """The messages with their pictures read and checked.
+
+    Raises:
+        InputError: this is not what `to_json` writes, or a picture is missing or was changed.
+    """
+    if not isinstance(cells, Sequence) or isinstance(cells, str):
+        raise InputError(f"a prompt is a list of messages, not {type(cells).__name__}; select pairs with `shown`")
+    messages = []
+    for cell in cells:
+        try:
+            parts = tuple(_part(block) for block in cell["content"])
+            messages.append(Message(role=cell["role"], content=parts))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"a message of a prompt cannot be read: {error!r}; select the pairs again") from error
+    return tuple(messages)
+
+
+def _block(part: str | Picture, folder: Path) -> Json:
+    if isinstance(part, Picture):
+        return {"type": "image", "path": str(folder / file_name(part))}
+    return {"type": "text", "text": part}
+
+
+def _part(block: dict[str, str]) -> str | Picture:
+    if block["type"] == "text":
+        return block["text"]
+    path = Path(block["path"])
+    return ImageStore(path.parent).get(path.stem)

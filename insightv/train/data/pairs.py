@@ -21,7 +21,6 @@ from insightv.records import Band, PreferencePair, Question, seed_of
 from insightv.strict_json import Json
 from insightv.train.data.funnel import band_of
 from insightv.train.data.length_balance import Balance, Lengths, statistics, to_drop
-from insightv.train.data.mix import DRAWN
 from insightv.train.data.rows import NOT_GIVEN, Licence
 from insightv.train.data.sets import NO_TEXT, text_of, unusable
 
@@ -94,7 +93,7 @@ class SelectedPairs:
 
 
 Shown = Callable[[Question], list[Json]]
-"""Gives what a policy is shown of a question, in the form of `insightv.train.data.prompt_json`."""
+"""Gives what a policy is shown of a question, in the form of `insightv.train.data.pair_rows`."""
 
 
 def select_pairs(
@@ -144,7 +143,8 @@ def candidates(item: AssessedQuestion, rule: PairRule) -> tuple[list[Candidate],
     texts: dict[int, str] = {}
     left_out: Counter[str] = Counter()
     for place, path in enumerate(item.paths):
-        if reason := _barred(path, rule):
+        other = rule.policy is not None and path.path.model != rule.policy
+        if reason := unusable(path) or ("of another policy" if other else None):
             left_out[reason] += 1
         elif (text := text_of(path.path, rule.tags)) is None:
             left_out[NO_TEXT] += 1
@@ -180,14 +180,6 @@ def pair_of(item: AssessedQuestion, one: Candidate, prompt: list[Json] | None = 
     return PreferencePair(
         question_id=item.question.id, chosen=chosen.path, rejected=rejected.path, margin=one.margin, meta=meta
     )
-
-
-def _barred(path: AssessedPath, rule: PairRule) -> str | None:
-    if reason := unusable(path):
-        return reason
-    if band_of(path) not in DRAWN:
-        return f"band {band_of(path)}"
-    return "of another policy" if rule.policy is not None and path.path.model != rule.policy else None
 
 
 def _margin(better: AssessedPath, worse: AssessedPath) -> float | None:

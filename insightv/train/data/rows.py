@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from insightv.assess.bands import AssessedPath
 from insightv.records import Message, Picture, Question, Score
-from insightv.train.data.strict_json import clean, int64, json_text, plain
+from insightv.strict_json import clean, int64, json_text, plain
 
 if TYPE_CHECKING:
     from datasets import Features

@@ -9,7 +9,7 @@ agents, through the callables `prompt` and `render`; this file knows no prompt, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,7 +84,7 @@ class ReasonSet:
     def _choose(self, item: AssessedQuestion, funnel: Funnel) -> list[tuple[AssessedPath, str]]:
         chosen: list[tuple[AssessedPath, str]] = []
         for path in sorted(item.paths, key=lambda one: (-(one.score or 0), one.path.index)):
-            if reason := unusable(path) or (None if path.band is Band.high else f"band {band_of(path)}"):
+            if reason := unusable(path, (Band.high,)):
                 funnel.left_out[reason] += 1
                 continue
             text = text_of(path.path, self.tags)
@@ -217,7 +217,7 @@ class JudgedPaths:
             funnel.read(item)
             question: Question | None = None
             for path in item.paths:
-                if reason := unusable(path) or (None if band_of(path) in DRAWN else f"band {band_of(path)}"):
+                if reason := unusable(path):
                     funnel.left_out[reason] += 1
                 elif (text := text_of(path.path, self.tags)) is None:
                     funnel.left_out[NO_TEXT] += 1
@@ -228,17 +228,15 @@ class JudgedPaths:
                     yield TrainingRow(prompt, text, question, path, *origin, label=right)
 
 
-def unusable(path: AssessedPath) -> str | None:
-    """Why a path can be in no set, None where it can."""
-    return None if path.path.status == "ok" else str(path.path.status)
+def unusable(path: AssessedPath, bands: Collection[Band] = DRAWN) -> str | None:
+    """Why a path cannot be in a set that draws from these bands, None where it can."""
+    if path.path.status != "ok":
+        return str(path.path.status)
+    return None if band_of(path) in bands else f"band {band_of(path)}"
 
 
 def _not_drawable(question: Question, path: AssessedPath) -> str | None:
-    if reason := unusable(path):
-        return reason
-    if band_of(path) not in DRAWN:
-        return f"band {band_of(path)}"
-    return None if truth_of(question) is not None else "no true answer to learn"
+    return unusable(path) or (None if truth_of(question) is not None else "no true answer to learn")
 
 
 def text_of(path: ReasoningPath, tags: Tags) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags
 from insightv.atomic_files import CARD, new_folder
@@ -19,23 +19,12 @@ from insightv.train.data.rows import TrainingRow
 from insightv.train.finetune.process import run_here, run_job
 from insightv.train.finetune.settings import Job, settings_of
 
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING, Literal
-
-from insightv.train.finetune.fit import train
-from insightv.train.finetune.settings import TrainSettings
-
-
-def _unasked() -> None:
-    """Nobody stops the training."""
-
 
 class DPOPreferenceTrainer(PreferenceTrainer):
     """DPO with TRL, in a process of its own; `child = False` trains in this one.
 
     `tags` enclose a path as the policy writes it; `settings` are those of `PreferenceSettings`, on top of the preset
-    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.prompt_json`).
+    ("default" or "paper"). Each pair's `meta["prompt"]` says what the policy is shown (`train.data.pair_rows`).
     """
 
     def __init__(
@@ -44,7 +33,7 @@ class DPOPreferenceTrainer(PreferenceTrainer):
         self.settings = settings_of("preference", preset, **settings)
         self.tags: Tags = check_tags(tags)
         self.child = child
-        self._raise_if_stopped: Callable[[], None] = _unasked
+        self._raise_if_stopped: Callable[[], None] = lambda: None
 
     def stopped_by(self, raise_if_stopped: Callable[[], None]) -> DPOPreferenceTrainer:
         """The same trainer; the function is called often while its child trains, and what it raises ends the child."""
@@ -78,16 +67,3 @@ def write_pairs(pairs: Sequence[PreferencePair], folder: Path, tags: Tags = TAGS
         layout = write_trl("preference", rows(), fresh)
         text = card(name, funnel, chosen | {"tags": list(tags)}, origin, layout)
         (fresh / CARD).write_text(text, encoding="utf-8")
-
-
-def train_agent(
-    base: str | Path,
-    data: Path,
-    out: Path,
-    *,
-    stage: Literal["reason", "summary"] = "reason",
-    settings: TrainSettings | None = None,
-) -> Path:
-    """Train the model `base` on the rows of `data` into the directory `out`; returns `out`. Raises as `fit.train`."""
-    made = settings or settings_of(stage)
-    return train(Job(stage=stage, policy=str(base), data=Path(data), out=Path(out), settings=made))

@@ -4,7 +4,7 @@
 
 Beside `out` stands `<out>.training` with checkpoints, `rows.json` (what the preflight found), `identity.json` (what is
 being trained: a training is resumed with the same or not at all) and, at the end, `report.json`. Which trainer takes
-the steps, `sft` and `preference` know.
+the steps, `trainers` knows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import orjson
 from insightv.atomic_files import full_disk_told, new_file, new_folder, refuse_foreign
 from insightv.backends import checkpoints
 from insightv.backends.checkpoints import Checkpoint, identity_of, is_complete, last_complete, mark, read_marker
-from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, RunHeld, require
+from insightv.errors import ConfigError, InputError, InsightvError, RunChanged, RunHeld, differences_between, require
 from insightv.strict_json import Json
+from insightv.train.finetune import trainers
 from insightv.train.finetune.control_tokens import without_control_tokens
 from insightv.train.finetune.memory import job_memory
 from insightv.train.finetune.model_card import model_card
@@ -111,26 +112,11 @@ def _begin(job: Job, identity: Mapping[str, Json]) -> None:
     begun = orjson.loads(path.read_bytes()) if path.is_file() else None
     steps = [folder for _, folder in checkpoints.steps_of(job.work / STEPS)]
     if begun is not None and begun != dict(identity) and steps:
-        found = differences(begun, identity)
-        raise RunChanged(
-            f"{str(job.work)!r} holds a training that was begun with other {', '.join(found)}; continue with the same, "
-            "or remove that folder to begin again",
-            tuple(found),
-        )
+        what = f"{str(job.work)!r} holds a training that was begun with something else"
+        cure = "continue with the same, or remove that folder to begin again"
+        raise RunChanged.of(what, differences_between(begun, identity), cure)
     with new_file(path) as file:
         file.write(orjson.dumps(dict(identity), option=orjson.OPT_INDENT_2))
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The names and values that differ."""
-    found: list[str] = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name} ({before!r} then, {after!r} now)")
-    return found
 
 
 def read_rows(data: Path, work: Path) -> Dataset:
@@ -184,15 +170,8 @@ def _take_steps(
     found = last_complete(job.work / STEPS)
     half = [path.name for _, path in checkpoints.steps_of(job.work / STEPS) if not read_marker(path)]
     recorder = Recorder(job, found)
-    trainer: Any
-    if job.stage == "preference":
-        from insightv.train.finetune.dpo import dpo_trainer
-
-        trainer, base = dpo_trainer(job, data, processor, recorder, found)
-    else:
-        from insightv.train.finetune.sft import sft_trainer
-
-        trainer, base = sft_trainer(job, data, processor, recorder, found)
+    make: Any = trainers.dpo_trainer if job.stage == "preference" else trainers.sft_trainer
+    trainer, base = make(job, data, processor, recorder, found)
     recorder.trainer = trainer
     if steps_in_all(job.settings, len(data), trainer.args.world_size) == 1:
         trainer.args.warmup_steps = 0  # its only step would be at a rate of 0
@@ -209,9 +188,7 @@ def _take_steps(
         return
     facts = _facts(job, trainer, report, found, half) | {"loss": loss}
     if job.stage == "preference":
-        from insightv.train.finetune.dpo import round_report
-
-        facts["preference"] = round_report(job, base, trainer)
+        facts["preference"] = trainers.round_report(job, base, trainer)
     _publish(job, identity, trained, base, facts)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from insightv import __version__
 from insightv.strict_json import Json
 from insightv.train.data.card import cell, line
 from insightv.train.finetune.settings import Job
-from insightv.version import release
 
 _TITLES = {
     "reason": "Reasoning agent, after supervised training",
@@ -29,7 +29,7 @@ def model_card(job: Job, base: str, facts: Mapping[str, Json]) -> str:
         "base_model": line(_of_the_hub(base, "{}/{}")),
         "license": "other",
         "tags": ["insightv", "visual-reasoning"],
-        "insightv": {"stage": job.stage, "version": release(), "policy": line(_of_the_hub(job.policy)), **shown},
+        "insightv": {"stage": job.stage, "version": __version__, "policy": line(_of_the_hub(job.policy)), **shown},
     }
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=2**31)
     rows = [

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insightv.backends.checkpoints import ADAPTER
 from insightv.backends.model_folder import foreign_code, misfit, reaches_out
 from insightv.errors import ConfigError, InputError, require
 from insightv.train.finetune.rounding import kept_share, of_adapters, of_files
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
-from insightv.backends.checkpoints import ADAPTER
 
 _PROJECTORS = {
     "multi_modal_projector",

@@ -11,11 +11,7 @@ ZeRO-3, which `accelerate_config` names as "fsdp2", "zero2" and "zero3".
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
@@ -26,13 +22,12 @@ from pydantic import ValidationError
 
 from insightv import errors
 from insightv.atomic_files import full_disk_told, new_file
+from insightv.child_processes import KeptProgram, end_of, end_with_leash, how_ended
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted
 from insightv.train.finetune.settings import Job
 
 LOG, JOB, FAILED = "log.txt", "job.json", "error.json"
 
-_WATCHED = "INSIGHTV_ENDS_WITH_ITS_PARENT"
-_GRACE_S = 20.0
 _TAIL = 2000
 
 
@@ -50,23 +45,14 @@ def run_job(job: Job, raise_if_stopped: Callable[[], None] = lambda: None) -> Pa
         written.write(orjson.dumps(absolute(job).model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     failed.unlink(missing_ok=True)
     with (job.work / LOG).open("ab") as log:
-        child = subprocess.Popen(
-            [*launcher(job), "-m", "insightv.train.finetune.process", str(file)],
-            stdin=subprocess.PIPE,  # nothing is written: its end tells the child that this process is gone
-            stdout=log,
-            stderr=log,
-            env=_environment() | {_WATCHED: "1"},
-            start_new_session=True,  # its own group: a signal to the group ends accelerate's workers too
-        )
+        command = [*launcher(job), "-m", "insightv.train.finetune.process", str(file)]
+        child = KeptProgram(command, _environment(), log)
         try:
-            while child.poll() is None:
+            while not child.wait(0.05):
                 raise_if_stopped()
-                time.sleep(0.05)
         finally:
-            _end(child)
-            if child.stdin is not None:
-                child.stdin.close()
-    _raise_failure(failed, child.returncode, job.work / LOG)
+            child.end()
+    _raise_failure(failed, child.code, job.work / LOG)
     return job.out
 
 
@@ -148,22 +134,7 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole group if it still runs: by SIGTERM, and after a while by SIGKILL."""
-    if child.poll() is not None:
-        return
-    for number, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            child.wait()
-        return
-
-
-def _raise_failure(failed: Path, code: int, log: Path) -> None:
+def _raise_failure(failed: Path, code: int | None, log: Path) -> None:
     if code == 0:
         return
     if failed.is_file() and (found := failed.read_bytes()):
@@ -173,14 +144,10 @@ def _raise_failure(failed: Path, code: int, log: Path) -> None:
         raise (kind if plain and kind is not errors.ModelError else InsightvError)(str(told.get("message")))
     if code == errors.StorageFull.exit_code:  # there was no room to say so
         raise errors.StorageFull(f"{str(log.parent)!r} cannot be written; make room and run again, nothing is lost")
-    tail = log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    memory = (
-        " (out of memory is the likely cause: lower batch_size, or set gradient_checkpointing)" if code == -9 else ""
-    )
+    cure = " (lower batch_size, or set gradient_checkpointing)" if code == -9 else ""
     raise InsightvError(
-        f"the training process {how}{memory}; run again to continue from its last complete checkpoint. The end of "
-        f"{str(log)!r}:\n{tail}"
+        f"the training process {how_ended(code)}{cure}; run again to continue from its last complete checkpoint. The "
+        f"end of {str(log)!r}:\n{end_of(log, _TAIL).strip()}"
     )
 
 
@@ -199,24 +166,13 @@ def read_job(file: Path) -> Job:
         raise ConfigError(f"the job {str(file)!r} is wrong: {error}") from error
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that the training can be resumed at once."""
-
-    def wait() -> None:
-        os.read(0, 1)  # returns at the end of the pipe
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
 def main(arguments: list[str]) -> int:
     """Do the job of a file; an error of insightv's is also written beside the log, for the parent."""
     if len(arguments) != 1:
         print("usage: python -m insightv.train.finetune.process JOB.json", file=sys.stderr)
         return 2
     file = Path(arguments[0])
-    if os.environ.get(_WATCHED):
-        _end_with_parent()
+    end_with_leash()
     try:
         job = read_job(file)
         from insightv.train.finetune.fit import train

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insightv.backends.vllm.weight_names import tensor_names
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -53,7 +55,7 @@ def of_files(policy: Path, trained: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """The weights of two model directories that have the same name and shape, one at a time."""
     from safetensors import safe_open
 
-    places = {name: file for file in sorted(policy.glob("*.safetensors")) for name in _names(file)}
+    places = {name: file for file in sorted(policy.glob("*.safetensors")) for name in tensor_names(file)}
     for file in sorted(trained.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as after:
             for name in after.keys():  # noqa: SIM118  # no mapping
@@ -62,13 +64,6 @@ def of_files(policy: Path, trained: Path) -> Iterator[tuple[Tensor, Tensor]]:
                         one, other = before.get_tensor(name).float(), after.get_tensor(name).float()
                     if one.shape == other.shape:
                         yield one, other
-
-
-def _names(file: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(str(file), framework="pt") as opened:
-        return list(opened.keys())
 
 
 def rounding_warning(share: float | None, dtype: str) -> str | None:

@@ -109,13 +109,9 @@ def check_trl(agent: str, options: Mapping[str, Any], *, bf16: bool = False) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            checked(output_dir="unused", use_cpu=True, bf16=bf16, report_to="none", **_without(options, "report_to"))
+            checked(**{**options, "output_dir": "unused", "use_cpu": True, "bf16": bf16, "report_to": "none"})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise ConfigError(f"{where}: TRL refuses the options of `trl`: {error}") from error
-
-
-def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in names}
 
 
 @contextmanager

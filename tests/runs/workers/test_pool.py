@@ -20,7 +20,7 @@ from insightv.errors import ConfigError, InsightvError, KeyRefused, ModelError, 
 from insightv.interfaces import ChatModel
 from insightv.plugins import PluginSource
 from insightv.records import Completion, Message, Sampling, Schema, Usage
-from insightv.runs.question_calls import QuestionCalls, open_book
+from insightv.runs.question_calls import QuestionCalls, question_calls
 from insightv.runs.workers import pool
 from insightv.runs.workers.pool import WorkerPool
 from insightv.runs.workers.pooled_model import PooledModel
@@ -130,7 +130,7 @@ def with_pool(
 
 async def ask(model: ChatModel, question: int, seed: int = 0) -> str:
     """A call of a question, as the journal makes it."""
-    open_book.set(QuestionCalls(question))
+    question_calls.set(QuestionCalls(question))
     [reply] = await asyncio.create_task(model.chat(CALL, Sampling(seed=seed)))
     return reply.text
 

@@ -1,10 +1,8 @@
-"""Preference training of the reasoning agent, with TRL's DPO: one round.
+"""The trainers of one training, with TRL: supervised, with loss on the completion only, and a round of DPO.
 
-    DPOPreferenceTrainer(beta=0.1).train(Path("checkpoints/reasoning"), pairs, Path("rounds/1/policy"))
-
-The loss is that of Insight-V's code: sigmoid DPO plus cross-entropy on the chosen path. The reference is the policy at
-the start of the round, held fast: with adapters a frozen copy of the adapter (or the weights below a new one), without
-them a second model, loaded from the policy also when a training is resumed. `pair_trainer` has the steps.
+The loss of DPO is that of Insight-V's code: sigmoid plus cross-entropy on the chosen path. The reference is the policy
+at the start of the round, held fast: with adapters a frozen copy of the adapter (or the weights below a new one),
+without them a second model, loaded from the policy also when a training is resumed. `pair_trainer` has the steps.
 """
 
 from __future__ import annotations
@@ -25,8 +23,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from insightv.train.finetune.recorder import Recorder
+
+
+def sft_trainer(
+    job: Job, data: Dataset, processor: ProcessorMixin, recorder: Recorder, found: Checkpoint | None
+) -> tuple[SFTTrainer, str]:
+    """The trainer, ready to continue from `found`, and the weights that its adapter lies on (or that it replaces)."""
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from insightv.train.finetune.recorder import options
+
+    # transformers would look for the names of the file in the model and pass over those it does not find.
+    whole = found.folder if found and job.settings.method == "full" else job.policy
+    model = load_model(whole, job.settings)
+    make: Any = SFTConfig
+    with refused_by_trl():
+        trainer = SFTTrainer(
+            model,
+            args=make(**options(job), packing=False, completion_only_loss=True),
+            train_dataset=data,
+            processing_class=processor,
+            peft_config=lora_config(model, job.settings),
+            callbacks=[recorder],
+        )
+    return trainer, job.policy
 
 
 def dpo_trainer(
