@@ -6,20 +6,20 @@ train them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from insightv.agents.adapters import unanswered
 from insightv.agents.path_codes import question_message
 from insightv.agents.reasoning import BLOCK, HOW_TO_REASON, ThoughtsReasoner, Written, stripped, with_tags
-from insightv.agents.replies.ask import Asker, GaveUp, calls_of
+from insightv.agents.replies.ask import Asker, GaveUp, asker_of, calls_of, kept_within
 from insightv.agents.replies.transcript import TAGS, Tags, read_answered
 from insightv.agents.summary import answer_to
 from insightv.errors import ModelError
-from insightv.interfaces import SummaryAgent
-from insightv.records import Answer, Message, Question, ReasoningPath, seed_of
+from insightv.interfaces import ChatModel, SummaryAgent
+from insightv.records import Answer, AskOptions, Message, Question, ReasoningPath, seed_of
 
 _ANSWER_FORM = """\
 in the form that the question asks for; if it names none, as a word, a number or a short phrase, and as the letter \
@@ -51,14 +51,14 @@ def direct_cot_messages(
     question: Question, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What a model that reasons and answers in one reply is shown; its training rows begin with the same."""
-    return _opening(question, system_prompt or with_tags(DIRECT_COT_PROMPT, tags))
+    return _opening(question, system_prompt or with_tags(DIRECT_COT_PROMPT, tags), tags)
 
 
 def multi_turn_messages(
     question: Question, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What a model is shown for the first of two turns; its training rows begin with the same."""
-    return _opening(question, system_prompt or with_tags(MULTI_TURN_PROMPT, tags))
+    return _opening(question, system_prompt or with_tags(MULTI_TURN_PROMPT, tags), tags)
 
 
 def answer_turn(opening: Sequence[Message], reply: str) -> tuple[Message, ...]:
@@ -67,11 +67,11 @@ def answer_turn(opening: Sequence[Message], reply: str) -> tuple[Message, ...]:
     return (*opening, said, Message(role="user", content=ANSWER_PROMPT))
 
 
-def _opening(question: Question, system: str) -> tuple[Message, Message]:
-    return Message(role="system", content=system), question_message(question)
+def _opening(question: Question, system: str, tags: Tags) -> tuple[Message, Message]:
+    return Message(role="system", content=system), question_message(question, tags)
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
+@dataclass(eq=False, repr=False)
 class DirectCot(ThoughtsReasoner):
     """Reasons and answers in one reply: the block of the text format, and below it the answer.
 
@@ -85,7 +85,7 @@ class DirectCot(ThoughtsReasoner):
         return stripped(steps), answer
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
+@dataclass(eq=False, repr=False)
 class MultiTurn(ThoughtsReasoner):
     """Reasons in a first turn, and is asked for the answer in a second one of the same conversation.
 
@@ -103,13 +103,13 @@ class MultiTurn(ThoughtsReasoner):
         """One path with its answer; raises as `ThoughtsReasoner.reason`."""
         opening, seed_at = self.messages(question), partial(seed_of, seed, question.id, 0)
         try:
-            kept = await self.ask(opening, self._read, partial(seed_at, 0))
+            kept = await self._asker.ask(opening, self._read, partial(seed_at, 0))
         except GaveUp as gave_up:
             return self._ended(question, seed, gave_up)
         path = self._whole(question, seed, kept.value, kept.completion, kept.usage)
         try:
             said = await answer_to(
-                self, "model", answer_turn(opening, kept.completion.text), partial(seed_at, "answer")
+                self._asker, "model", answer_turn(opening, kept.completion.text), partial(seed_at, "answer")
             )
         except ModelError as error:
             return unanswered(path, error)
@@ -124,15 +124,33 @@ lettered.
 """
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class DirectAnswer(Asker, SummaryAgent):
+@dataclass(eq=False, repr=False)
+class DirectAnswer(SummaryAgent):
     """Answers from the image alone; a path is never shown to its model. Options: also those of `Asker`.
 
     Args:
         system_prompt: in place of `SYSTEM_PROMPT`.
     """
 
+    model: ChatModel
+    _: KW_ONLY
+    temperature: float = 0.2
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    tries: int = 3
+    extra: Mapping[str, Any] | None = None
     system_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        asker_of(self)  # its options are checked now, not at the first question
+
+    @property
+    def _asker(self) -> Asker:
+        return asker_of(self)
+
+    def within(self, options: AskOptions) -> Self:
+        """See `SummaryAgent.within`."""
+        return kept_within(self, options)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -148,7 +166,6 @@ class DirectAnswer(Asker, SummaryAgent):
             StopRun: nothing more may be asked.
         """
         messages = (Message(role="system", content=self.prompts["system"]), question_message(question))
-        kept = await answer_to(
-            self, "model", messages, lambda attempt: seed_of(path.seed, question.id, path.index, "direct", attempt)
-        )
+        seed_at = partial(seed_of, path.seed, question.id, path.index, "direct")
+        kept = await answer_to(self._asker, "model", messages, seed_at)
         return Answer(text=kept.value, usage=kept.usage)

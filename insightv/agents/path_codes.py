@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from insightv.agents.fencing import asked_text
 from insightv.agents.replies.ask import GaveUp
+from insightv.agents.replies.transcript import TAGS, Tags
 from insightv.records import Message, Question
 
 RejectedCode = Literal["refusal", "truncated", "unparsable", "too_short", "repetition", "max_steps"]
@@ -28,6 +30,6 @@ def path_code(gave_up: GaveUp) -> str:
     return gave_up.code if gave_up.status == "failed" or gave_up.code in _CODES else "unparsable"
 
 
-def question_message(question: Question) -> Message:
-    """The user's message: the pictures, then the question, and no other text."""
-    return Message(role="user", content=(*question.pictures, question.text))
+def question_message(question: Question, tags: Tags = TAGS) -> Message:
+    """The user's message: the pictures, then the question, fenced, and no other text. `tags` are those of a path."""
+    return Message(role="user", content=(*question.pictures, asked_text(question, tags=tags)))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
 
 from insightv.agents.path_codes import path_code, question_message
-from insightv.agents.replies.ask import Asker, GaveUp, calls_of, read_whole
+from insightv.agents.replies.ask import Asker, GaveUp, asker_of, calls_of, kept_within, read_whole
 from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.thoughts import THOUGHTS_END, after_thoughts
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags, from_text
 from insightv.errors import ModelError
-from insightv.interfaces import ReasoningAgent
-from insightv.records import Completion, Message, Question, ReasoningPath, Step, Usage, seed_of
+from insightv.interfaces import ChatModel, ReasoningAgent
+from insightv.records import AskOptions, Completion, Message, Question, ReasoningPath, Step, Usage, seed_of
 
 BLOCK = """\
 <thoughts>
@@ -55,15 +55,15 @@ def reasoning_messages(
 ) -> tuple[Message, Message]:
     """What the reasoning agent is shown of a question; its training rows begin with the same."""
     system = system_prompt or with_tags(SYSTEM_PROMPT, tags)
-    return Message(role="system", content=system), question_message(question)
+    return Message(role="system", content=system), question_message(question, tags)
 
 
 Written = tuple[tuple[Step, ...], str | None]
 """What a reply holds: the steps, and the answer where the model gives one with them."""
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class ThoughtsReasoner(Asker, ReasoningAgent):
+@dataclass(eq=False, repr=False)
+class ThoughtsReasoner(ReasoningAgent):
     """Reasons with a model that writes its path as text, such as a trained checkpoint. Options: also those of `Asker`.
 
     A path of it has no answer of its own. A path that is cut off ends as rejected (truncated) and keeps the steps that
@@ -74,14 +74,28 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
         system_prompt: in place of the built-in prompt.
     """
 
+    model: ChatModel
+    _: KW_ONLY
+    temperature: float = 0.2
+    top_p: float = 0.95
     max_tokens: int = 4096
+    tries: int = 3
+    extra: Mapping[str, Any] | None = None
     tags: Tags = TAGS
     system_prompt: str | None = None
     default_prompt: ClassVar[str] = SYSTEM_PROMPT
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        asker_of(self)  # its options are checked now, not at the first question
         self.tags = check_tags(self.tags)
+
+    @property
+    def _asker(self) -> Asker:
+        return asker_of(self)
+
+    def within(self, options: AskOptions) -> Self:
+        """See `ReasoningAgent.within`."""
+        return kept_within(self, options)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -94,7 +108,7 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
         Raises:
             ValueError: the question's images are not opened.
         """
-        return Message(role="system", content=self.prompts["system"]), question_message(question)
+        return Message(role="system", content=self.prompts["system"]), question_message(question, self.tags)
 
     async def reason(self, question: Question, *, seed: int = 0) -> ReasoningPath:
         """One path.
@@ -104,7 +118,7 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
             StopRun: nothing more may be asked.
         """
         try:
-            kept = await self.ask(
+            kept = await self._asker.ask(
                 self.messages(question), self._read, lambda attempt: seed_of(seed, question.id, 0, 0, attempt)
             )
         except GaveUp as gave_up:
@@ -116,7 +130,7 @@ class ThoughtsReasoner(Asker, ReasoningAgent):
         reply = Completion(text="")
         try:
             seed_here = seed_of(seed, question.id, 0, 0, 0)
-            stream = self.stream(self.messages(question), seed_here, thoughts=self._thinks_in_block)
+            stream = self._asker.stream(self.messages(question), seed_here, thoughts=self._thinks_in_block)
             async with aclosing(stream) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Completion):

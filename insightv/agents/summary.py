@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
 
+from insightv.agents.fencing import asked_text, fenced_step
 from insightv.agents.reasoning import with_tags
-from insightv.agents.replies.ask import Asker, GaveUp, Kept, read_whole
+from insightv.agents.replies.ask import Asker, GaveUp, Kept, asker_of, kept_within, read_whole
 from insightv.agents.replies.json_reply import check_text
 from insightv.agents.replies.reading import Unreadable
 from insightv.agents.replies.thoughts import after_thoughts
 from insightv.agents.replies.transcript import TAGS, Tags, check_tags, to_text
 from insightv.errors import ModelError
-from insightv.interfaces import SummaryAgent
-from insightv.records import Answer, Completion, Message, Question, ReasoningPath, Usage, seed_of
+from insightv.interfaces import ChatModel, SummaryAgent
+from insightv.records import Answer, AskOptions, Completion, Message, Question, ReasoningPath, Usage, seed_of
 
 SYSTEM_PROMPT = """\
 You answer questions about images. With the image you get a question and a line of reasoning about it, written by \
@@ -42,7 +44,8 @@ def summary_messages(
     question: Question, path: ReasoningPath, *, system_prompt: str | None = None, tags: Tags = TAGS
 ) -> tuple[Message, Message]:
     """What the summary agent is shown of a question and a path; its training rows begin with the same."""
-    text = f"QUESTION: {question.text}\n\nREASONING:\n{_reasoning(path, tags)}"
+    asked = asked_text(question, "QUESTION", label="QUESTION: ", tags=tags)
+    text = f"{asked}\n\nREASONING:\n{_reasoning(path, tags)}"
     return _system(system_prompt, tags), Message(role="user", content=(*question.pictures, text))
 
 
@@ -50,8 +53,8 @@ def _system(system_prompt: str | None, tags: Tags) -> Message:
     return Message(role="system", content=system_prompt or with_tags(SYSTEM_PROMPT, tags))
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class JudgingSummary(Asker, SummaryAgent):
+@dataclass(eq=False, repr=False)
+class JudgingSummary(SummaryAgent):
     """Answers with a model that weighs a path. Options: also those of `Asker`.
 
     `Answer.usage` is what this agent spent, without the path's. Its flags say what was not as it should be with the
@@ -63,12 +66,27 @@ class JudgingSummary(Asker, SummaryAgent):
         system_prompt: in place of `SYSTEM_PROMPT`.
     """
 
+    model: ChatModel
+    _: KW_ONLY
+    temperature: float = 0.2
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    tries: int = 3
+    extra: Mapping[str, Any] | None = None
     tags: Tags = TAGS
     system_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        asker_of(self)  # its options are checked now, not at the first question
         self.tags = check_tags(self.tags)
+
+    @property
+    def _asker(self) -> Asker:
+        return asker_of(self)
+
+    def within(self, options: AskOptions) -> Self:
+        """See `SummaryAgent.within`."""
+        return kept_within(self, options)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -83,13 +101,13 @@ class JudgingSummary(Asker, SummaryAgent):
             ValueError: the question's images are not opened.
             StopRun: nothing more may be asked.
         """
-        kept = await answer_to(self, "summary agent", self._messages(question, path), _seeds(question, path))
+        kept = await answer_to(self._asker, "summary agent", self._messages(question, path), _seeds(question, path))
         return Answer(text=kept.value, path=path, usage=kept.usage, flags=marks(path))
 
     async def stream_summary(self, question: Question, path: ReasoningPath) -> AsyncIterator[str | Answer]:
         """The answer's text in pieces as they come, then the answer; one try. Raises as `summarize` does."""
         reply = Completion(text="")
-        stream = self.stream(self._messages(question, path), _seeds(question, path)(0))
+        stream = self._asker.stream(self._messages(question, path), _seeds(question, path)(0))
         async with aclosing(stream) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Completion):
@@ -109,7 +127,7 @@ class JudgingSummary(Asker, SummaryAgent):
 def _reasoning(path: ReasoningPath, tags: Tags) -> str:
     if not path.steps:
         return _NO_REASONING
-    text = to_text(path, tags)
+    text = to_text([fenced_step(step) for step in path.steps], tags)
     if path.status == "ok":
         return text
     return f"{text}\n{_CUT if path.code in _CUT_CODES else _UNFINISHED}"

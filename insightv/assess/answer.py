@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from insightv.agents.fencing import quote
 from insightv.agents.replies.ask import Asker
 from insightv.agents.replies.reading import Unreadable
 from insightv.assess.judge import Reply, ask_judge
-from insightv.assess.quoting import fill, nonce_of, quote
+from insightv.assess.quoting import fill, nonce_of
 from insightv.assess.rules.decide import decide, formulas
 from insightv.assess.rules.mathematics import MathChecker
 from insightv.errors import ConfigError

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from insightv.agents.fencing import quote
 from insightv.agents.replies.reading import Unreadable
-from insightv.assess.quoting import fill, nonce_of, quote
+from insightv.assess.quoting import fill, nonce_of
 from insightv.records import Message, Picture, Question, ReasoningPath, Schema
 
 ASPECTS = ("logic", "grounding", "completeness")

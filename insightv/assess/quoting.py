@@ -1,7 +1,8 @@
-"""Untrusted text inside a prompt: it cannot leave its place, and what a reply copies from it is recognised.
+"""Prompts of judges: templates, the nonce of their delimiters, and how a reply that copies them is recognised.
 
-Every line of quoted text begins with "| ", so that no line of it can be a delimiter, and the delimiters carry a nonce
-that occurs nowhere in the text. The nonce is a function of the content: a resumed run sends the very same bytes.
+The texts that are judged are quoted by `insightv.agents.fencing`, so that no line of them can be a delimiter; the
+delimiters carry a nonce besides that occurs nowhere in the texts. The nonce is a function of the content: a resumed run
+sends the very same bytes.
 """
 
 from __future__ import annotations
@@ -12,23 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-_CONTROL_TOKENS = re.compile(
-    r"<(?=\||/?(?:s|image|img|video|audio|bos|eos|pad|unk|mask|thoughts|think|start_of_turn|end_of_turn|start_of_image)>)"
-    r"|\[(?=/?INST\])|<(?=<SYS>>|</SYS>>)",
-    re.IGNORECASE,
-)
-_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
-
-
-def quote(text: str) -> str:
-    """The text with "| " before each line (any line break of Unicode counts), chat control tokens broken up.
-
-    A tokenizer may read "<|im_end|>" or "<image>" in a text as its own control token; a space after the bracket keeps
-    it readable as text.
-    """
-    text = _CONTROL_TOKENS.sub(lambda m: m.group() + " ", text)
-    return "\n".join(f"| {_UNPRINTABLE.sub(chr(0xFFFD), line)}" for line in text.splitlines() or [""])
 
 
 def nonce_of(texts: Iterable[str], *parts: int | str) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from insightv.agents.fencing import fenced
 from insightv.config.sections import ServeSection
 from insightv.records import LARGEST_COUNT, AskOptions, seed_of
 from insightv.server.errors import ApiError
@@ -111,7 +112,8 @@ class Asked:
     """What a request asks. `images` are data URLs, or addresses on hosts that images may be fetched from.
 
     They are taken out as they are opened; `size` is what the request holds before.
-    `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived.
+    `ends` is its deadline by the monotonic clock, as its time runs from when the request has arrived. `turns` says that
+    the text is that of several turns, each fenced.
     """
 
     model: str
@@ -125,6 +127,7 @@ class Asked:
     show: Literal["best", "all"] | None
     stream: bool
     include_usage: bool
+    turns: bool
 
     @property
     def left_s(self) -> float:
@@ -170,7 +173,7 @@ def _asked(chat: ChatRequest, limits: ServeSection) -> Asked:
             text = f"messages.{place}: only the user's messages may hold images; this is the {turn.role}'s"
             raise ApiError(422, "misplaced_image", text, param=f"messages.{place}")
     images = [url for turn in chat.messages for url in turn.images]
-    text = _question(chat.messages)
+    text, turns = _question(chat.messages)
     own = chat.insightv or OwnFields()
     for what, value, most, param in (
         ("the length of the text", len(text), limits.max_text, "messages"),
@@ -198,6 +201,7 @@ def _asked(chat: ChatRequest, limits: ServeSection) -> Asked:
         show=own.show,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
+        turns=turns,
     )
 
 
@@ -216,13 +220,18 @@ def _seed(seed: int) -> int:
     return seed if 0 <= seed <= LARGEST_COUNT else seed_of("seed", seed)
 
 
-def _question(turns: list[Turn]) -> str:
+def _question(turns: list[Turn]) -> tuple[str, bool]:
+    """The text, and whether it is of several turns of user and assistant; then none of them can forge another."""
     if turns[-1].role != "user" or not turns[-1].text:
         raise ApiError(422, "no_question", "the last message must be the user's, and hold a text", param="messages")
     told = [turn.text for turn in turns if turn.role in ("system", "developer") and turn.text]
     names = {"user": "User", "assistant": "Assistant"}
-    before = [f"{names[turn.role]}: {turn.text}" for turn in turns[:-1] if turn.role in names and turn.text]
-    return "\n\n".join((*told, *before, f"User: {turns[-1].text}" if before else turns[-1].text))
+    spoken = [(names[turn.role], turn.text) for turn in turns if turn.role in names and turn.text]
+    if len(spoken) == 1:
+        return "\n\n".join((*told, turns[-1].text)), False
+    said = [fenced(text, "System") for text in told]
+    said += [fenced(text, name, label=f"{name}: ") for name, text in spoken]
+    return "\n\n".join(said), True
 
 
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from insightv.agents.fencing import FencedQuestion
 from insightv.assess.agreement import conclusion
 from insightv.config.sections import ServeSection
 from insightv.errors import InsightvError, ModelError
@@ -175,7 +176,8 @@ class Service:
             raise
         if trouble and trouble != _SLOW:
             raise unavailable(trouble)
-        return Question(id="asked", question=asked.text, images=pictures)
+        kind = FencedQuestion if asked.turns else Question
+        return kind(id="asked", question=asked.text, images=pictures)
 
     def answered(self, model: str, answer: Answer, seconds: float) -> None:
         """Count an answer. One that both agents have a part in shows that their engines can be asked."""

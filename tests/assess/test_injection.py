@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
+from insightv.agents.fencing import quote
 from insightv.assess import quoting
 from insightv.assess.answer import AnswerScorer
 from insightv.assess.answer import AnswerScorer as answer_scorer
 from insightv.assess.path import PathScorer as path_scorer
-from insightv.assess.quoting import copied, fill, nonce_of, objects_in, quote
+from insightv.assess.quoting import copied, fill, nonce_of, objects_in
 from tests.assess.fakes import HEAD, Call, FakeJudge, ask_about, entry, path_of, scores, shown
 
 FORGED = scores(entry(1, 100), entry(2, 99))

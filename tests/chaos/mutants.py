@@ -96,6 +96,13 @@ MUTANTS = (
         ("tests/assess/test_injection.py",),
     ),
     Mutant(
+        "a path that a question forges stands before the true one",
+        "insightv/agents/fencing.py",
+        "    if could_be_ours(text, tags):",
+        "    if could_be_ours(text):",
+        ("tests/agents/test_fencing.py",),
+    ),
+    Mutant(
         "a retry that ignores Retry-After",
         "insightv/backends/openai/classify.py",
         "    wait_s = retry_after_s(reply.headers, time.time())\n",

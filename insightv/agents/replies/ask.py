@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -120,11 +120,7 @@ class Asker:
 
     def within(self, options: AskOptions) -> Self:
         """The same for one question, kept to `options`."""
-        kept = copy.copy(self)
-        kept.temperature = self.temperature if options.temperature is None else options.temperature
-        kept.top_p = self.top_p if options.top_p is None else options.top_p
-        kept.max_tokens = min(self.max_tokens, options.max_tokens or self.max_tokens)
-        return kept
+        return kept_within(self, options)
 
     async def ask(
         self,
@@ -187,6 +183,45 @@ class Asker:
         if not replies:
             raise ModelError("malformed", f"{self._who} returned no reply")
         return replies[0]
+
+
+class Asks(Protocol):
+    """What has the options of an `Asker` as its own: an asker, and a role that asks by one."""
+
+    model: ChatModel
+    temperature: float
+    top_p: float
+    max_tokens: int
+    tries: int
+    extra: Mapping[str, Any] | None
+
+
+A = TypeVar("A", bound=Asks)
+
+
+def asker_of(role: Asks) -> Asker:
+    """The asker of a role, with the options that it has now.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    return Asker(
+        role.model,
+        temperature=role.temperature,
+        top_p=role.top_p,
+        max_tokens=role.max_tokens,
+        tries=role.tries,
+        extra=role.extra,
+    )
+
+
+def kept_within(role: A, options: AskOptions) -> A:
+    """A copy of a role, or of an asker, for one question, kept to `options`."""
+    kept = copy.copy(role)
+    kept.temperature = role.temperature if options.temperature is None else options.temperature
+    kept.top_p = role.top_p if options.top_p is None else options.top_p
+    kept.max_tokens = min(role.max_tokens, options.max_tokens or role.max_tokens)
+    return kept
 
 
 @asynccontextmanager

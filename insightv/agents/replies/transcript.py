@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from insightv.agents.replies.json_reply import check_text
 from insightv.agents.replies.reading import Unreadable
@@ -38,7 +39,7 @@ def to_text(path: ReasoningPath | Sequence[Step], tags: Tags = TAGS) -> str:
     """
     steps = path.steps if isinstance(path, ReasoningPath) else path
     body = "\n".join(f"{_HEAD}{_write_title(step.title)}\n{_write_content(step.content)}" for step in steps)
-    body = _tag_pattern(tags).sub(_write_tag, body)
+    body = tag_pattern(tags).sub(_write_tag, body)
     return f"{tags[0]}\n{body}\n{tags[1]}" if steps else f"{tags[0]}\n{tags[1]}"
 
 
@@ -53,7 +54,7 @@ def from_text(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], bool]:
             complete block), blank (a step without title or content), bad_characters.
         ConfigError: the tags cannot be told from text (see `check_tags`).
     """
-    pattern = _tag_pattern(tags)
+    pattern = tag_pattern(tags)
     check_text(text)
     before, opening, block = text.partition(tags[0])
     if not opening or tags[1] in before:
@@ -71,7 +72,7 @@ def from_text(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], bool]:
 
 def with_answer(block: str, answer: str, tags: Tags = TAGS) -> str:
     """A reply that reasons and answers: the block of `to_text`, then the answer alone on the lines below it."""
-    return f"{block}\n{_tag_pattern(tags).sub(_write_tag, answer.strip())}"
+    return f"{block}\n{tag_pattern(tags).sub(_write_tag, answer.strip())}"
 
 
 def read_answered(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], str]:
@@ -88,7 +89,7 @@ def read_answered(text: str, tags: Tags = TAGS) -> tuple[tuple[Step, ...], str]:
         raise Unreadable("outside", f"the reply begins with {before.strip()[:40]!r}, not with {tags[0]}")
     if not complete:
         raise Unreadable("no_end", f"the reply ends without {tags[1]}")
-    answer = _tag_pattern(tags).sub(_read_tag, rest.partition(tags[1])[2]).strip()
+    answer = tag_pattern(tags).sub(_read_tag, rest.partition(tags[1])[2]).strip()
     if not answer:
         raise Unreadable("no_answer", f"no answer stands below {tags[1]}")
     return steps, answer
@@ -111,7 +112,8 @@ def check_tags(tags: Sequence[str]) -> Tags:
     return tags[0], tags[1]
 
 
-def _tag_pattern(tags: Tags) -> re.Pattern[str]:
+@lru_cache(maxsize=16)
+def tag_pattern(tags: Tags) -> re.Pattern[str]:
     """A tag in any case, as it is or with backslashes after its first character."""
     check_tags(tags)
     return re.compile("|".join(rf"{re.escape(tag[0])}\\*{re.escape(tag[1:])}" for tag in tags), re.I)

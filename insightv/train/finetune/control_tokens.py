@@ -1,14 +1,17 @@
 """Texts that hold a control token of the model's (`<image>`, an end of turn) as plain text, before they are trained on.
 
 A question may well say "<image>", or a step quote an end of turn. The trainer's chat template would make real tokens of
-them: a place without a picture, a reply that ends in its middle. So a blank is put behind the first character. When a
-model is asked, `backends.hf_prompt` keeps such text plain by the tokenizer; TRL has no way to.
+them: a place without a picture, a reply that ends in its middle. So they are broken up as in prompts
+(`agents.fencing`), but by the tokens of this model. When it is asked, `backends.hf.prompt` keeps such text plain by the
+tokenizer; TRL has no way to.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+
+from insightv.agents.fencing import broken
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,17 +47,13 @@ def without_control_tokens(data: Dataset, processor: ProcessorMixin) -> Dataset:
     if not any(found.search(text) for row in data.select_columns(columns) for text in texts(row)):
         return data
 
-    def broken(row: dict[str, Any]) -> dict[str, Any]:
+    def broken_row(row: dict[str, Any]) -> dict[str, Any]:
         return {name: [_broken_turn(found, turn) for turn in row[name]] for name in columns}
 
     features = data.features
-    return data.cast_column("images", List(Image(decode=False))).map(broken).cast(features)
+    return data.cast_column("images", List(Image(decode=False))).map(broken_row).cast(features)
 
 
 def _broken_turn(found: re.Pattern[str], turn: dict[str, Any]) -> dict[str, Any]:
-    content = [block | {"text": _broken(found, block["text"])} for block in turn["content"]]
+    content = [block | {"text": block["text"] and broken(found, block["text"])} for block in turn["content"]]
     return turn | {"content": content}
-
-
-def _broken(found: re.Pattern[str], text: str | None) -> str | None:
-    return text and found.sub(lambda token: f"{token[0][:1]} {token[0][1:]}", text)
