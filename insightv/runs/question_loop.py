@@ -52,7 +52,7 @@ class QuestionLoop:
         self._switch = session.switch
         self._opener = session.opener
         self._tally = session.tally
-        self._open = asyncio.Semaphore(2 * settings.run.concurrency)
+        self._open = asyncio.Semaphore(2 * self._gate.limit)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
