@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         RunHeld,
         StopRun,
         StorageFull,
+        TooManyOpenFiles,
     )
     from insightv.evaluate.evaluation import Evaluation
     from insightv.events import AnswerDone, AnswerText, Event, PathDone, PathText, StepEvent, StepStarted, StepText
@@ -122,6 +123,7 @@ __all__ = [
     "StopRun",
     "StorageFull",
     "SummaryAgent",
+    "TooManyOpenFiles",
     "TrainingResult",
     "Usage",
     "hookimpl",
@@ -140,7 +142,7 @@ _HOME = {
     "errors": (
         "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
         "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun "
-        "StorageFull "
+        "StorageFull TooManyOpenFiles "
     ),
     "evaluate.evaluation": "Evaluation",
     "events": "AnswerDone AnswerText Event PathDone PathText StepEvent StepStarted StepText",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from functools import cache, wraps
 from queue import SimpleQueue
@@ -153,6 +155,33 @@ def _named_as_twin(twin: F, method: Callable[..., object]) -> F:
     twin.__qualname__ = method.__qualname__.replace(method.__name__, twin.__name__)
     twin.__doc__ = f"`{method.__name__}`, blocking; works inside a notebook too.\n\n{method.__doc__ or ''}"
     return twin
+
+
+class _Late(BaseException):
+    """Raised within work that takes too long; no `except Exception` of a library's keeps it."""
+
+
+def in_time(work: Callable[[], T], most_s: float) -> T:
+    """Do `work`, which is Python alone, in a thread of its own that is ended after `most_s` seconds, or by Ctrl-C here.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # whoever waits has it
+            done.set_exception(error)
+
+    thread = threading.Thread(target=run, name="insightv-in-time", daemon=True)
+    thread.start()
+    try:
+        return done.result(most_s)
+    finally:
+        if not done.done() and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Late))
 
 
 async def all_of(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

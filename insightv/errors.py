@@ -8,13 +8,15 @@ InsightvError
 ├── MissingExtra         an optional package is not installed                          exit 2
 ├── ModelError           one model call was not answered; the item fails with `code`   (exit 4 at the end)
 └── StopRun              nothing more may be asked; what is recorded stays             exit 3
-    └── KeyRefused, QuotaExhausted, ModelUnknown, RequestsRefused, BudgetSpent, EndpointParked, StorageFull, RunHeld,
-        Interrupted
+    └── KeyRefused, QuotaExhausted, ModelUnknown, RequestsRefused, BudgetSpent, EndpointParked, StorageFull,
+        TooManyOpenFiles, RunHeld, Interrupted
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ __all__ = [
     "RunHeld",
     "StopRun",
     "StorageFull",
+    "TooManyOpenFiles",
 ]
 
 
@@ -177,13 +180,53 @@ class StorageFull(StopRun):
     """The run's folder cannot be written; replies in flight were held back, nothing recorded is lost."""
 
     @classmethod
-    def of(cls, path: Path, error: OSError, size: int | None = None) -> StorageFull:
+    def of(cls, path: Path, error: OSError, size: int | None = None) -> StopRun:
         """What an OSError at `path` means for the run; `size` in bytes is what was to be written, where it is known."""
+        if TooManyOpenFiles.is_behind(error):
+            return TooManyOpenFiles.of(str(path))
         cure = "free some space or make the folder writable"
         if isinstance(error, FileExistsError | NotADirectoryError):
             cure = f"a file is where a folder is needed ({error.filename}): move it away"
         what = str(path) if size is None else f"{path} ({size} bytes)"
         return cls(f"{what} cannot be written: {error.strerror or error}; {cure}, then resume the run")
+
+
+class TooManyOpenFiles(StopRun):
+    """No further file or connection can be opened; what is recorded stays."""
+
+    @classmethod
+    def of(cls, wanted: str) -> TooManyOpenFiles:
+        """The error of what is `wanted` and cannot be opened."""
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return cls(
+            f"{wanted} cannot be opened: too many files are open, and this process may have {most} (the limit of open "
+            "files); raise that (ulimit -n) or lower run.concurrency, then resume the run"
+        )
+
+    @staticmethod
+    def is_behind(error: BaseException) -> bool:
+        """Whether an error comes of that. Where the system's number is not told with it, another opening is tried."""
+        number = getattr(error, "errno", None)
+        if number in _OPEN_FILES:
+            return True
+        if isinstance(number, int) and number > 0:
+            return False
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as probed:
+            return probed.errno in _OPEN_FILES
+        return False
+
+    @classmethod
+    def raise_if_behind(cls, error: BaseException, wanted: str) -> None:
+        """Raise it where an error comes of it."""
+        if cls.is_behind(error):
+            raise cls.of(wanted) from None
+
+
+_OPEN_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class RunHeld(StopRun):

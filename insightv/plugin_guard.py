@@ -248,9 +248,9 @@ def _of_validation(error: ValidationError) -> str:
     return "; ".join(text.replace("Value error, ", "") for text in said)
 
 
-def stored(text: object) -> str:
-    """A text as it can be stored: without secrets and half characters, on at most 2,000 bytes."""
-    return Redactor(environment_secrets()).clean(text if isinstance(text, str) else "", _MOST_BYTES)
+def stored(text: object, *, lines: bool = False) -> str:
+    """A text as it can be stored: without secrets and half characters, on at most 2,000 bytes, in one line or more."""
+    return Redactor(environment_secrets()).clean(text if isinstance(text, str) else "", _MOST_BYTES, lines=lines)
 
 
 def code_of(error: ModelError) -> str:

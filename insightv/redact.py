@@ -15,6 +15,10 @@ _SHORTEST_SECRET = 4
 _SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|token|secret|password|passwd|pwd|credentials?)(?:$|_)|api_?key")
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LINE_ENDS = {"\n": "\\n", "\x0b": "\\x0b", "\x0c": "\\x0c", "\r": "\\r", "\x85": "\\x85"}
+_HIDDEN_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""Ends of a line that neither JSON nor `_CONTROLS` takes for one."""
+_AS_WRITTEN, _HIDDEN_AS_WRITTEN = str.maketrans(_LINE_ENDS | _HIDDEN_ENDS), str.maketrans(_HIDDEN_ENDS)
 _RULES = (
     (re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|x-api-key)(\W{1,4})(?:(?:bearer|basic)\s{1,4})?[^\s\"',;]+"),
      rf"\1\2{MASK}"),
@@ -30,7 +34,12 @@ _RULES = (
 
 def without_controls(text: str) -> str:
     """`text` without what a terminal would obey: escape sequences and control codes, but tab and line feed."""
-    return _CONTROLS.sub("", text)
+    return _CONTROLS.sub("", text).translate(_HIDDEN_AS_WRITTEN)
+
+
+def one_line(text: str) -> str:
+    """`text` without control codes, its ends of lines written out: somebody else's text forges no line of ours."""
+    return _CONTROLS.sub("", text.translate(_AS_WRITTEN))
 
 
 class Redactor:
@@ -40,21 +49,22 @@ class Redactor:
         forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
         self._forms = sorted(forms, key=len, reverse=True)
 
-    def clean(self, text: str, limit: int = 300) -> str:
-        """`text` without secrets, on at most `limit` bytes of UTF-8."""
+    def clean(self, text: str, limit: int = 300, *, lines: bool = False) -> str:
+        """`text` without secrets, on at most `limit` bytes of UTF-8, and in one line unless its `lines` are kept."""
         for form in self._forms:
             text = text.replace(form, MASK)
         # Rules look at a little more than is kept, so that nothing is recognised too late because it was cut.
         text = text[: 4 * limit]
+        text = text.translate(_HIDDEN_AS_WRITTEN if lines else _AS_WRITTEN)
         for pattern, substitute in _RULES:
             text = pattern.sub(substitute, text)
         return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
-    def clean_bytes(self, body: bytes, limit: int) -> str:
-        """The start of a reply as text, without secrets, on at most `limit` bytes of UTF-8."""
+    def clean_bytes(self, body: bytes, limit: int, *, lines: bool = True) -> str:
+        """The start of a reply as text, without secrets, on at most `limit` bytes of UTF-8; its `lines` are kept."""
         for form in self._forms:
             body = body.replace(form.encode(), MASK.encode())
-        return self.clean(body[: 4 * limit].decode("utf-8", "replace"), limit)
+        return self.clean(body[: 4 * limit].decode("utf-8", "replace"), limit, lines=lines)
 
 
 def _forms(secret: str) -> set[str]:

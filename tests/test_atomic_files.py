@@ -231,3 +231,30 @@ def test_whoever_writes_a_full_disk_is_told_as_that(tmp_path: Path, writer: str)
         write[writer]()
     with pytest.raises(ValueError, match="mine"), full_disk_told(tmp_path):
         raise ValueError("mine")
+
+
+FILLED = """
+import sys
+from pathlib import Path
+from insightv.errors import StorageFull
+from insightv.train.finetune import fit, process
+from insightv.train.finetune.settings import Job, TrainSettings
+from tests.test_atomic_files import small_files
+
+def trains(job):  # as trainers do: it prints, and fails to write a checkpoint
+    print("loss " * 100)
+    raise StorageFull("no room for a checkpoint")
+
+fit.train = trains
+here = Path(sys.argv[1])
+with small_files(100):
+    try:
+        process.run_here(Job(stage="reason", policy="x", data=here, out=here / "out", settings=TrainSettings()))
+    except StorageFull as error:
+        print("full", error)
+"""
+
+
+def test_a_full_disk_is_told_where_the_log_of_a_training_here_fills_it_too(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FILLED, tmp_path], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("full cannot write"), done.stderr[-3000:]

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from textwrap import dedent
 
 import pytest
 
-from insightv.concurrency import all_of, blocking, blocking_stream
+from insightv.concurrency import all_of, blocking, blocking_stream, in_time
 
 BEGIN = """
 import asyncio, os, threading
@@ -96,3 +97,21 @@ def test_a_stream_that_is_collected_within_the_loop_ends() -> None:
         blocking(collect())
     finally:
         gc.enable()
+
+
+def test_work_that_does_not_end_is_left_and_ended() -> None:
+    ended = threading.Event()
+
+    def endless() -> None:
+        try:
+            while True:
+                sum(range(10))
+        finally:
+            ended.set()
+
+    with pytest.raises(TimeoutError):
+        in_time(endless, 0.2)
+    assert ended.wait(10)
+    assert in_time(lambda: 3, 10) == 3
+    with pytest.raises(ZeroDivisionError):
+        in_time(lambda: 1 // 0, 10)

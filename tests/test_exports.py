@@ -108,7 +108,8 @@ PUBLIC_NAMES = {
     "interfaces": "ChatModel Generator PreferenceTrainer ReasoningAgent Scorer SummaryAgent",
     "errors": (
         "BudgetSpent ConfigError EndpointParked InputError InsightvError Interrupted KeyRefused MissingExtra "
-        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun StorageFull"
+        "ModelError ModelUnknown PluginError QuotaExhausted RequestsRefused RunChanged RunHeld StopRun StorageFull "
+        "TooManyOpenFiles"
     ),
     "events": "AnswerDone AnswerText Event PathDone PathText StepEvent StepStarted StepText",
     "plugins": "Entry Factory Failure Hooks Kind PluginSource Register Registry hookimpl",

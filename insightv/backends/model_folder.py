@@ -86,6 +86,8 @@ def reaches_out(folder: Path) -> str:
         return "holds an adapter beside the model (adapter_config.json); merge it into the model, or move it elsewhere"
     try:
         config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
+        if beyond := _beyond_measure(config):
+            return f"has {beyond} in its config.json, and would be built before its weights are seen; get it again"
         chosen = config.get("transformers_weights")
         if chosen is not None and not _is_bare(chosen, (".safetensors", ".safetensors.index.json")):
             return f"names {str(chosen)[:100]!r} as its weights (transformers_weights), which is no file of its own"
@@ -98,6 +100,23 @@ def reaches_out(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"has settings or an index that cannot be read ({type(error).__name__}: {error}); save the model again"
     return ""
+
+
+_COUNTS = re.compile(r"(?:^|_)n?_?(?:layers?|depths?|blocks?|stages?|experts?)(?:_|$)")
+_SIZES = re.compile(r"(?:_|^)(?:size|dim|heads|width|channels|embd|inner)$")
+_MOST_COUNT, _MOST_SIZE = 4096, 2**24
+"""Layers and the like are built one by one; the largest models have some hundred, and a vocabulary of 262,144."""
+
+
+def _beyond_measure(config: object, name: str = "", depth: int = 0) -> str:
+    """A number of a configuration with which no model could be built, with its name and the limit; "" without one."""
+    if isinstance(config, dict | list) and depth < 20:
+        parts = config.items() if isinstance(config, dict) else ((name, value) for value in config)
+        return next((found for key, value in parts if (found := _beyond_measure(value, str(key), depth + 1))), "")
+    most = _MOST_SIZE if _SIZES.search(name) else _MOST_COUNT if _COUNTS.search(name) else None
+    if most is None or isinstance(config, bool) or not isinstance(config, int | float) or config <= most:
+        return ""
+    return f"{name} = {str(config)[:30]} (at most {most})"
 
 
 def _object(path: Path) -> dict[str, Any]:

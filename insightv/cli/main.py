@@ -22,6 +22,7 @@ from insightv.cli.demo import demo
 from insightv.cli.evaluate import evaluate
 from insightv.cli.run import export, report, status
 from insightv.cli.setup import config, plugins
+from insightv.cli.streams import StdoutLost, own_streams
 from insightv.cli.terminal import err, say, show_log
 from insightv.cli.train import train
 from insightv.errors import InputError, InsightvError
@@ -57,11 +58,23 @@ for command in (demo, build, train, answer, serve, status, report, export, evalu
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    try:
+        with own_streams():
+            _run()
+    except StdoutLost as lost:
+        if str(lost):
+            say(f"error: {lost}")
+        sys.exit(lost.exit_code)
+
+
+def _run() -> None:
     show_log("insightv.vllm")  # a server of our own takes minutes to start
     try:
         app()  # leaves by SystemExit: with 2 where an option or a command is unknown
     except KeyboardInterrupt:
         sys.exit(130)
+    except StdoutLost:
+        raise
     except InsightvError as error:
         err.print(f"[bold red]error:[/] {escape(without_controls(str(error)))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from insightv.errors import Interrupted, StopRun
-from insightv.redact import without_controls
+from insightv.redact import one_line, without_controls
 
 err = Console(stderr=True, emoji=False)  # `:100:` in a line for people is a line number
 
@@ -39,7 +39,7 @@ def say(text: str) -> None:
 
 class _Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(one_line(record.getMessage()))
 
 
 def show_log(name: str) -> None:

@@ -87,7 +87,7 @@ class JudgeAudit:
 
     async def _ask(self) -> None:
         rows = await self._session.database.do(partial(questions_of, seqs=self._seqs))
-        turn = asyncio.Semaphore(2 * self._settings.run.concurrency)
+        turn = asyncio.Semaphore(2 * self._session.journal.gate.limit)
         self._tasks = [asyncio.create_task(self._guarded(stored, turn)) for stored in rows]
         self.findings = list(await asyncio.gather(*self._tasks))
 

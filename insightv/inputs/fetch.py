@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from insightv.errors import TooManyOpenFiles
 from insightv.inputs.image_error import ImageError, shorten
 
 if TYPE_CHECKING:
@@ -91,7 +92,15 @@ def fetch(url: str, rules: FetchRules) -> bytes:
     """
     # asyncio.run refuses a thread that has a running loop; a thread of its own never has one.
     with ThreadPoolExecutor(1, thread_name_prefix="insightv-fetch") as thread:
-        return thread.submit(asyncio.run, afetch(url, rules)).result()
+        try:
+            return thread.submit(_fetched, url, rules).result()
+        except OSError as error:  # of the loop itself
+            TooManyOpenFiles.raise_if_behind(error, shorten(url))
+            raise
+
+
+def _fetched(url: str, rules: FetchRules) -> bytes:
+    return asyncio.run(afetch(url, rules))
 
 
 async def afetch(url: str, rules: FetchRules) -> bytes:
@@ -104,6 +113,7 @@ async def afetch(url: str, rules: FetchRules) -> bytes:
     except TimeoutError:
         raise ImageError("remote_failed", f"{shorten(url)} did not arrive within {rules.deadline_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        TooManyOpenFiles.raise_if_behind(getattr(error, "os_error", error), shorten(url))
         raise ImageError("remote_failed", f"{shorten(url)} cannot be fetched ({type(error).__name__})") from None
 
 
@@ -151,7 +161,8 @@ async def _checked(url: URL, rules: FetchRules) -> list[str]:
         raise ImageError("remote_refused", f"{name}: port {url.port} is not one of {sorted(rules.ports)}")
     try:
         addresses = await rules.resolve(host, url.port or 0)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError) as error:
+        TooManyOpenFiles.raise_if_behind(error, name)
         raise ImageError("remote_failed", f"{name}: the host {shorten(host)} is not known") from None
     for text in addresses:
         try:

@@ -13,6 +13,7 @@ import re
 import stat
 from pathlib import Path
 
+from insightv.errors import TooManyOpenFiles
 from insightv.inputs.image_error import AllowHttp, ImageError, ImageLimits, shorten
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "GIF")
@@ -190,6 +191,7 @@ def _open_under(path: str, root: Path) -> int:
 
 
 def _path_error(name: str, error: OSError) -> ImageError:
+    TooManyOpenFiles.raise_if_behind(error, name)
     reason = os.strerror(error.errno) if error.errno else "cannot be opened"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return ImageError("missing", f"{name} does not exist")

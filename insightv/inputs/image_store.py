@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from insightv.errors import StorageFull
+from insightv.errors import StorageFull, TooManyOpenFiles
 from insightv.inputs.image_error import ImageError, shorten
 from insightv.records import Picture
 
@@ -88,6 +88,7 @@ class ImageStore:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
+                TooManyOpenFiles.raise_if_behind(error, str(path))
                 raise ImageError("unreadable", f"{path} cannot be read: {error.strerror}") from error
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise ImageError("corrupt", f"{path} was changed: its content does not match its name")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
 from pydantic import ValidationError
 
-from insightv.errors import InputError
+from insightv.errors import InputError, TooManyOpenFiles
 from insightv.inputs.image_error import AllowHttp, ImageError, ImageLimits, Opening, shorten
 from insightv.inputs.image_pixels import encoded, sized
 from insightv.inputs.image_sources import format_of, read_image
@@ -195,6 +195,7 @@ def _decoding(data: bytes, source: object, limits: ImageLimits) -> Iterator[Imag
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # a hostile file can make a decoder raise almost anything; none may end a worker
+        TooManyOpenFiles.raise_if_behind(error, "a decoder for images")
         raise _decoder_error(data, source, error) from None
 
 

@@ -23,6 +23,8 @@ from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
 
 _KEPT_WARNINGS = 1000
+_MOST_BAD = 100_000
+"""A table of a few kB may have rows without number, none of them good."""
 _KEPT_BYTES = 32 * 2**20
 _WINDOW_ROWS, _WINDOW_BYTES = 64, 32 * 2**20
 
@@ -165,6 +167,9 @@ class Reading:
                 while len(window) > _WINDOW_ROWS or weight > _WINDOW_BYTES:
                     weight -= window[0].weight
                     self._settle(window.popleft())
+                if len(self.bad) > _MOST_BAD:
+                    reason = f"more than {_MOST_BAD} faults up to here; mend them, and read the file anew"
+                    raise SourceFault(count, "too_many_bad", reason)
                 if progress is not None:
                     progress(count)
         except SourceFault as fault:

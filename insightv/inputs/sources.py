@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from insightv.errors import InputError
+from insightv.errors import InputError, TooManyOpenFiles
 
 MAX_LINE, MAX_TEXT_LINE = 32 * 2**20, 8 * 2**20
 """Bytes of a line that holds images as data URLs, and of one of text alone: text takes up to eight times as much while
@@ -147,6 +147,7 @@ class TextFile(RowSource):
             reason = "the gzip file is damaged or cut off; get it again"
             raise SourceFault(reader.number + 1, "bad_gzip", reason) from None
         except OSError as error:
+            TooManyOpenFiles.raise_if_behind(error, str(self.path))
             raise SourceFault(reader.number, "unreadable", f"cannot be read: {error.strerror}") from None
         if reader.number == 0:
             raise SourceFault(1, "empty_file", "the file is empty")

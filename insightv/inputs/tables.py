@@ -5,22 +5,24 @@ Images stay encoded, as bytes or paths; they are opened by `insightv.inputs.imag
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
-from insightv.errors import InputError, require
+from insightv.errors import InputError, TooManyOpenFiles, require
+from insightv.inputs.arrow_rows import first_line, row_of, rows_of
+from insightv.inputs.parquet_pages import MOST_ROWS, read_plan
+from insightv.inputs.saved_arrow import check_saved
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 
 if TYPE_CHECKING:
     import datasets
 
-_BATCH = 16
-_BATCH_BYTES = 16 * 2**20
-"""Of a larger batch the rows become Python's one by one."""
+_BUFFER_BYTES = 2**20
+"""That are read of a column at once; without, all that it has in a row group is."""
 
 
 class ParquetFile(RowSource):
@@ -30,32 +32,46 @@ class ParquetFile(RowSource):
         require("pyarrow", "data")
         super().__init__(path.name, path.parent)
         self.path = path
+        self._read = 0
 
     @property
     def columns(self) -> frozenset[str] | None:
         """The columns of the schema."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with self._faults_named():
             return frozenset(pq.read_schema(self.path).names)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(error) from None
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        number = 0
+        self._read = 0
+        with self._faults_named():
+            metadata = pq.read_metadata(self.path)
+            plan = read_plan(self.path, metadata)
+            options = {"metadata": metadata, "read_dictionary": plan.dictionaries, "buffer_size": _BUFFER_BYTES}
+            with pq.ParquetFile(self.path, **options) as file:
+                for group in range(metadata.num_row_groups):  # each has dictionaries of its own
+                    for batch in file.iter_batches(plan.rows, row_groups=[group]):
+                        for row in rows_of(batch, self._read + 1):
+                            self._read += 1
+                            yield row
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        import pyarrow as pa
+
         try:
-            with pq.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    for row in _rows(batch, number + 1):
-                        number += 1
-                        yield row
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(error, number + 1) from None
+            yield
+        except SourceFault:
+            raise
+        except InputError as error:
+            raise SourceFault(1, "too_large", str(error)) from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            TooManyOpenFiles.raise_if_behind(error, str(self.path))
+            reason = f"not a sound Parquet file: {first_line(error)}"
+            raise SourceFault(self._read + 1, "bad_parquet", reason) from None
 
 
 class HubDataset(RowSource):
@@ -77,12 +93,13 @@ class HubDataset(RowSource):
 
         number = 0
         try:
-            for batch in self._data.iter(_BATCH):
-                for row in _rows(batch, number + 1):
+            for batch in self._data.iter(MOST_ROWS):
+                for row in rows_of(batch, number + 1):
                     number += 1
                     yield self._as_declared(row)
         except (pa.ArrowException, OSError) as error:
-            reason = f"the dataset cannot be read any further: {_first_line(error)}; get or save it anew"
+            TooManyOpenFiles.raise_if_behind(error, self.name)
+            reason = f"the dataset cannot be read any further: {first_line(error)}; get or save it anew"
             raise SourceFault(number + 1, "unreadable", reason) from None
 
     def _as_declared(self, row: RawRow) -> RawRow:
@@ -90,9 +107,9 @@ class HubDataset(RowSource):
         if row.values is None:
             return row
         try:
-            return _row(row.line, self._features.decode_example(row.values))
+            return row_of(row.line, self._features.decode_example(row.values))
         except (ValueError, TypeError, KeyError) as error:
-            text = f"what it holds is not what the dataset's features say: {_first_line(error)}; leave the row out"
+            text = f"what it holds is not what the dataset's features say: {first_line(error)}; leave the row out"
             return RawRow(row.line, row.text, None, Fault("", "bad_value", text), "table")
 
 
@@ -112,7 +129,7 @@ def hub_dataset(name: str) -> HubDataset:
     try:
         loaded = datasets.load_dataset(path, options.get("name"), revision=options.get("revision"))
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"{name} cannot be loaded: {first_line(error)}") from error
     return HubDataset(name, _split(name, loaded, options.get("split")), Path(datasets.config.HF_CACHE_HOME))
 
 
@@ -126,11 +143,13 @@ def saved_dataset(folder: Path) -> HubDataset:
     import datasets
 
     try:
+        check_saved(folder)
         loaded = datasets.load_from_disk(str(folder))
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # the library trusts its own files, and others can make it raise almost anything
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        TooManyOpenFiles.raise_if_behind(error, str(folder))
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"{folder} is not a saved dataset, or a damaged one ({reason}); save it anew") from None
     return HubDataset(folder.name, _split(str(folder), loaded, None), folder)
 
@@ -160,40 +179,3 @@ def _undecoded(features: Any) -> Any:
     if hasattr(features, "decode") and not isinstance(features, datasets.Json):
         return replace(features, decode=False)
     return features
-
-
-def _rows(batch: Any, first: int) -> Iterator[RawRow]:
-    """The rows of a batch of Arrow's, numbered from `first`; one that Python cannot hold has a fault."""
-    step = _BATCH if batch.nbytes <= _BATCH_BYTES else 1
-    for start in range(0, batch.num_rows, step):
-        part = batch.slice(start, step)
-        try:
-            converted = part.to_pylist()
-        except (ValueError, OverflowError):  # text that is not UTF-8, a time before the year 1: one row spoils them all
-            yield from (_row_alone(part.slice(at, 1), first + start + at) for at in range(part.num_rows))
-        else:
-            yield from (_row(first + start + at, values) for at, values in enumerate(converted))
-
-
-def _row_alone(row: Any, number: int) -> RawRow:
-    values: dict[str, object] = {}
-    for name in row.schema.names:
-        try:
-            values[name] = row.column(name)[0].as_py()
-        except (ValueError, OverflowError) as error:
-            code = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "bad_value"
-            text = f"the column {name!r} holds what cannot be read: {_first_line(error)}; mend it, or leave the row out"
-            return RawRow(number, reprlib.repr(values), None, Fault(name, code, text), "table")
-    return _row(number, values)
-
-
-def _row(number: int, values: dict[str, object]) -> RawRow:
-    return RawRow(number, reprlib.repr(values), values, None, "table")
-
-
-def _unreadable(error: Exception, line: int = 1) -> SourceFault:
-    return SourceFault(line, "bad_parquet", f"not a sound Parquet file: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:200] or type(error).__name__

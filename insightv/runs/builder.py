@@ -21,13 +21,13 @@ from insightv.config.identity import object_identity, role_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import Assembly, RoleFactory, given_tables
 from insightv.config.settings import Settings, check_settings, load_settings
-from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
+from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StopRun, StorageFull
 from insightv.inputs.image_store import ImageStore
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry
 from insightv.records import Question
 from insightv.runs import ingest
-from insightv.runs.host_limits import allow_open_files, check_space
+from insightv.runs.host_limits import calls_that_fit, check_space
 from insightv.runs.limiter import StopSwitch
 from insightv.runs.lock import RunLock
 from insightv.runs.log import run_log
@@ -210,15 +210,17 @@ class RunBuilder:
         lock = RunLock(self.folder, created)
         lock.acquire()
         try:
-            allow_open_files(2 * self.settings.run.concurrency + 256)
-            session = Session(self.settings, self._registry, self._objects, self.folder)
-            self._switch = session.switch
-            try:
-                with run_log(self.folder / LOG, created):
+            with run_log(self.folder / LOG, created):
+                run = self.settings.run
+                fitting = run.model_copy(update={"concurrency": calls_that_fit(run.concurrency)})
+                settings = self.settings.model_copy(update={"run": fitting})
+                session = Session(settings, self._registry, self._objects, self.folder)
+                self._switch = session.switch
+                try:
                     yield session
-            finally:
-                self._switch = None
-                await session.aclose()
+                finally:
+                    self._switch = None
+                    await session.aclose()
         finally:
             if not (self.folder / DATABASE).exists():
                 created.remove_all()  # while the lock is held: nobody else has begun in the folder
@@ -253,7 +255,7 @@ class RunBuilder:
             await asyncio.gather(ticker, return_exceptions=True)
             try:
                 await session.keep_sums()
-            except StorageFull:  # of some seconds only: what the run was stopped by counts
+            except StopRun:  # of some seconds only: what the run was stopped by counts
                 if session.switch.error is None:
                     raise
         if session.switch.error is not None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from insightv.errors import InputError, InsightvError, StorageFull
+from insightv.errors import InputError, InsightvError, StopRun, StorageFull, TooManyOpenFiles
+from insightv.runs.host_limits import SpareFiles
 
 T = TypeVar("T")
 Row = Sequence[object]
@@ -35,6 +36,8 @@ _GATHER_S = 0.01
 """Where writes come thickly each commit waits this long for company: a commit costs more than what is in it."""
 _PAGE_BYTES = 1024
 """Of a new file. A commit writes whole pages, most of them for a row or two: smaller ones are less to write."""
+_SPARE = 8
+"""A journal and its folder take two; other threads may take one that has just been let go of."""
 _BUSY_S = 30.0
 _RETRY_S = 0.25
 
@@ -60,16 +63,24 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def storage_trouble(error: sqlite3.Error, path: Path) -> StorageFull | None:
-    """The error as a StorageFull if the disk is its cause, else None."""
+def storage_trouble(error: sqlite3.Error, path: Path) -> StopRun | None:
+    """The error as a StorageFull if the disk is its cause, as a TooManyOpenFiles if that is, else None."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or code & 0xFF not in _STORAGE_CODES:
         return None
+    if _lacks_files(error):
+        return TooManyOpenFiles.of(str(path))
     if code & 0xFF == sqlite3.SQLITE_BUSY:
         return StorageFull(f"{path} cannot be written: {error}, by another program; end that, then resume the run")
     return StorageFull(
         f"{path} cannot be written: {error}; free some space or make the folder writable, then resume the run"
     )
+
+
+def _lacks_files(error: sqlite3.Error) -> bool:
+    """Whether SQLite could not open its journal, or the folder of it, because too many files are open."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and TooManyOpenFiles.is_behind(error)
 
 
 def damaged(error: sqlite3.Error, path: Path) -> InputError:
@@ -99,9 +110,12 @@ class Database:
 
     Within `patiently`, jobs that the disk fails are held in memory and tried again, so that what was answered is
     kept if space comes back; `close` gives them up after its last try. Otherwise they end in StorageFull.
+
+    SQLite opens its journal anew for each commit. Descriptors are held in reserve for that, so that what was paid for
+    is recorded in a process that has opened all the files that it may.
     """
 
-    def __init__(self, path: Path, on_trouble: Callable[[StorageFull], None]) -> None:
+    def __init__(self, path: Path, on_trouble: Callable[[StopRun], None]) -> None:
         self.path = path
         self._on_trouble = on_trouble
         self._jobs: list[_Job] = []
@@ -109,6 +123,7 @@ class Database:
         self._closing = False
         self._patient = False
         self._connection = connect(path)
+        self._spare = SpareFiles(_SPARE)
         self._thread = threading.Thread(target=self._run, name="insightv-database", daemon=True)
         self._thread.start()
 
@@ -169,6 +184,7 @@ class Database:
                 thick = len(jobs) > 1
             if last and not self._jobs:
                 self._connection.close()
+                self._spare.close()
                 return
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -188,6 +204,15 @@ class Database:
         return _settle(jobs)
 
     def _transaction(self, jobs: list[_Job]) -> None:
+        try:
+            self._try_transaction(jobs)
+        except sqlite3.Error as error:
+            if not _lacks_files(error):
+                raise
+            with self._spare.lent():
+                self._try_transaction(jobs)
+
+    def _try_transaction(self, jobs: list[_Job]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for job in jobs:
@@ -206,7 +231,7 @@ class Database:
             self._commit([job])
         return None
 
-    def _hold(self, jobs: list[_Job], trouble: StorageFull) -> bool:
+    def _hold(self, jobs: list[_Job], trouble: StopRun) -> bool:
         """Wait for space, and say whether to try again; jobs that are given up have `trouble` as their error."""
         self._on_trouble(trouble)
         if self._patient:

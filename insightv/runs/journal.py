@@ -232,7 +232,7 @@ class JournaledModel(ChatModel):
         if isinstance(fault, StopRun):
             self._journal.switch.stop(fault)
         code = code_of(fault) if isinstance(fault, ModelError) else type(fault).__name__
-        kept = stored(fault.kept) if isinstance(fault, ModelError) else ""
+        kept = stored(fault.kept, lines=True) if isinstance(fault, ModelError) else ""
         text = error_text(fault, kind=False)
         await self._journal.database.write(
             fault_statements(call.calls.seq, call.key, self.name, code, text, kept, spent)

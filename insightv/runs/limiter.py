@@ -17,6 +17,7 @@ class CallLimiter:
     """Slots for calls, given to the waiter of the lowest priority number, then to the one that came first."""
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._free = limit
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = count()

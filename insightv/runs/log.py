@@ -30,10 +30,10 @@ class JsonLines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._redactor.clean(record.getMessage(), _MOST_BYTES),
+            "message": self._redactor.clean(record.getMessage(), _MOST_BYTES, lines=True),
         }
         if record.exc_info:
-            line["trace"] = self._redactor.clean(self.formatException(record.exc_info), _MOST_BYTES)
+            line["trace"] = self._redactor.clean(self.formatException(record.exc_info), _MOST_BYTES, lines=True)
         return json.dumps(line, ensure_ascii=False)
 
 

@@ -56,7 +56,7 @@ class QuestionLoop:
         self._session = session
         self._names = names
         self._among = among
-        self._open = asyncio.Semaphore(2 * settings.run.concurrency)
+        self._open = asyncio.Semaphore(2 * session.journal.gate.limit)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:

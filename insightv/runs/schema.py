@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from insightv.errors import InputError, StorageFull
+from insightv.errors import InputError, StopRun
 from insightv.runs.database import Database, connect, damaged, storage_trouble
 
 SCHEMA_VERSION = 2
@@ -63,7 +63,7 @@ _UPGRADES = {
 """What makes a file of the schema of that number one of the next; later columns only add to what readers need."""
 
 
-def open_database(path: Path, on_trouble: Callable[[StorageFull], None]) -> Database:
+def open_database(path: Path, on_trouble: Callable[[StopRun], None]) -> Database:
     """The database of a run, made if it is not there.
 
     Raises:

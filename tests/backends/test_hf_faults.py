@@ -18,8 +18,9 @@ import torch
 from insightv.backends.hf.engine import Engine
 from insightv.backends.hf.kv_slab import Slab
 from insightv.backends.hf.model import HFModel
-from insightv.errors import ConfigError, ModelError
+from insightv.errors import ConfigError, InputError, ModelError
 from insightv.records import Completion, Message, Sampling
+from insightv.train.finetune.models import load_processor
 from tests.backends import tiny_vlm
 
 GREEDY = Sampling(temperature=0, max_tokens=12)
@@ -337,6 +338,45 @@ def test_what_shows_only_when_loading_says_its_cure(folder: Path, tmp_path: Path
         await model.aclose()
 
     asyncio.run(main())
+
+
+ENDLESS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
+def test_a_chat_template_that_does_not_end_is_left_and_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("prompt", "plain_generate"):
+        monkeypatch.setattr(f"insightv.backends.hf.{module}.TEMPLATE_S", 0.3)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if 'for ever' in messages | string %}" + ENDLESS + "{% endif %}")
+
+    async def main(text: str) -> None:
+        model = HFModel(str(copy))
+        with pytest.raises((ConfigError, ModelError), match="chat template did not end within"):
+            await model.chat(ask(text), GREEDY)
+        await model.aclose()
+
+    asyncio.run(main("Look for ever."))
+    template.write_text(ENDLESS)
+    asyncio.run(main("Hello."))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("num_hidden_layers", 10**9), ("num_hidden_layers", 1e300), ("hidden_size", 10**12)]
+)
+def test_numbers_that_no_model_has_are_seen_before_it_is_built(
+    place: str, value: float, folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"][place] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=rf"has {place} = 1.* \(at most \d+\) in its config.json"):
+        HFModel(str(copy))
+    with pytest.raises(InputError, match=f"has {place} = 1"):
+        load_processor(copy)
 
 
 def test_an_index_of_weights_in_the_directory_is_loaded(folder: Path, tmp_path: Path) -> None:

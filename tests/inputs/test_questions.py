@@ -396,7 +396,7 @@ def test_parquet_with_bytes_and_paths(folder: Path) -> None:
 def test_parquet_values_that_python_cannot_hold_cost_their_row(
     most: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insightv.inputs.tables._BATCH_BYTES", most)
+    monkeypatch.setattr("insightv.inputs.arrow_rows._AT_ONCE", most)
     text = pa.array([b"good", b"\xff", b"good"]).view(pa.string())
     late = pa.array([0, 0, 10**9], pa.int32()).view(pa.date32())
     table = pa.table({"id": ["a", "b", "c"], "question": text, "day": late})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from insightv.errors import InsightvError, StorageFull
+from insightv.errors import InsightvError, StopRun, StorageFull
 from insightv.runs.database import Database
 from insightv.runs.schema import check_schema, open_database
 
@@ -45,7 +45,7 @@ def test_what_was_submitted_is_written_although_nobody_waits_any_more(tmp_path: 
 
 
 def test_a_full_disk_is_reported_and_what_waited_is_written_when_space_is_back(tmp_path: Path) -> None:
-    troubles: list[StorageFull] = []
+    troubles: list[StopRun] = []
 
     async def run() -> None:
         database = Database(tmp_path / "x.db", troubles.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from insightv.backends.hf.load import Loaded
-from insightv.backends.hf.prompt import Prompt, blocks
+from insightv.backends.hf.prompt import TEMPLATE_S, Prompt, blocks, endless_template
 from insightv.backends.hf.sampling import draw
+from insightv.concurrency import in_time
 from insightv.errors import ModelError
 from insightv.records import Message, Picture
 
@@ -163,16 +165,20 @@ def model_inputs(loaded: Loaded, conversations: Sequence[Sequence[Message]]) -> 
             guarded = guarded or any(control in text for control in controls for text in texts)
         filled.append(turns)
     loaded.tokenizer.padding_side = "left"
+    asked = partial(
+        loaded.processor.apply_chat_template,
+        filled,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": len(filled) > 1},
+        sanitize_control_tokens=guarded,
+    )
     try:
-        inputs: BatchFeature = loaded.processor.apply_chat_template(
-            filled,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": len(filled) > 1},
-            sanitize_control_tokens=guarded,
-        )
+        inputs: BatchFeature = in_time(asked, TEMPLATE_S)
+    except TimeoutError:
+        raise endless_template() from None
     except Exception as error:  # Jinja's errors and those of processors have no common class
         raise ModelError("bad_request", f"the model refuses this conversation: {error}") from error
     return inputs

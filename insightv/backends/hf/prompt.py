@@ -13,12 +13,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from insightv.backends.hf.load import Loaded
+from insightv.concurrency import in_time
 from insightv.errors import ModelError
 from insightv.records import Message, Picture
 
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 
 _PIXEL_BYTES = 256 << 20
 _TRANSCRIPTS = 4096
+
+TEMPLATE_S = 10.0
+"""A chat template is a program that comes with the model; real ones take milliseconds."""
+
+
+def endless_template() -> ModelError:
+    """The error of a model whose chat template does not end."""
+    text = f"the model's chat template did not end within {TEMPLATE_S:g} s; correct its chat_template.jinja"
+    return ModelError("bad_request", text)
 
 
 @dataclass(frozen=True)
@@ -116,8 +127,11 @@ class Prompter:
 
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as text, in the model's own format and open for its reply."""
+        ask = self._processor.apply_chat_template
         try:
-            text = self._processor.apply_chat_template(blocks(messages), add_generation_prompt=True, tokenize=False)
+            text = in_time(lambda: ask(blocks(messages), add_generation_prompt=True, tokenize=False), TEMPLATE_S)
+        except TimeoutError:
+            raise endless_template() from None
         except Exception as error:  # Jinja's errors and raise_exception of templates have no common class
             raise ModelError("bad_request", f"the model's chat template refuses this conversation: {error}") from error
         return str(text)
@@ -144,15 +158,19 @@ class Prompter:
 
     def _guarded(self, messages: Sequence[Message]) -> list[int]:
         """Tokens where the texts hold control tokens of the model (`<image>`, end of turn): those become plain text."""
+        asked = partial(
+            self._tokenizer.apply_chat_template,
+            blocks(messages),
+            chat_template=self._processor.chat_template,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
         try:
-            ids = self._tokenizer.apply_chat_template(
-                blocks(messages),
-                chat_template=self._processor.chat_template,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                sanitize_control_tokens=True,
-            )
+            ids = in_time(asked, TEMPLATE_S)
+        except TimeoutError:
+            raise endless_template() from None
         except Exception as error:  # as in render; a tokenizer that cannot write such text as text refuses too
             raise ModelError(
                 "bad_request", f"a text of this conversation holds a control token of the model's, refused: {error}"

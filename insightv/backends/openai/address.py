@@ -12,7 +12,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, TooManyOpenFiles
 from insightv.redact import MASK, Redactor
 
 PUBLIC_API = "https://api.openai.com/v1"
@@ -130,6 +130,7 @@ async def unreached(address: Address, proxy: Proxy = "none") -> str | None:
     except TimeoutError:
         return f"{place} did not answer within {LOOK_S:g} s{hint}"
     except OSError as error:
+        TooManyOpenFiles.raise_if_behind(error, f"a connection to {place}")
         return f"{place}: {error.strerror or error}{hint}"
     except UnicodeError:  # what the encoding of names for the network refuses: labels that are empty or too long
         raise ConfigError(f"{place} names a host that cannot be; {EXAMPLE}") from None

@@ -113,7 +113,7 @@ def of_reply(reply: Reply, n: int, redactor: Redactor) -> Verdict:
     if reply.status == 200:
         return _of_success(reply, n, redactor)
     status, error = reply.status, _error_object(reply.body)
-    words = redactor.clean(str(error.get("message") or "")) or redactor.clean_bytes(reply.body, 300)
+    words = redactor.clean(str(error.get("message") or "")) or redactor.clean_bytes(reply.body, 300, lines=False)
     text = f"the server answered {status}" + (f": {words}" if words else "")
     if status < 400:
         return _of_other_success(reply, redactor)
@@ -170,7 +170,8 @@ def _of_success(reply: Reply, n: int, redactor: Redactor) -> Verdict:
     usage = read_usage(form.get("usage"))
     if form.get("error"):
         if _codes(_error_object(body)) & _QUOTA:
-            return Halt(QuotaExhausted, f"the server answered 200 with an error: {redactor.clean_bytes(body, 300)}")
+            said = redactor.clean_bytes(body, 300, lines=False)
+            return Halt(QuotaExhausted, f"the server answered 200 with an error: {said}")
         return malformed("error with 200", "the reply of status 200 holds an error", body, redactor, usage)
     choices = form.get("choices")
     if not isinstance(choices, list) or not choices:

@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -26,6 +27,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from insightv.backends.openai.address import Proxy, proxy_of, unused_proxy
+from insightv.errors import TooManyOpenFiles
 
 CONNECT_TIMEOUT_S = 30.0
 KEEP_S = 15.0
@@ -87,6 +89,7 @@ class Transport(ABC):
 
         Raises:
             TransportFailure: no whole reply came; also while the chunks are read.
+            TooManyOpenFiles: nothing was sent, for want of a descriptor.
         """
 
     async def post(self, url: str, headers: Mapping[str, str], body: Sequence[bytes]) -> Reply:
@@ -269,6 +272,8 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
 
 
 def _no_reply(error: Exception, url: str, proxy: str | None) -> TransportFailure:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        TooManyOpenFiles.raise_if_behind(error.os_error, f"a connection to {urlsplit(url).hostname}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         text = f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
     elif isinstance(error, aiohttp.ClientHttpProxyError):

@@ -188,6 +188,9 @@ class OpenAIModel(ChatModel):
             try:
                 self._check_stopped(tries)
                 yield endpoint
+            except StopRun as stop:  # the transport's too
+                stop.usage = tries.usage
+                raise
             finally:
                 endpoint.leave()
 

@@ -67,6 +67,9 @@ def load_processor(folder: str | Path) -> ProcessorMixin:
     require("transformers", "train")
     from transformers import AutoProcessor
 
+    if Path(folder).is_dir() and (wrong := reaches_out(Path(folder))):  # seen before anything is built of its config
+        raise InputError(f"the model {str(folder)!r} {wrong}")
+
     load: Any = AutoProcessor
     try:
         processor = load.from_pretrained(str(folder), trust_remote_code=False)

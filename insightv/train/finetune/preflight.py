@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from insightv.concurrency import in_time
 from insightv.errors import InputError
 from insightv.strict_json import Json
 
@@ -27,6 +28,8 @@ Sizes = tuple[tuple[int, int], ...]
 """Width and height in pixels of each picture of a row."""
 
 _MOST_NAMED = 20
+_TEMPLATE_S = 10.0
+"""A chat template is a program that comes with the model; real ones take milliseconds."""
 
 
 class Unfit(Exception):
@@ -211,7 +214,11 @@ class RowCounter:
                 if not any((block.get("text") or "").strip() for turn in row[name] for block in turn["content"]):
                     raise Unfit("empty", f"its {name} is empty")
             example = {"prompt": shown} | {name: prepare_multimodal_messages(row[name]) for name in names}
-            texts = apply_chat_template(example, self._processor)
+            texts = in_time(lambda: apply_chat_template(example, self._processor), _TEMPLATE_S)
+        except TimeoutError:
+            raise InputError(
+                f"the model's chat template did not end within {_TEMPLATE_S:g} s; correct its chat_template.jinja"
+            ) from None
         except ValueError as error:
             raise Unfit("placeholders", str(error)) from error
         except TemplateError as error:

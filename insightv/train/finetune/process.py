@@ -68,11 +68,11 @@ def run_here(job: Job) -> Path:
 
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
-    with full_disk_told(job.work):
+    with full_disk_told(job.work):  # around the log too: what is left of it is written when it is closed
         job.work.mkdir(parents=True, exist_ok=True)
-    with (job.work / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what trl still uses
-        return train(job)
+        with (job.work / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what trl still uses
+            return train(job)
 
 
 def launcher(job: Job) -> list[str]:
