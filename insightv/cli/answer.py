@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from insightv.cli.terminal import AsJson, out, refuse_beside_run, say
+from insightv.cli.terminal import AsJson, Trust, out, refuse_beside_run, say
 from insightv.errors import ConfigError
 from insightv.records import LARGEST_COUNT
 
@@ -23,6 +23,7 @@ def answer(
     run: Annotated[Path | None, typer.Option("--run", help="A run, or a folder with its two checkpoints.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="With --run: the agents before training.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_COUNT)] = 0,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the two agents: one reasons, one judges the reasoning and answers."""
@@ -34,7 +35,7 @@ def answer(
         raise ConfigError("--untrained belongs to --run, and there is none; leave it out")
     if run is not None:
         refuse_beside_run(base_url, summary_model)
-        reasoner = Reasoner.load(run, trained=False if untrained else None)
+        reasoner = Reasoner.load(run, trained=False if untrained else None, trust=trust)
         say(f"asking {reasoner!r}")
     elif model is not None:
         reasoner = Reasoner.of(model, summary_model, base_url=base_url)

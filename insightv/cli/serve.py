@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from insightv.cli.terminal import AsJson, Changes, out, refuse_beside_run, say
+from insightv.cli.terminal import AsJson, Changes, Trust, out, refuse_beside_run, say
 from insightv.errors import ConfigError, require
 
 
@@ -25,6 +25,7 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 for a free one.")] = None,
     changes: Changes = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve the two agents to OpenAI clients, and a page to try them."""
@@ -35,6 +36,7 @@ def serve(
     if model is not None:
         _refuse_beside_model(changes or (), untrained)
     from insightv.config.settings import load_settings
+    from insightv.reasoner.checkpoint_agents import TWO_AGENTS, confirm_agents, is_trained
     from insightv.reasoner.reasoner import Reasoner
     from insightv.server.listen import serve as listen
 
@@ -45,6 +47,8 @@ def serve(
     if model is not None:
         reasoner = Reasoner.of(model, summary_model, base_url=base_url)
     elif run is not None:
+        trained = () if untrained else [agent for agent in TWO_AGENTS if is_trained(run, [agent])]
+        confirm_agents(run, settings, trained, serving=True, given=[*(changes or ()), *set_here], trust=trust)
         reasoner = Reasoner.load(run, trained=False if untrained else None, settings=settings)
     else:
         raise ConfigError("name a run (--run DIR), or a model (--model tiny, or --model openai/NAME --base-url URL)")

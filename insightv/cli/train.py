@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from insightv.cli.terminal import AsJson, Changes, Run, err, interruptible, out, say, typed
+from insightv.cli.terminal import AsJson, Changes, Run, Trust, err, interruptible, out, say, typed
+from insightv.config.consent import consented
 from insightv.config.file import edited_origin
+from insightv.config.trust import confirm
 from insightv.errors import ConfigError, InputError
 from insightv.runs.reader import CONFIG
 
@@ -32,6 +34,7 @@ def train(
     allow_change: Annotated[
         bool, typer.Option("--allow-change", help="Train anew what was trained with something else.")
     ] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the agents of a run, or continue the training: supervised, rounds of DPO, the summary agent last."""
@@ -41,7 +44,8 @@ def train(
 
     if config is None and (edited := edited_origin(run / CONFIG)) is not None:
         say(f"{edited} has changed since the run was made with it: what its [train] says is used")
-    pipeline = Pipeline(run=run, settings=train_settings(run, config, changes or [], recipe, base, heldout, external))
+    settings = train_settings(run, config, changes or [], recipe, base, heldout, external, trust)
+    pipeline = Pipeline(run=run, settings=settings)
     if pipeline.settings.train.heldout is None:
         say(
             "no held-out questions (give --heldout FILE): nothing will say whether a stage helped, and no round can be "
@@ -71,6 +75,7 @@ def train_settings(
     base: str | None,
     heldout: str | None,
     external: str | None,
+    trust: bool = False,
 ) -> Any:
     """The run's settings; `[train]` from `config` where given, with the options and changes on top.
 
@@ -78,7 +83,7 @@ def train_settings(
 
     Raises:
         InputError: there is no run.
-        ConfigError: settings are wrong.
+        ConfigError: settings are wrong, or those of the run's folder have no consent (`trust` gives it).
     """
     from insightv.config.settings import check_settings, load_settings
 
@@ -93,11 +98,16 @@ def train_settings(
     of_train = [change for change in changes if change.lstrip().startswith("train.")] if source else []
     others = [change for change in changes if change not in of_train]
     table = load_settings(run / CONFIG, others).model_dump(exclude_unset=True)
-    own = {} if config else dict(table.get("train", {}))
+    own, given = {} if config else dict(table.get("train", {})), list(changes)
     if source is not None:
-        own |= load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
-    files = {"heldout": heldout, "external": external}
-    given = {name: file for name, file in files.items() if file is not None}
-    own |= {name: file if file.startswith("hf:") else str(Path(file).absolute()) for name, file in given.items()}
+        said = load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
+        own |= said
+        if config or consented(run).made_from(source):
+            given += [f"train.{name}" for name in said]
+    for name, file in (("heldout", heldout), ("external", external)):
+        if file is not None:
+            own[name] = file if file.startswith("hf:") else str(Path(file).absolute())
     own |= {name: value for name, value in (("recipe", recipe), ("base", base)) if value is not None}
-    return check_settings(table | {"train": own}, "the settings")
+    settings = check_settings(table | {"train": own}, "the settings")
+    confirm(run, settings, given=given, trust=trust)
+    return settings

@@ -221,6 +221,11 @@ def _apply(table: dict[str, Any], change: str) -> None:
         here[names[-1]] = value
 
 
+def key_parts(change: str) -> list[str]:
+    """The parts of the key that a `section.key=value` text sets, or of a key by itself."""
+    return _names(change.partition("=")[0].strip())
+
+
 def _names(key: str) -> list[str]:
     """The parts of a key with dots, written as in TOML: run.prices."openai/qwen2.5".prompt."""
     try:
