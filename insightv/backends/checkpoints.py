@@ -16,16 +16,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
 from insightv.atomic_files import new_file
 from insightv.errors import InputError
+from insightv.inputs.plain_file import open_plain, read_plain
 from insightv.strict_json import Json
-
-if TYPE_CHECKING:
-    pass
 
 MARKER = "insightv-complete.json"
 
@@ -84,9 +81,13 @@ def note(folder: Path, **facts: Json) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, Json] | None:
-    """What the marker says; None where there is none, or none that can be read."""
+    """What the marker says; None where there is none, or none that can be read.
+
+    Raises:
+        InputError: a FIFO or device is in its place, or it does not end.
+    """
     try:
-        marker = orjson.loads((folder / MARKER).read_bytes())
+        marker = orjson.loads(read_plain(folder / MARKER))
     except (OSError, orjson.JSONDecodeError):
         return None
     return marker if isinstance(marker, dict) and isinstance(marker.get("files"), dict) else None
@@ -99,11 +100,13 @@ def is_complete(folder: Path) -> bool:
     if not isinstance(files, dict):
         return False
     for name, digest in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return False
         try:
-            with (folder / name).open("rb") as file:
+            with open_plain(folder / name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return False
-        except OSError:
+        except (OSError, ValueError, InputError):  # ValueError: a NUL in the name
             return False
     return True
 

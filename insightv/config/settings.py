@@ -19,6 +19,7 @@ from insightv.config.sections import RunSection, Section, ServeSection, TrainSec
 from insightv.config.values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError, did_you_mean
 from insightv.inputs.image_error import ImageLimits
+from insightv.inputs.plain_file import read_plain
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -124,7 +125,7 @@ def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            table = tomllib.loads(read_plain(path).decode())
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {source!r}: {error.strerror or error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # brackets, thousands deep

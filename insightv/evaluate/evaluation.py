@@ -45,7 +45,7 @@ from insightv.plugins import Registry
 from insightv.reasoner.checkpoint_agents import is_trained, refuse_other_models, trained_folders
 from insightv.records import Question, Usage
 from insightv.runs.builder import Questions, RunBuilder
-from insightv.runs.reader import CONFIG, EVALUATIONS, load_run
+from insightv.runs.reader import CONFIG, EVALUATIONS, check_places, load_run
 from insightv.runs.session import Watch
 from insightv.runs.status import RunStatus
 
@@ -159,12 +159,14 @@ class Evaluation:
             InputError, ConfigError, PluginError: nothing was started.
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
+        check_places(self.folder.parents[1])
         try:
             await self._builder.abuild(self._data, bad_rows=bad_rows, retry_failed=retry_failed, watch=watch)
         except RunChanged as error:
             raise self._changed(error) from None
         finally:
-            _drop_if_empty(self.folder.parent)
+            with suppress(OSError):  # the folder of evaluations goes where a refused one has left it empty
+                self.folder.parent.rmdir()
         result = self.result()
         with new_file(self.folder / RESULT) as file:
             file.write(orjson.dumps(result.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
@@ -212,8 +214,7 @@ class Evaluation:
         return {"system": self.system, "agents": agents}
 
     def _digest(self, identity: Mapping[str, Any]) -> str:
-        data = self._data
-        source = ""
+        data, source = self._data, ""
         if isinstance(data, str | Path):
             path = Path(data)
             source = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(data)
@@ -234,12 +235,6 @@ def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, id
     table["generator"] = {"paths": paths, **identity}
     table["scorers"] = [grader.model_dump(exclude_unset=True)]
     return check_settings(table)
-
-
-def _drop_if_empty(folder: Path) -> None:
-    """Remove the folder of evaluations where a refused one has left it empty."""
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def graded(assessed: AssessedQuestion, digest: str, family: str) -> Graded:

@@ -23,6 +23,7 @@ from insightv.config.settings import Settings, check_settings
 from insightv.config.trust import settings_for
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StorageFull
 from insightv.inputs.image_store import ImageStore
+from insightv.inputs.plain_file import refuse_strange
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry
 from insightv.records import Question
@@ -140,6 +141,7 @@ class RunBuilder:
         if bad_rows not in ("stop", "skip"):
             raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
         if questions is None and not (self.folder / DATABASE).is_file():
+            refuse_strange(self.folder / DATABASE)
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
         created = CreatedFiles()
         async with self._session(created) as session:

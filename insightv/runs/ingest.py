@@ -22,8 +22,9 @@ from insightv.inputs.image_store import ImageStore
 from insightv.inputs.questions import QuestionFile, read_questions
 from insightv.records import Question
 from insightv.runs.reader import settings_differences
+from insightv.runs.rows import intact
 from insightv.runs.status import RunStatus, read_status
-from insightv.runs.store import intact, pack_question
+from insightv.runs.store import pack_question
 
 _BY_ANSWER = ("answer", f"{OBJECT}insightv.assess.answer.AnswerScorer")
 """The scorers, by `use`, that need the answer of each question."""

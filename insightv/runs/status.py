@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from insightv.records import Band, Record
+from insightv.runs.rows import intact
 from insightv.runs.store import SETBACK, read_totals
 
 
@@ -73,9 +74,15 @@ class RunStatus(Record):
 
 def read_status(connection: sqlite3.Connection) -> RunStatus:
     """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
+    with intact("a figure of its status"):
+        return _read_status(connection)
+
+
+def _read_status(connection: sqlite3.Connection) -> RunStatus:
     one = _counter(connection)
-    total = one("SELECT count(*) FROM questions WHERE present = 1")
-    done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
+    states = connection.execute("SELECT present, state, count(*) FROM questions GROUP BY 1, 2").fetchall()
+    total = sum(number for present, _, number in states if present)
+    done = sum(number for present, state, number in states if present and state == "done")
     paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
     codes: dict[str, int] = {}
     bands: dict[str, int] = dict.fromkeys((band.value for band in Band), 0)
