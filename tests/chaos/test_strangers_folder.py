@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,8 @@ QUESTION = "Which bar is tallest?"
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stranger's run, unpacked once; what loads slowly is loaded before time is taken."""
-    import torch
-    import transformers.generation
-    import trl.trainer.dpo_config
-
-    assert torch.__name__ and transformers.__name__ and trl.__name__
+    for module in ("torch", "transformers.generation", "trl.trainer.dpo_config"):
+        import_module(module)
     return unpack(tmp_path_factory.mktemp("kept")).parent
 
 
