@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,8 +50,8 @@ class CreatedFiles:
 
 
 @contextmanager
-def new_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `target` when the block ends well.
+def new_file(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `target` when the block ends well; a link there is replaced.
 
     Raises:
         ConfigError: `target` is a folder or cannot be written.
@@ -64,7 +65,7 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
         _clear_leftovers(target)
         fresh = _beside(target, "new")
         try:
-            with fresh.open("wb") as file:
+            with open(fresh, "xb", opener=partial(os.open, mode=mode)) as file:  # exclusive: follows no link
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

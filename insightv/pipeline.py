@@ -16,6 +16,7 @@ from insightv.concurrency import blocking_twin
 from insightv.config.file import origin_of, write_settings
 from insightv.config.roles import RoleFactory
 from insightv.config.settings import Settings, load_settings
+from insightv.config.trust import keep_own
 from insightv.errors import ConfigError, InputError, require
 from insightv.evaluate.judge_audit import JudgeAudit
 from insightv.evaluate.pilot import PilotReport, read_sampled, report_on, sample
@@ -155,12 +156,17 @@ class Pipeline(RunBuilder):
                 training = Training(plan, runs, ledger, tell or _untold)
                 training.refuse_changes()
                 write_settings(self._as_built(), self.folder / CONFIG, origin_of(None, self.folder / CONFIG))
+                keep_own(self.folder, self.settings, self._source)
                 return await training.run()
         finally:
             self._runs = None
             lock.release()
 
     train: Final = blocking_twin(atrain)
+
+    def _keep_settings(self) -> None:
+        super()._keep_settings()
+        keep_own(self.folder, self.settings, self._source)
 
     def _as_built(self) -> Settings:
         """The settings to keep: those of the training, but what the run was built with stays as it was built."""

@@ -21,6 +21,7 @@ import orjson
 
 from insightv.atomic_files import new_file
 from insightv.errors import InputError
+from insightv.inputs.plain_file import open_plain, read_plain
 from insightv.strict_json import Json
 
 MARKER = "insightv-complete.json"
@@ -80,9 +81,13 @@ def note(folder: Path, **facts: Json) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, Json] | None:
-    """What the marker says; None where there is none, or none that can be read."""
+    """What the marker says; None where there is none, or none that can be read.
+
+    Raises:
+        InputError: a FIFO or device is in its place, or it does not end.
+    """
     try:
-        marker = orjson.loads((folder / MARKER).read_bytes())
+        marker = orjson.loads(read_plain(folder / MARKER))
     except (OSError, orjson.JSONDecodeError):
         return None
     return marker if isinstance(marker, dict) and isinstance(marker.get("files"), dict) else None
@@ -95,11 +100,13 @@ def is_complete(folder: Path) -> bool:
     if not isinstance(files, dict):
         return False
     for name, digest in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return False
         try:
-            with (folder / name).open("rb") as file:
+            with open_plain(folder / name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return False
-        except OSError:
+        except (OSError, ValueError, InputError):  # ValueError: a NUL in the name
             return False
     return True
 

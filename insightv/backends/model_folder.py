@@ -13,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, InputError
+from insightv.inputs.plain_file import read_plain
 
 EMBEDDED = ("teacher", "base")
 """The embedded models: the teacher writes paths, the weaker base is what agents are trained from."""
@@ -97,7 +98,7 @@ def reaches_out(folder: Path) -> str:
                     return f"names {str(name)[:100]!r} in {index.name}, which is no file of its own (NAME.safetensors)"
                 if not (folder / name).is_file() and not (folder / "model.safetensors").is_file():
                     return f"lacks {name!r}, which {index.name} names; copy the model again, whole"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
         return f"has settings or an index that cannot be read ({type(error).__name__}: {error}); save the model again"
     return ""
 
@@ -120,7 +121,7 @@ def _beyond_measure(config: object, name: str = "", depth: int = 0) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text("utf-8"))
+    value = json.loads(read_plain(path))
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return value

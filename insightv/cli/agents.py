@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from insightv.cli.terminal import AsJson, Changes, out, say
+from insightv.cli.terminal import AsJson, Changes, Trust, out, say
 from insightv.errors import ConfigError, require
 from insightv.records import LARGEST_COUNT
 
@@ -33,6 +33,8 @@ def agents_of(
     base_url: str | None,
     untrained: bool,
     settings: Settings | None = None,
+    *,
+    trust: bool = False,
 ) -> Reasoner:
     """The agents that the options name: those of `--model`, else those of `--run`.
 
@@ -51,7 +53,7 @@ def agents_of(
                 f"{option} {value} belongs to --model and would not be used: the agents are those of --run; give "
                 "--model in its place, or set the agents in the run's config.toml"
             )
-    return Reasoner.load(run, trained=False if untrained else None, settings=settings)
+    return Reasoner.load(run, trained=False if untrained else None, settings=settings, trust=trust)
 
 
 def answer(
@@ -63,6 +65,7 @@ def answer(
     run: Annotated[Path | None, typer.Option("--run", help="A run, or a folder with its two checkpoints.")] = None,
     untrained: Untrained = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_COUNT)] = 0,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the two agents: one reasons, one judges the reasoning and answers."""
@@ -70,7 +73,7 @@ def answer(
         raise ConfigError(f"--run {run} and --model {model} both name the agents; leave one of them out")
     if untrained and run is None:
         raise ConfigError("--untrained belongs to --run, and there is none; leave it out")
-    reasoner = agents_of(run, model, summary_model, base_url, untrained)
+    reasoner = agents_of(run, model, summary_model, base_url, untrained, trust=trust)
     if run is not None:
         say(f"asking {reasoner!r}")
 
@@ -103,6 +106,7 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 for a free one.")] = None,
     changes: Changes = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve the two agents to OpenAI clients, and a page to try them."""
@@ -111,13 +115,17 @@ def serve(
     if model is not None:
         _refuse_beside_model(changes or (), untrained)
     from insightv.config.settings import load_settings
+    from insightv.reasoner.checkpoint_agents import TWO_AGENTS, confirm_agents, is_trained
     from insightv.server.listen import serve as listen
 
     file = None if run is None else run / "config.toml"
     own = [("host", host), ("port", port)]
     set_here = [f"serve.{name}={json.dumps(value)}" for name, value in own if value is not None]
     settings = load_settings(file if file and file.is_file() else None, [*(changes or ()), *set_here])
-    reasoner = agents_of(run, model, summary_model, base_url, untrained, settings)
+    if run is not None and model is None:
+        trained = () if untrained else [agent for agent in TWO_AGENTS if is_trained(run, [agent])]
+        confirm_agents(run, settings, trained, serving=True, given=[*(changes or ()), *set_here], trust=trust)
+    reasoner = agents_of(run, model, summary_model, base_url, untrained, settings, trust=trust)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
 
     def ready(url: str) -> None:

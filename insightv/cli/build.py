@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from insightv.cli.status_table import pilot_lines, status_lines
-from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, err, interruptible, out, say, typed
+from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, Trust, err, interruptible, out, say, typed
+from insightv.config.consent import consented
 from insightv.config.file import edited_origin
 from insightv.errors import ConfigError, InsightvError
 
@@ -35,20 +36,22 @@ def build(
     pilot: Annotated[
         int | None, typer.Option("--pilot", min=1, help="Do this many questions, say what the whole will take, stop.")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a run from questions, or continue it: generate, assess, select."""
     from insightv.cli.progress import ProgressDisplay
     from insightv.pipeline import Pipeline
 
-    kept = run / "config.toml"
+    kept, own = run / "config.toml", True
     if config is None and not kept.is_file() and Path("insightv.toml").is_file():
         config = Path("insightv.toml")
     elif config is None and (config := edited_origin(kept)) is not None:
         say(f"{config} has changed since the run was made with it, and is used; --config {kept} keeps the run's own")
+        own = consented(run).made_from(config)
     if pilot is not None and retry_failed:
         raise ConfigError("--pilot and --retry-failed do not go together; give one of them")
-    pipeline = Pipeline.from_config(config, run=run, changes=changes or ())
+    pipeline = Pipeline.from_config(config, run=run, changes=changes or (), trust=trust, own=own)
     common: dict[str, Any] = {"bad_rows": bad_rows, "allow_change": allow_change}
     if pilot is not None:
         with ProgressDisplay(err) as display:

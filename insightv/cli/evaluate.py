@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, err, interruptible, out, say, typed
+from insightv.cli.terminal import AsJson, BadRows, Changes, Config, Run, Trust, err, interruptible, out, say, typed
 from insightv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def evaluate(
     family: Annotated[str, typer.Option("--family", help="Key of meta to group results by.")] = "family",
     bad_rows: BadRows = "stop",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try what failed again.")] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a system on held-out questions, and the comparison of two systems."""
@@ -53,7 +54,7 @@ def evaluate(
         raise ConfigError("--base-url says where --model is served; give --model provider/NAME too")
     from insightv.evaluate.evaluation import Evaluation, has_trained, refuse_unasked, run_settings
 
-    settings = run_settings(run, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
+    settings = run_settings(run, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])], trust=trust)
     trained = model is None and not untrained and has_trained(run, system)
     if trained:
         refuse_unasked(run, system, settings)

@@ -80,7 +80,7 @@ def _run() -> None:
         sys.exit(error.exit_code)
     # Whatever else arrives here is a fault of our own, but for a run's file that is not what was written.
     except Exception as error:
-        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             say(f"error: the run's database is damaged ({error}); restore it from a copy, or begin in another --run")
             sys.exit(InputError.exit_code)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from insightv.cli.status_table import stage_lines, status_lines
-from insightv.cli.terminal import AsJson, Run, out
+from insightv.cli.terminal import AsJson, Run, Trust, out
 from insightv.errors import ConfigError
 
 
@@ -67,6 +67,7 @@ def export(
     target: Annotated[Path, typer.Option("--out", help="File or folder to write.")],
     form: Annotated[str, typer.Option("--format", help="jsonl, parquet, trl, llamafactory or swift")] = "jsonl",
     run: Run = Path("runs/default"),
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's paths or training sets for other programs; `calls` is what replay/FILE reads."""
@@ -77,6 +78,6 @@ def export(
             raise ConfigError(f"--what calls is written as jsonl, which replay/FILE reads, not as {form}")
         path, rows = target, run_datasets.export_calls(run, target)
     else:
-        made = run_datasets.export(run, what, form, target)
+        made = run_datasets.export(run, what, form, target, trust=trust)
         path, rows = made.path, made.rows
     out(json.dumps({"path": str(path), "rows": rows}) if as_json else f"{rows} rows in {path}")

@@ -45,7 +45,8 @@ def config(
     settings = load_settings(path, changes or ())
     from insightv.train.recipes import check_train
 
-    RoleFactory(default_registry(), settings).check()
+    factory = RoleFactory(default_registry(), settings)
+    factory.check() if file or not run else factory.check_options()  # nothing is made of what may be a stranger's
     check_train(settings)
     table = settings.model_dump(mode="json", exclude_none=True)
     out(json.dumps(table) if as_json else tomli_w.dumps(table).rstrip())

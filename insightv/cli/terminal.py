@@ -24,6 +24,9 @@ Run = Annotated[Path, typer.Option("--run", help="The run's folder.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings (insightv.toml).", dir_okay=False)]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the settings.")]
 BadRows = Annotated[Literal["stop", "skip"], typer.Option("--bad-rows", help="What rows that cannot be used do.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Consent to what the settings in the run's folder start, send and open.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 
 

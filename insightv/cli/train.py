@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from insightv.cli.terminal import AsJson, Changes, Run, err, interruptible, out, say, typed
+from insightv.cli.terminal import AsJson, Changes, Run, Trust, err, interruptible, out, say, typed
+from insightv.config.consent import consented
 from insightv.config.file import edited_origin
+from insightv.config.trust import confirm
 from insightv.errors import ConfigError, InputError
 from insightv.runs.reader import CONFIG
 
@@ -32,6 +34,7 @@ def train(
     allow_change: Annotated[
         bool, typer.Option("--allow-change", help="Train anew what was trained with something else.")
     ] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the agents of a run, or continue the training: supervised, rounds of DPO, the summary agent last."""
@@ -42,7 +45,7 @@ def train(
     if config is None and (edited := edited_origin(run / CONFIG)) is not None:
         say(f"{edited} has changed since the run was made with it: what its [train] says is used")
     options = {"recipe": recipe, "base": base, "heldout": heldout, "external": external}
-    settings = train_settings(run, config, changes or [], **options)
+    settings = train_settings(run, config, changes or [], trust=trust, **options)
     pipeline = Pipeline(run=run, settings=settings)
     if pipeline.settings.train.heldout is None:
         say(
@@ -65,14 +68,16 @@ def train(
         raise typer.Exit(4)
 
 
-def train_settings(run: Path, config: Path | None, changes: list[str], **given: str | None) -> Any:
-    """The run's settings; `[train]` from `config` where given, with the changes and the `given` options on top.
+def train_settings(
+    run: Path, config: Path | None, changes: list[str], *, trust: bool = False, **options: str | None
+) -> Any:
+    """The run's settings; `[train]` from `config` where given, with the changes and the `options` on top.
 
     Without one, what `[train]` says in the file that the run was made with goes before what it said then.
 
     Raises:
         InputError: there is no run.
-        ConfigError: settings are wrong.
+        ConfigError: settings are wrong, or those of the run's folder have no consent (`trust` gives it).
     """
     from insightv.config.settings import check_settings, load_settings
 
@@ -87,11 +92,16 @@ def train_settings(run: Path, config: Path | None, changes: list[str], **given: 
     of_train = [change for change in changes if change.lstrip().startswith("train.")] if source else []
     others = [change for change in changes if change not in of_train]
     table = load_settings(run / CONFIG, others).model_dump(exclude_unset=True)
-    own = {} if config else dict(table.get("train", {}))
+    own, given = {} if config else dict(table.get("train", {})), list(changes)
     if source is not None:
-        own |= load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
-    for name, value in given.items():
+        said = load_settings(source, of_train).model_dump(exclude_unset=True).get("train", {})
+        own |= said
+        if config or consented(run).made_from(source):
+            given += [f"train.{name}" for name in said]
+    for name, value in options.items():
         if value is not None:
             file = name in ("heldout", "external") and not value.startswith("hf:")
             own[name] = str(Path(value).absolute()) if file else value
-    return check_settings(table | {"train": own}, "the settings")
+    settings = check_settings(table | {"train": own}, "the settings")
+    confirm(run, settings, given=given, trust=trust)
+    return settings

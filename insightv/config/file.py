@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 import tomli_w
 
+from insightv.atomic_files import new_file
 from insightv.config.settings import Settings
-from insightv.errors import StorageFull
+from insightv.errors import ConfigError, StorageFull
+from insightv.inputs.plain_file import open_plain, read_plain
 
 _ORIGIN = re.compile(r'# from (".*"), sha256 ([0-9a-f]{64})')
 
@@ -29,16 +30,11 @@ def write_settings(settings: Settings, path: Path, origin: str = "") -> None:
         StorageFull: the file cannot be written.
     """
     text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
-    fresh = path.with_suffix(".new")
     try:
-        fresh.touch(mode=0o600)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(f"{origin}\n{text}" if origin else text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise StorageFull.of(path, error) from error
+        with new_file(path, 0o600) as file:
+            file.write((f"{origin}\n{text}" if origin else text).encode())
+    except (OSError, ConfigError) as error:
+        raise StorageFull(f"{path} cannot be written: {error}") from error
 
 
 def origin_of(source: str | Path | None, kept: Path) -> str:
@@ -60,9 +56,9 @@ def edited_origin(kept: Path) -> Path | None:
 def _first_line(path: Path) -> str:
     if not path.is_file():
         return ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().rstrip("\n")
+    with open_plain(path) as file:
+        return file.readline(10_000).decode("utf-8", "replace").rstrip("\n")
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_plain(path)).hexdigest()

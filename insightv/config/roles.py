@@ -288,8 +288,11 @@ class RoleFactory:
 
 def agent_table(settings: Settings, table: RoleTable) -> RoleTable:
     """An agent's table with the model that it uses: the generator's where it names none, asked as it says itself."""
-    if table.model is not None:
-        return table
-    inherited = {name: getattr(settings.generator, name) for name in ("model", *BACKEND_KEYS) if name != "mode"}
-    own = {name: value for name in inherited if (value := getattr(table, name)) not in (None, {})}
-    return table.model_copy(update=inherited | own)
+    return table if table.model is not None else inherited(settings.generator, table)
+
+
+def inherited(generator: RoleTable, table: RoleTable) -> RoleTable:
+    """An agent's table with the generator's model, and what the generator says of it beside what the agent says."""
+    found = {name: getattr(generator, name) for name in ("model", *BACKEND_KEYS) if name != "mode"}
+    own = {name: value for name in found if (value := getattr(table, name)) not in (None, {})}
+    return table.model_copy(update=found | own)

@@ -27,6 +27,7 @@ from insightv.config.sections import (
 )
 from insightv.config.values import refuse_secrets, refuse_unwritable
 from insightv.errors import ConfigError, did_you_mean
+from insightv.inputs.plain_file import read_plain
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -126,7 +127,7 @@ def load_settings(path: str | Path | None = None, changes: Iterable[str] = ()) -
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            table = tomllib.loads(read_plain(path).decode())
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {source!r}: {error.strerror or error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # brackets, thousands deep
@@ -221,6 +222,11 @@ def _apply(table: dict[str, Any], change: str) -> None:
         here[_index(here, names[-1], change)] = value
     else:
         here[names[-1]] = value
+
+
+def key_parts(change: str) -> list[str]:
+    """The parts of the key that a `section.key=value` text sets, or of a key by itself."""
+    return _names(change.partition("=")[0].strip())
 
 
 def _names(key: str) -> list[str]:

@@ -28,6 +28,7 @@ from insightv.concurrency import blocking_twin
 from insightv.config.identity import table_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.settings import ScorerTable, Settings, check_settings, load_settings
+from insightv.config.trust import settings_for
 from insightv.errors import ConfigError, InputError, RunChanged
 from insightv.evaluate.results import RESULT, Graded, Outcome, Result, Verdict
 from insightv.evaluate.system_answer import flagged_seconds, from_paths, said_followed
@@ -36,24 +37,26 @@ from insightv.plugins import Registry
 from insightv.reasoner.checkpoint_agents import is_trained, refuse_other_models, trained_folders
 from insightv.records import Question, ReasoningPath, Usage
 from insightv.runs.builder import Questions, RunBuilder
-from insightv.runs.reader import CONFIG, EVALUATIONS, load_run
+from insightv.runs.reader import CONFIG, EVALUATIONS, check_places, load_run
 from insightv.runs.session import Watch
 from insightv.runs.status import RunStatus
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def run_settings(run: str | Path, config: str | Path | None = None, changes: Iterable[str] = ()) -> Settings:
+def run_settings(
+    run: str | Path, config: str | Path | None = None, changes: Iterable[str] = (), *, trust: bool = False
+) -> Settings:
     """The settings to evaluate with: those of `config`, else those that the run was made with, with `changes` on top.
 
     Raises:
         InputError: no `config` is given, and there is no run in the folder.
-        ConfigError: the settings are wrong.
+        ConfigError: the settings are wrong, or those of the folder have no consent (`trust` gives it).
     """
     kept = Path(run) / CONFIG
     if config is None and not kept.is_file():
         raise InputError(f"there is no run in {str(run)!r} (no {CONFIG}); name its folder, or give --config")
-    return load_settings(config or kept, changes)
+    return settings_for(kept, config, changes, trust=trust).settings
 
 
 def has_trained(run: str | Path, system: str) -> bool:
@@ -88,10 +91,10 @@ class Evaluation:
             the same evaluation continues where it stopped and another one gets a folder of its own.
         family: the key of a question's `meta` by which results are grouped.
         registry: where parts are looked up.
+        trust: consent to what the run's own settings start, send and open.
 
     Raises:
-        ConfigError, PluginError: the system cannot be made.
-        InputError: there is no run in the folder.
+        ConfigError, PluginError, InputError: the system cannot be made, there is no consent, or no run in the folder.
     """
 
     def __init__(
@@ -107,13 +110,14 @@ class Evaluation:
         name: str | None = None,
         family: str = "family",
         registry: Registry | None = None,
+        trust: bool = False,
     ) -> None:
         if trained is None:
             trained = model is None and settings is None and has_trained(run, system)
         checkpoints = trained_folders(run, known_system(system).agents) if trained else {}
         if trained and not checkpoints:
             raise InputError(f"the run {str(run)!r} has no checkpoint for {system!r}; train one with: insightv train")
-        settings = settings or run_settings(run)
+        settings = settings or run_settings(run, trust=trust)
         self._registry = registry or default_registry()
         self._data, self._family = data, family
         self.system: str = system
@@ -147,6 +151,7 @@ class Evaluation:
             InputError, ConfigError, PluginError: nothing was started.
             StopRun: stopped and resumable (key, quota, budget, disk, held by another process, interrupted).
         """
+        check_places(self.folder.parents[1])
         try:
             await self._builder.abuild(self._data, bad_rows=bad_rows, retry_failed=retry_failed, watch=watch)
         except RunChanged as error:
@@ -203,8 +208,7 @@ class Evaluation:
         return {"system": self.system, "agents": agents}
 
     def _digest(self, identity: Mapping[str, Any]) -> str:
-        data = self._data
-        source = ""
+        data, source = self._data, ""
         if isinstance(data, str | Path):
             path = Path(data)
             source = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(data)

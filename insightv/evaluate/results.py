@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from insightv.errors import InputError
 from insightv.evaluate.statistics import Interval, bootstrap, mcnemar, paired_bootstrap, wilson
+from insightv.inputs.plain_file import read_plain
 from insightv.records import Record, Usage
 
 Outcome = Literal["right", "wrong", "rejected", "ungraded", "failed"]
@@ -92,7 +93,7 @@ def read_result(path: str | Path) -> Result:
     """
     file = Path(path) / RESULT if Path(path).is_dir() else Path(path)
     try:
-        return Result.model_validate_json(file.read_bytes())
+        return Result.model_validate_json(read_plain(file))
     except OSError as error:
         raise InputError(f"{str(file)!r} cannot be read: {error.strerror or error}; give two result.json") from error
     except ValidationError as error:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from insightv.errors import StorageFull, TooManyOpenFiles
+from insightv.errors import InputError, StorageFull, TooManyOpenFiles
 from insightv.inputs.image_error import ImageError, shorten
+from insightv.inputs.plain_file import read_plain
 from insightv.records import Picture
 
 STORED = "sha256:"
@@ -24,6 +25,8 @@ STORED = "sha256:"
 Mime = Literal["image/jpeg", "image/png", "image/webp"]
 
 _EXTENSIONS: dict[Mime, str] = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_MOST_PIXELS = 100_000_000
+"""The most that `images.max_pixels` may be, to which pictures are scaled before they are kept."""
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -84,15 +87,17 @@ class ImageStore:
         for mime, extension in _EXTENSIONS.items():
             path = self.folder / f"{sha256}.{extension}"
             try:
-                data = path.read_bytes()
+                data = read_plain(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 TooManyOpenFiles.raise_if_behind(error, str(path))
                 raise ImageError("unreadable", f"{path} cannot be read: {error.strerror}") from error
+            except InputError as error:
+                raise ImageError("unreadable", str(error)) from error
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise ImageError("corrupt", f"{path} was changed: its content does not match its name")
-            width, height = _size(data, mime)
+            width, height = _size(data, mime, path)
             return Picture(data=data, mime=mime, sha256=sha256, width=width, height=height)
         raise ImageError("missing", f"no picture {sha256} in {self.folder}")
 
@@ -115,8 +120,14 @@ def _write(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def _size(data: bytes, mime: Mime) -> tuple[int, int]:
+def _size(data: bytes, mime: Mime, path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=(mime.removeprefix("image/"),)) as image:
-        return image.size
+    try:
+        with Image.open(io.BytesIO(data), formats=(mime.removeprefix("image/"),)) as image:
+            width, height = image.size
+    except Exception as error:  # of a file that nobody has checked, Pillow's readers raise all kinds of errors
+        raise ImageError("not_an_image", f"{path} is no {mime} that can be opened: {error}") from error
+    if width * height > _MOST_PIXELS:
+        raise ImageError("too_large_pixels", f"{path} has {width} x {height} pixels, and none is kept of that size")
+    return width, height

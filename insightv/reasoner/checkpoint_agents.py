@@ -6,15 +6,16 @@ of those two folders anywhere else serves as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from insightv.agents.replies.transcript import TAGS, check_tags
 from insightv.backends.checkpoints import MARKER, is_complete, own_base, read_marker
-from insightv.config.settings import RoleTable, Settings
+from insightv.config.settings import RoleTable, Settings, check_settings, load_settings
+from insightv.config.trust import asks_of_agents, asks_of_serve, confirm
 from insightv.errors import ConfigError, InputError
-from insightv.runs.reader import CHECKPOINTS
+from insightv.runs.reader import CHECKPOINTS, CONFIG
 
 FOLDERS: Mapping[str, str] = {
     "reasoning_agent": "reasoning",
@@ -121,6 +122,51 @@ def _named(settings: Settings, agent: str, inherits: bool) -> tuple[str | None, 
     if (table is None or table.model is None) and inherits:
         table = settings.generator
     return (None, None) if table is None else (table.model, table.base_url)
+
+
+def confirm_agents(
+    place: str | Path,
+    settings: Settings,
+    trained: Collection[str],
+    *,
+    serving: bool = False,
+    given: Iterable[str] = (),
+    trust: bool = False,
+) -> None:
+    """See that there is consent to what a run's own settings ask for its agents, but for those that are `trained`.
+
+    `serving`: also to what they ask of a server. `given`: what the user set on top; `trust` consents.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    used = asks_of_agents(settings, [agent for agent in TWO_AGENTS if agent not in trained])
+    used += asks_of_serve(settings.serve) if serving else []
+    confirm(place, settings, given=given, trust=trust, used=used)
+
+
+def settings_of_agents(
+    place: str | Path,
+    folders: Mapping[str, Path],
+    settings: Settings | None,
+    backend: str,
+    options: Mapping[str, Any],
+    *,
+    trust: bool = False,
+) -> Settings:
+    """The settings to make both agents by: `settings`, else the run's own, with the checkpoints in `folders`.
+
+    Raises:
+        ConfigError: `settings` name a model that a checkpoint stands in for, or the run's own have no consent.
+    """
+    path = Path(place) / CONFIG
+    own = load_settings(path) if path.is_file() else None
+    if folders and settings is not None:
+        refuse_other_models(settings, own, folders)
+    if own is not None and settings is None:
+        confirm_agents(place, own, folders, trust=trust)
+    settings = settings or own or check_settings({})
+    return with_trained(as_trained(settings, folders) if own is None else settings, folders, backend, options)
 
 
 def with_trained(

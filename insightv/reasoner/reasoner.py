@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self
 from insightv.concurrency import all_of, blocking_stream_twin, blocking_twin
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import RoleFactory
-from insightv.config.settings import Settings, check_settings, load_settings
+from insightv.config.settings import Settings, check_settings
 from insightv.errors import ConfigError, InputError, InsightvError
 from insightv.events import Event, PathDone
 from insightv.inputs.images import ImageSource, question_about
@@ -23,7 +23,7 @@ from insightv.interfaces import ChatModel, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugin_guard import checked, closed, described, models_in, unfit
 from insightv.plugins import Registry
 from insightv.reasoner.answers import answered, answered_many, answering
-from insightv.reasoner.checkpoint_agents import as_trained, refuse_other_models, trained_folders, with_trained
+from insightv.reasoner.checkpoint_agents import settings_of_agents, trained_folders
 from insightv.reasoner.paths import Deadline, for_path, several_paths, shown_path, step_events, walk
 from insightv.records import LARGEST_COUNT, Answer, AskOptions, Question, ReasoningPath
 from insightv.runs.reader import CONFIG
@@ -109,17 +109,20 @@ class Reasoner:
         backend: str = "hf",
         registry: Registry | None = None,
         settings: Settings | None = None,
+        trust: bool = False,
         **options: Any,
     ) -> Reasoner:
         """The two agents of a run, or of a folder that holds the checkpoints `reasoning` and `summary`.
 
         Trained agents are served by `backend` with its `options`; those of a run that was not trained are the ones that
         its `config.toml` names. `trained` says which are wanted (None: the trained ones where there are any), and the
-        reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`.
+        reasoner's own `trained` which they are. `settings` stand in place of those in `config.toml`. `trust` consents
+        to what that file starts, sends and opens for agents that are not trained, where somebody else made the run.
 
         Raises:
             InputError: there is neither a run nor checkpoints, or a checkpoint is not whole.
-            PluginError, ConfigError: a model cannot be made, or `settings` name one that a checkpoint stands in for.
+            PluginError, ConfigError: a model cannot be made, `settings` name one that a checkpoint stands in for, or
+                what `config.toml` asks has no consent.
         """
         path = Path(source) / CONFIG
         folders = {} if trained is False else trained_folders(source)
@@ -131,14 +134,9 @@ class Reasoner:
             raise InputError(f"the run {str(source)!r} has no trained agents yet; train them with: insightv train")
         if not folders and options:
             raise ConfigError(f"the options {sorted(options)} are for trained agents; set others in {CONFIG}")
-        own = load_settings(path) if path.is_file() else None
-        if folders and settings is not None:
-            refuse_other_models(settings, own, folders)
-        settings = settings or own or check_settings({})
-        if own is None:
-            settings = as_trained(settings, folders)
-        settings = with_trained(settings, folders, backend, options)
-        workshop = RoleFactory(registry or default_registry(), settings, folder=None if own is None else Path(source))
+        settings = settings_of_agents(source, folders, settings, backend, options, trust=trust)
+        folder = Path(source) if path.is_file() else None
+        workshop = RoleFactory(registry or default_registry(), settings, folder=folder)
         reasoner = cls(workshop.reasoning_agent(), workshop.summary_agent(), models=workshop.models)
         reasoner.trained = bool(folders)
         return reasoner

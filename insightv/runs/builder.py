@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,13 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from insightv.atomic_files import CreatedFiles
-from insightv.config.file import origin_of, write_settings
+from insightv.config.file import write_settings
 from insightv.config.identity import object_identity, role_identity
 from insightv.config.plugin_loading import default_registry
 from insightv.config.roles import Assembly, RoleFactory, given_tables
-from insightv.config.settings import Settings, check_settings, load_settings
+from insightv.config.settings import Settings, check_settings
+from insightv.config.trust import settings_for
 from insightv.errors import ConfigError, InputError, InsightvError, Interrupted, StopRun, StorageFull
 from insightv.inputs.image_store import ImageStore
+from insightv.inputs.plain_file import refuse_strange
 from insightv.interfaces import Generator, PreferenceTrainer, ReasoningAgent, Scorer, SummaryAgent
 from insightv.plugins import Registry
 from insightv.records import Question
@@ -53,11 +54,9 @@ class Work(Protocol):
 
 
 class RunBuilder:
-    """The roles and the folder of a run, as in `Pipeline`.
+    """The roles and the folder of a run, as in `Pipeline`. Raises ConfigError where settings are wrong."""
 
-    Raises:
-        ConfigError: settings are wrong.
-    """
+    _source: Path | None
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class RunBuilder:
         for part in self._objects.values():
             if isinstance(part, Generator | Scorer):
                 object_identity(part)  # one that cannot be compared is refused before anything is started
-        self._origin = ""
+        self._origin, self._source = "", None
         self._switch: StopSwitch | None = None
         self._interrupted: Interrupted | None = None
 
@@ -97,15 +96,18 @@ class RunBuilder:
         run: str | Path,
         changes: Iterable[str] = (),
         registry: Registry | None = None,
+        trust: bool = False,
+        own: bool = True,
     ) -> Self:
         """One from a TOML file; without one, from the `config.toml` that the run was made with.
 
-        `changes` are `section.key=value` texts on top of the file. Raises ConfigError.
+        `changes` are `section.key=value` texts on top. `trust` consents to what settings in the run's folder start,
+        send and open, where somebody else made it. `own`: the file is the caller's, not one that only the folder names.
+        Raises ConfigError, also where there is no consent.
         """
-        kept = Path(run) / CONFIG
-        source = path if path is not None else kept if kept.is_file() else None
-        made = cls(run=run, settings=load_settings(source, changes), registry=registry)
-        made._origin = origin_of(path, kept)
+        given = settings_for(Path(run) / CONFIG, path, changes, trust=trust, own=own)
+        made = cls(run=run, settings=given.settings, registry=registry)
+        made._origin, made._source = given.origin, given.source
         return made
 
     async def abuild(
@@ -139,6 +141,7 @@ class RunBuilder:
         if bad_rows not in ("stop", "skip"):
             raise ConfigError(f'bad_rows is {bad_rows!r}; it is "stop" or "skip"')
         if questions is None and not (self.folder / DATABASE).is_file():
+            refuse_strange(self.folder / DATABASE)
             raise InputError(f"{self.folder} has no questions yet; give a questions file")
         created = CreatedFiles()
         async with self._session(created) as session:
@@ -154,12 +157,16 @@ class RunBuilder:
                 raise session.switch.error
             await asyncio.to_thread(session.open, self.folder)
             identity = self._identity(session)
-            prepare = partial(_prepare, identity=identity, intake=intake, allow=allow, retry=retry)
+            prepare = partial(ingest.prepare, identity=identity, intake=intake, allow=allow, retry=retry)
             session.begin(await session.database.do(prepare))
             left = session.tally.total - session.tally.done
             check_space(self.folder, left * self.settings.generator.paths)
-            write_settings(self.settings, self.folder / CONFIG, self._origin)
+            self._keep_settings()
             yield session
+
+    def _keep_settings(self) -> None:
+        """Write the settings into the run's folder."""
+        write_settings(self.settings, self.folder / CONFIG, self._origin)
 
     async def _built(self, session: Session, watch: Watch, among: Sequence[int] | None = None) -> None:
         """Every question has its outcome, or every one of those in `among`."""
@@ -284,17 +291,3 @@ def _warn(warnings: Sequence[str]) -> None:
         log.warning(warning)
     if len(warnings) > _WARNINGS:
         log.warning("... and %d more of the kind", len(warnings) - _WARNINGS)
-
-
-def _prepare(
-    connection: sqlite3.Connection, identity: dict[str, Any], intake: ingest.Intake | None, allow: bool, retry: bool
-) -> RunStatus:
-    ingest.take_in(connection, identity, intake.entrants if intake else None, allow=allow)
-    if intake is not None:
-        ingest.keep_bad_rows(connection, intake.bad_rows)
-    if retry:
-        ingest.retry_failed(connection)
-    status = read_status(connection)
-    if status.questions.total == 0:  # said before the commit: nothing of the run is begun
-        raise InputError("the run has no questions yet; give a questions file")
-    return status

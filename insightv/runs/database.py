@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from insightv.errors import InputError, InsightvError, StopRun, StorageFull, TooManyOpenFiles
+from insightv.inputs.plain_file import open_plain, refuse_strange
 from insightv.runs.host_limits import SpareFiles
+from insightv.runs.rows import checked_row, checked_text
 
 T = TypeVar("T")
 Row = Sequence[object]
@@ -38,6 +40,9 @@ _PAGE_BYTES = 1024
 """Of a new file. A commit writes whole pages, most of them for a row or two: smaller ones are less to write."""
 _SPARE = 8
 """A journal and its folder take two; other threads may take one that has just been let go of."""
+_LONGEST = 128 * 2**20
+"""The most bytes of a text or blob: a question whose pictures stand in it has at most 32 MiB."""
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # begins a journal of SQLite's, and ends one that names another file
 _BUSY_S = 30.0
 _RETRY_S = 0.25
 
@@ -47,12 +52,16 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
     Raises:
         StorageFull: the file cannot be opened or written.
-        InputError: it is no database.
+        InputError: it is no database, or a link, FIFO or device is in its place.
     """
+    _refuse_strange_files(path)
     try:
         if not read_only:
             path.touch(mode=0o600)
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.row_factory, connection.text_factory = checked_row, checked_text
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = TRUNCATE")
         connection.execute("PRAGMA synchronous = FULL")
@@ -61,6 +70,22 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise storage_trouble(error, path) or damaged(error, path) from error
     return connection
+
+
+def _refuse_strange_files(path: Path) -> None:
+    """See that SQLite opens, and writes, nothing but a run's own files.
+
+    A journal may name a further file, by which several databases change at once: SQLite removes that at the end. No
+    run has one.
+    """
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        refuse_strange(path.with_name(path.name + suffix))
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file():
+        with open_plain(journal) as file:
+            file.seek(max(0, file.seek(0, 2) - len(_JOURNAL)))
+            if file.read() == _JOURNAL:
+                raise InputError(f"{journal} names another file, which no journal of a run does; remove it")
 
 
 def storage_trouble(error: sqlite3.Error, path: Path) -> StopRun | None:

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import orjson
 
 from insightv.config.settings import OBJECT, Settings
-from insightv.errors import RunChanged, differences_between
+from insightv.errors import InputError, RunChanged, differences_between
 from insightv.inputs.image_error import shorten
 from insightv.inputs.image_store import ImageStore
 from insightv.inputs.questions import QuestionFile, read_questions
 from insightv.records import Question
-from insightv.runs.store import intact, pack_question
+from insightv.runs.rows import intact
+from insightv.runs.status import RunStatus, read_status
+from insightv.runs.store import pack_question
 
 _BY_ANSWER = ("answer", f"{OBJECT}insightv.AnswerScorer")
 """The scorers, by `use`, that need the answer of each question."""
@@ -231,3 +233,22 @@ def retry_failed(connection: sqlite3.Connection) -> int:
             "UPDATE questions SET state = 'pending', epoch = (SELECT max(epoch) FROM epochs) WHERE seq = ?", row[:1]
         )
     return len(failed)
+
+
+def prepare(
+    connection: sqlite3.Connection, identity: Mapping[str, Any], intake: Intake | None, allow: bool, retry: bool
+) -> RunStatus:
+    """All of it at once: the questions that came in, what they are asked with, and what is to be tried again.
+
+    Raises:
+        InputError: the run has no questions; nothing of it is begun then.
+    """
+    take_in(connection, identity, intake.entrants if intake else None, allow=allow)
+    if intake is not None:
+        keep_bad_rows(connection, intake.bad_rows)
+    if retry:
+        retry_failed(connection)
+    status = read_status(connection)
+    if status.questions.total == 0:  # said before the commit
+        raise InputError("the run has no questions yet; give a questions file")
+    return status

@@ -1,4 +1,4 @@
-"""Who may write a run: one process at a time, by a lock of the operating system. Knows nothing of what a run holds."""
+"""Who may write a run: one process at a time, by a lock of the operating system."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import filelock
 
-from insightv.atomic_files import CreatedFiles
-from insightv.errors import RunHeld, StorageFull
+from insightv.atomic_files import CreatedFiles, new_file
+from insightv.errors import InsightvError, RunHeld, StorageFull
+from insightv.inputs.plain_file import read_plain
+from insightv.runs.reader import check_places
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "sshfs"}
 log = logging.getLogger("insightv")
@@ -32,9 +34,11 @@ class RunLock:
 
         Raises:
             RunHeld: another process has it; the text names it.
+            InputError: something in the folder would have what is written end up elsewhere.
             StorageFull: the folder cannot be written.
         """
         folder = self._holder.parent
+        check_places(folder)
         try:
             fresh = not self._file.exists()
             self._lock.acquire()
@@ -42,13 +46,16 @@ class RunLock:
                 self._created.add(self._file)
             started = time.strftime("%Y-%m-%d %H:%M:%S")
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-            self._holder.write_text(json.dumps(holder), encoding="utf-8")
+            with new_file(self._holder, 0o600) as file:
+                file.write(json.dumps(holder).encode())
             self._created.add(self._holder)
         except filelock.Timeout:
             raise RunHeld(f"{folder} is held by {self._who()}; wait for it, or stop it") from None
-        except OSError as error:
+        except (OSError, InsightvError) as error:
             self._lock.release()
-            raise StorageFull.of(folder, error) from error
+            if isinstance(error, OSError):
+                raise StorageFull.of(folder, error) from error
+            raise StorageFull(f"{error}, then resume the run") from error
         if kind := network_file_system(folder):
             log.warning("%s is on a network file system (%s): locks of other machines may not hold there", folder, kind)
 
@@ -62,11 +69,11 @@ class RunLock:
         """The holder by name. One that has just begun has a moment to write it."""
         for _ in range(20):
             try:
-                holder = json.loads(self._holder.read_text(encoding="utf-8"))
+                holder = json.loads(read_plain(self._holder, 10_000))
                 elsewhere = holder["host"] != socket.gethostname()
                 if elsewhere or _alive(int(holder["pid"])):
                     return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, InsightvError, ValueError, KeyError, TypeError):
                 pass
             time.sleep(0.05)
         return "another process (it has not written its name yet)"

@@ -44,7 +44,7 @@ class _RunLogFile(logging.FileHandler):
 
     def _open(self) -> TextIOWrapper:
         """The file, for its owner alone: it quotes what models say."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
         try:
             handle = os.open(self.baseFilename, flags | os.O_EXCL, 0o600)
             if self._created is not None:

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
+from pydantic import TypeAdapter
 
 from insightv.assess.bands import AssessedPath, AssessedQuestion
 from insightv.errors import InputError
 from insightv.inputs.image_store import STORED, ImageStore
+from insightv.inputs.plain_file import refuse_strange, refuse_strange_within
+from insightv.inputs.row_checks import BadRow
 from insightv.records import Band, Question, ReasoningPath, Score
 from insightv.runs.database import connect
+from insightv.runs.rows import intact
 from insightv.runs.schema import check_schema
 from insightv.runs.stage_ledger import Entry, read_ledger
 from insightv.runs.status import RunStatus, read_status
-from insightv.runs.store import QUESTION_COLUMNS, intact, stored_question
+from insightv.runs.store import QUESTION_COLUMNS, stored_question
 
 DATABASE = "run.db"
 CONFIG = "config.toml"
@@ -37,6 +42,24 @@ LOG = "log.jsonl"
 OWN = {DATABASE, f"{DATABASE}-journal", CONFIG, LOG, REPORT, "run.lock"}
 OWN |= {IMAGES, DATASETS, EVALUATIONS, CHECKPOINTS, ROUNDS}
 """What a run consists of, by name in its folder."""
+_WRITTEN = ("run.lock", "holder.json", DATABASE, CONFIG, REPORT, LOG)
+_FILLED = (CHECKPOINTS, ROUNDS, EVALUATIONS, DATASETS)
+_BAD_ROW = TypeAdapter(BadRow)
+
+
+def check_places(folder: Path) -> None:
+    """See that what is written in a run's folder stays there: nothing in it that is written leads elsewhere.
+
+    Raises:
+        InputError: a link, a FIFO or a device is in the place of a file or folder; the text names it.
+    """
+    for name in _WRITTEN:
+        refuse_strange(folder / name)
+    refuse_strange(folder / IMAGES, folder=True)
+    for log in folder.glob("vllm-*.log"):
+        refuse_strange(log)
+    for name in _FILLED:
+        refuse_strange_within(folder / name)
 
 
 class RunReader:
@@ -50,6 +73,7 @@ class RunReader:
         self.folder: Path = Path(folder)
         path = self.folder / DATABASE
         if not path.is_file():
+            refuse_strange(path)
             raise InputError(f"there is no run in {str(folder)!r} (no {DATABASE}); make one with: insightv build")
         self._connection = connect(path, read_only=True)
         check_schema(self._connection, path)
@@ -83,7 +107,8 @@ class RunReader:
     def bad_rows(self) -> list[dict[str, Any]]:
         """The rows of the questions file that were left out."""
         with intact("a row that was left out"):
-            return [orjson.loads(row) for (row,) in self._connection.execute("SELECT row FROM bad_rows")]
+            rows = self._connection.execute("SELECT row FROM bad_rows")
+            return [asdict(_BAD_ROW.validate_json(row)) for (row,) in rows]
 
     def faults(self, limit: int = 1000) -> list[tuple[str, str, str]]:
         """The last calls that were not answered: question id, code, message."""
@@ -95,7 +120,7 @@ class RunReader:
 
     def written(self) -> float | None:
         """When the last call was recorded, in seconds since the epoch; None where there is none."""
-        found: float | None = self._connection.execute("SELECT max(at) FROM calls").fetchone()[0]
+        found: float | None = self._connection.execute("SELECT max(at) AS last_at FROM calls").fetchone()[0]
         return found
 
     def training(self) -> list[Entry]:
@@ -106,7 +131,7 @@ class RunReader:
         """The settings that results were made under, in order."""
         rows = self._connection.execute("SELECT settings FROM epochs ORDER BY epoch").fetchall()
         with intact("the settings of the run"):
-            return [json.loads(text) for (text,) in rows]
+            return [dict(json.loads(text).items()) for (text,) in rows]
 
     def assessed(self, *, pictures: bool = True) -> Iterator[AssessedQuestion]:
         """Every finished question with its paths, scores and bands, in the order of the questions file.

@@ -85,12 +85,11 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = F
     """
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         raise storage_trouble(error, path) or damaged(error, path) from error
-    gone = set(re.findall(r"CREATE TABLE (\w+)", _TABLES)) - tables
-    if 0 < found <= SCHEMA_VERSION and gone:
-        raise InputError(f"{path} is damaged: it has no table {min(gone)}; restore it from a copy")
+    if 0 < found <= SCHEMA_VERSION:
+        _check_objects(connection, path, found)
     if found == SCHEMA_VERSION or (0 < found < SCHEMA_VERSION and not create):
         return
     if 0 < found < SCHEMA_VERSION:
@@ -106,3 +105,48 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, create: bool = F
     if found == 0 and not tables:
         raise InputError(f"{path} is empty, the run has not begun; make it with: insightv build QUESTIONS --run FOLDER")
     raise InputError(f"{path} is not the database of an insightv run; point --run at a run's folder")
+
+
+_WITH_CODE = re.compile(r"(?i)\b(?:AS|GENERATED|VIRTUAL|COLLATE|REFERENCES|SELECT|LIKE|GLOB|MATCH|REGEXP)\b")
+"""Words by which SQLite would do more than keep values."""
+_BRACKETS = re.compile(r'(?:\bTABLE "?\w+"?|\bON "?\w+"?|\bUNIQUE|\bKEY) ?\(|\bCHECK \(one = 1\)')
+"""Where a bracket may stand in what we make; before any other one would be a function or an expression."""
+
+
+def _check_objects(connection: sqlite3.Connection, path: Path, found: int) -> None:
+    """See that a database of schema `found` has our tables with their columns, and nothing that computes.
+
+    A view may take the place of a table and never end; a trigger or a generated column works whenever a row is written.
+
+    Raises:
+        InputError: it is otherwise.
+    """
+    kept = {}
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        text = re.sub(r"'(?:\{\})?'", "", sql or "")
+        if kind not in ("table", "index") or _WITH_CODE.search(text) or "(" in _BRACKETS.sub("", text):
+            raise InputError(
+                f"{path} is damaged: its {kind} {name!r} is none that insightv makes; restore it from a copy"
+            )
+        kept[name] = kind
+    later = {column for upgrade in range(found, SCHEMA_VERSION) for column in _added(upgrade)}
+    with sqlite3.connect(":memory:") as ours:
+        ours.executescript(_TABLES)
+        for table in re.findall(r"CREATE TABLE (\w+)", _TABLES):
+            if kept.get(table) != "table":
+                raise InputError(f"{path} is damaged: it has no table {table}; restore it from a copy")
+            wanted, there = (_columns(one, table) for one in (ours, connection))
+            if gone := wanted - there - {column for added, column in later if added == table}:
+                raise InputError(
+                    f"{path} is damaged: its table {table} has no column {min(gone)}; restore it from a copy"
+                )
+    ours.close()
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _added(version: int) -> list[tuple[str, str]]:
+    """The tables and columns that an upgrade adds."""
+    return re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", _UPGRADES[version])

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from insightv.errors import InputError
 from insightv.runs.database import connect, storage_trouble
+from insightv.runs.rows import intact
 from insightv.runs.stage_facts import StageFacts, StageId
-from insightv.runs.store import intact
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS stages (
@@ -157,12 +157,12 @@ def _has(connection: sqlite3.Connection, table: str) -> bool:
 def _read(connection: sqlite3.Connection) -> list[Entry]:
     rows = connection.execute("SELECT name, identity, done, facts, began, ended FROM stages ORDER BY began").fetchall()
     found = connection.execute("SELECT names FROM laid_aside").fetchone() if _has(connection, "laid_aside") else None
-    aside = json.loads(found[0]) if found else []
     with intact("a stage of the training"):
+        aside = json.loads(found[0]) if found else []
         return [
             Entry(
                 StageId(name),
-                json.loads(identity),
+                dict(json.loads(identity).items()),
                 bool(done),
                 StageFacts(**json.loads(facts)),
                 began,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from insightv.records import Band, Record
+from insightv.runs.rows import intact
 from insightv.runs.store import SETBACK, read_totals
 
 
@@ -72,12 +73,15 @@ class RunStatus(Record):
 
 def read_status(connection: sqlite3.Connection) -> RunStatus:
     """A run's counts and sums; total = ok + rejected + failed, of the paths of finished questions."""
+    with intact("a figure of its status"):
+        return _read_status(connection)
 
-    def one(sql: str) -> int:
-        return int(connection.execute(sql).fetchone()[0])
 
-    total = one("SELECT count(*) FROM questions WHERE present = 1")
-    done = one("SELECT count(*) FROM questions WHERE present = 1 AND state = 'done'")
+def _read_status(connection: sqlite3.Connection) -> RunStatus:
+    (bad_rows,) = connection.execute("SELECT count(*) FROM bad_rows").fetchone()
+    states = connection.execute("SELECT present, state, count(*) FROM questions GROUP BY 1, 2").fetchall()
+    total = sum(number for present, _, number in states if present)
+    done = sum(number for present, state, number in states if present and state == "done")
     paths: dict[str, int] = dict.fromkeys(("ok", "rejected", "failed"), 0)
     codes: dict[str, int] = {}
     bands: dict[str, int] = dict.fromkeys((band.value for band in Band), 0)
@@ -94,7 +98,7 @@ def read_status(connection: sqlite3.Connection) -> RunStatus:
     sums = read_totals(connection)
     unjudged = dict(connection.execute(_UNJUDGED).fetchall())
     return RunStatus(
-        questions=QuestionCounts(total=total, done=done, bad_rows=one("SELECT count(*) FROM bad_rows")),
+        questions=QuestionCounts(total=total, done=done, bad_rows=int(bad_rows)),
         paths=PathCounts(total=sum(paths.values()), **paths, by_code=dict(sorted(codes.items()))),
         bands=bands,
         requests=int(sums["requests"]),

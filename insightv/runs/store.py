@@ -5,14 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import orjson
 
-from insightv.errors import InputError
 from insightv.records import Band, Completion, Question, ReasoningPath, Score, Usage
 from insightv.runs.database import Statement
+from insightv.runs.rows import intact
 from insightv.runs.schema import TOTALS
 
 SETBACK = "setback: "
@@ -44,23 +43,6 @@ class Progress:
     calls: dict[bytes, list[Completion]] = field(default_factory=dict)
     paths: list[ReasoningPath] = field(default_factory=list)
     scores: dict[int, dict[int, Score]] = field(default_factory=dict)
-
-
-@contextmanager
-def intact(what: str) -> Iterator[None]:
-    """Reading of what is stored: where it is not what was written, InputError says which.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        yield
-    except ValueError as error:  # pydantic's errors, and those of JSON, are of this kind
-        first = str(error).splitlines()[0][:200]
-        raise InputError(
-            f"the run's database is damaged: {what} is not as it was written ({first}); restore run.db from a copy, or "
-            "begin in another --run"
-        ) from error
 
 
 def pack_question(question: Question) -> bytes:

@@ -23,6 +23,7 @@ from insightv.agents.summary import summary_messages
 from insightv.assess.bands import AssessedQuestion
 from insightv.atomic_files import new_file
 from insightv.config.settings import Settings, load_settings
+from insightv.config.trust import asks_of, confirm
 from insightv.errors import ConfigError
 from insightv.inputs.questions import QuestionFile
 from insightv.records import Message, Question, ReasoningPath
@@ -169,13 +170,13 @@ def why_empty(status: RunStatus, scorers: Sequence[str]) -> str:
     )
 
 
-def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exported:
+def export(folder: str | Path, what: str, form: str, out: str | Path, *, trust: bool = False) -> Exported:
     """Export `paths`, `reason`, `summary`, `preference` or one of `BASELINES` of a run to `out`.
 
-    `form` is jsonl, parquet, trl, llamafactory or swift.
+    `form` is jsonl, parquet, trl, llamafactory or swift. `trust` consents to what the run's settings start and open.
 
     Raises:
-        ConfigError: unknown `what` or `form`.
+        ConfigError: unknown `what` or `form`, or general data would be fetched from hosts that nobody consented to.
         InputError: there is no run.
     """
     known = ("paths", *SETS, "preference", *BASELINES)
@@ -183,7 +184,12 @@ def export(folder: str | Path, what: str, form: str, out: str | Path) -> Exporte
         raise ConfigError(f"--what {what!r} is not known; one of: {', '.join(known)}, calls")
     refuse_own(Path(folder), Path(out))
     with RunReader(folder) as run:
-        selection = Selection(run, load_settings(Path(folder) / CONFIG))
+        settings = load_settings(Path(folder) / CONFIG)
+        if settings.datasets.general is not None:
+            confirm(
+                folder, settings, trust=trust, used=[ask for ask in asks_of(settings) if ask.place == "images.hosts"]
+            )
+        selection = Selection(run, settings)
         if what == "paths" and form in ("jsonl", "parquet"):
             return export_paths(selection.assessed, form, Path(out))
         return export_set(selection.row_set(what), selection.assessed, Path(out), selection.origin(what), form)

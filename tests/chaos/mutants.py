@@ -175,9 +175,23 @@ MUTANTS = (
     Mutant(
         "a file written in its place",
         "insightv/atomic_files.py",
-        'fresh = _beside(target, "new")\n        try:\n            with fresh.open',
-        "fresh = target\n        try:\n            with fresh.open",
+        'fresh = _beside(target, "new")\n        try:\n            with open(fresh, "xb"',
+        'fresh = target\n        try:\n            with open(fresh, "wb"',
         ("tests/test_atomic_files.py",),
+    ),
+    Mutant(
+        "a run folder's settings count as the user's",
+        "insightv/config/trust.py",
+        "    if source is not None and not own:\n",
+        "    if source is None:\n",
+        ("tests/config/test_trust.py",),
+    ),
+    Mutant(
+        "a value of any type is read from any column",
+        "insightv/runs/rows.py",
+        "        if not fits or (",
+        "        if False and (",
+        ("tests/runs/test_strangers_folder.py::test_what_is_damaged_is_named",),
     ),
     Mutant(
         "an image path may lead out of its folder",

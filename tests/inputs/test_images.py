@@ -392,7 +392,7 @@ def test_store_keeps_and_checks(tmp_path: Path) -> None:
         store.get(files[0].stem)
     files[0].unlink()
     files[0].mkdir()
-    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match="is a folder, and a file is needed"):
         store.get(files[0].stem)
     for bad, code in (("0" * 64, "missing"), ("../../etc/passwd", "bad_path"), ("", "bad_path")):
         with pytest.raises(ImageError) as caught:

@@ -57,7 +57,7 @@ def test_a_run_is_served_and_drained_on_sigterm(tmp_path: Path) -> None:
         table = f'[generator]\nmodel = "openai/fake"\nbase_url = "{fake.base_url}"\n[serve]\ndrain_s = 30\n'
         (run / "config.toml").write_text(table, encoding="utf-8")
         said: list[str] = []
-        with serving("--run", run) as (process, url):
+        with serving("--run", run, "--trust") as (process, url):
             asking = threading.Thread(target=lambda: said.append(post(url, stream=True)))
             asking.start()
             wait_for(lambda: len(fake.log()) == 1, 60)
@@ -74,7 +74,7 @@ def test_what_is_set_on_the_command_line_reaches_the_agents(tmp_path: Path) -> N
     with FakeServer() as fake:
         table = f'[generator]\nmodel = "openai/fake"\nbase_url = "{fake.base_url}"\n'
         (tmp_path / "config.toml").write_text(table, encoding="utf-8")
-        with serving("--run", tmp_path, "--set", "reasoning_agent.max_tokens=321") as (_, url):
+        with serving("--run", tmp_path, "--trust", "--set", "reasoning_agent.max_tokens=321") as (_, url):
             post(url)
         assert fake.log()[0]["fields"]["max_tokens"] == 321
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insightv.backends.model_folder import HUB_ID, reaches_out
-from insightv.errors import ConfigError
+from insightv.errors import ConfigError, InputError
+from insightv.inputs.plain_file import read_plain
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -51,8 +52,8 @@ def _check_folder(folder: Path) -> None:
             raise ConfigError(f"{folder} holds a LoRA adapter without its model; merge it into the base model first")
         raise ConfigError(f"{folder} holds no config.json, so it is no model directory of transformers")
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(read_plain(folder / "config.json"))
+    except (OSError, ValueError, RecursionError, InputError) as error:
         raise ConfigError(f"{folder / 'config.json'} cannot be read as JSON ({error}); save the model again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ConfigError(f"{folder / 'config.json'} names no model_type; save the model with save_pretrained")

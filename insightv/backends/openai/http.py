@@ -1,8 +1,7 @@
 """The HTTP seam of the `openai` backend: bytes in, bytes out. It knows no JSON, no retries and no endpoints.
 
-`Transport` is the seam; `HttpTransport`, over aiohttp, is the default. What a server sends is not trusted: head, body
-and what it unpacks to have a largest size. Redirects are not followed (a body with images must not be posted to another
-origin), cookies are not kept, .netrc is not read, and proxies of the environment are used only where that is asked for.
+`Transport` is the seam; `HttpTransport`, over aiohttp, is the default. Head, body and what it unpacks to have a largest
+size. No redirect is followed (pictures are for one origin), no cookie kept, no .netrc read, no proxy used unasked.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -263,8 +261,7 @@ async def _part_by_part(body: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 def _inflater(encoding: str) -> zlib._Decompress | None:
     """What decompresses a reply, where it is compressed although identity was asked for."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+    if (name := encoding.strip().lower()) in ("", "identity"):
         return None
     if name not in ("gzip", "x-gzip", "deflate"):
         raise UnreadableReply(f"the reply is compressed with {name[:40]!r}, although 'identity' was asked for")
@@ -272,8 +269,7 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
 
 
 def _no_reply(error: Exception, url: str, proxy: str | None) -> TransportFailure:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        TooManyOpenFiles.raise_if_behind(error.os_error, f"a connection to {urlsplit(url).hostname}")
+    TooManyOpenFiles.raise_if_behind(getattr(error, "os_error", error), f"a connection to {url}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         text = f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
     elif isinstance(error, aiohttp.ClientHttpProxyError):

@@ -23,6 +23,7 @@ from insightv.backends.vllm.launch import Launch
 from insightv.backends.vllm.source import BASE, Adapter
 from insightv.child_processes import KeptProgram, end_of
 from insightv.errors import ConfigError
+from insightv.inputs.plain_file import refuse_strange
 
 log = logging.getLogger("insightv.vllm")
 
@@ -184,6 +185,7 @@ class Engine:
         with self._lock:
             adapters = [adapter for adapter, _ in self._wanted.values()]
         command = self.launch.command(self.port, adapters)
+        refuse_strange(self.log)
         with self.log.open("ab") as file:
             self._log_start = file.tell()
             file.write(f"$ {' '.join(command)}\n".encode())
