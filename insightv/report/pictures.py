@@ -47,7 +47,12 @@ def album(digests: Iterable[str], store: ImageStore, most_bytes: int) -> Album:
             entry["why"] = str(error)
             continue
         entry |= {"full": [picture.width, picture.height]}
-        url = _data_url(picture, min(share, _LARGEST)) if share >= _SMALLEST else None
+        try:
+            url = _data_url(picture, min(share, _LARGEST)) if share >= _SMALLEST else None
+        except Exception as error:  # a header may stand before anything; Pillow's readers raise all kinds of errors
+            made.unreadable += 1
+            entry["why"] = f"it cannot be decoded: {error}"
+            continue
         if url is None:
             made.left_out += 1
             entry["why"] = "left out to keep this file small"

@@ -5,8 +5,12 @@ The sweep over every file, column and command is in `tests/chaos/test_strangers_
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sqlite3
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from insightv import InputError, load_run
 from insightv.backends.checkpoints import MARKER, is_complete, mark, read_marker
 from insightv.inputs.image_error import ImageError
 from insightv.inputs.image_store import ImageStore
+from insightv.report.pictures import album
 from insightv.runs.database import connect
 from insightv.runs.lock import RunLock
 from tests.runs.strangers import SPOIL, change, columns, outside, run, unpack
@@ -160,23 +165,13 @@ def test_a_marker_names_files_of_its_folder_only(tmp_path: Path, name: str) -> N
     folder.mkdir()
     (tmp_path / "outside.bin").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    import json
-
     (folder / MARKER).write_text(json.dumps({"files": {name: empty}}))
     assert not is_complete(folder)
 
 
 @pytest.mark.parametrize("kind", ["no picture", "of 400 megapixels", "a FIFO"])
 def test_a_picture_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
-    import hashlib
-    import struct
-    import zlib
-
-    data = b"no picture"
-    if kind == "of 400 megapixels":
-        header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-        data += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    data = _png(20000, 20000) if kind == "of 400 megapixels" else b"no picture"
     digest = hashlib.sha256(data).hexdigest()
     path = tmp_path / f"{digest}.png"
     path.write_bytes(data)
@@ -184,3 +179,19 @@ def test_a_picture_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
         SPOIL[kind](path)
     with pytest.raises(ImageError, match=digest[:16]):
         ImageStore(tmp_path).get(digest)
+
+
+def test_a_picture_that_ends_after_its_header_costs_the_report_that_picture(tmp_path: Path) -> None:
+    data = _png(3000, 2000) + bytes(300_000)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / f"{digest}.png").write_bytes(data)
+    made = album([digest], ImageStore(tmp_path), 1_000_000)
+    assert made.unreadable == 1
+    assert "decoded" in made.images[0]["why"]
+
+
+def _png(width: int, height: int) -> bytes:
+    """The beginning of a picture of that size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    begin = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return begin + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
