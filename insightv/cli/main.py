@@ -1,7 +1,7 @@
 """The command `insightv`.
 
 Exit codes: 0 done, 1 a fault inside insightv, 2 input or configuration is wrong, 3 stopped and resumable, 4 done but
-some items failed, 130 or 143 interrupted and resumable.
+some items failed, 130 or 143 interrupted and resumable, 141 nobody reads stdout any more.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from insightv.cli.setup import config, plugins
 from insightv.cli.streams import StdoutLost, own_streams
 from insightv.cli.terminal import err, say, show_log
 from insightv.cli.train import train
-from insightv.errors import InputError, InsightvError
-from insightv.redact import without_controls
+from insightv.errors import InputError, InsightvError, ModelError, StopRun
+from insightv.redact import one_line, without_controls
 
 app = typer.Typer(
     name="insightv",
@@ -76,7 +76,9 @@ def _run() -> None:
     except StdoutLost:
         raise
     except InsightvError as error:
-        err.print(f"[bold red]error:[/] {escape(without_controls(str(error)))}", highlight=False, soft_wrap=True)
+        # What a model's side says is one line; a list of bad rows or of changes is ours.
+        text = one_line(str(error)) if isinstance(error, ModelError | StopRun) else without_controls(str(error))
+        err.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     # Whatever else arrives here is a fault of our own, but for a run's file that is not what was written.
     except Exception as error:

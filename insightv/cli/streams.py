@@ -31,13 +31,16 @@ class StdoutLost(Exception):
 
 class _Stdout(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
-        with _losses_told():
+        try:
             return super().write(text)
-        raise AssertionError  # mypy takes the block for one that may swallow an error
+        except OSError as error:
+            raise _lost(error) from error
 
     def flush(self) -> None:
-        with _losses_told():
+        try:
             super().flush()
+        except OSError as error:
+            raise _lost(error) from error
 
 
 class _Stderr(io.TextIOWrapper):
@@ -54,13 +57,9 @@ class _Stderr(io.TextIOWrapper):
             _to_nowhere(2)
 
 
-@contextmanager
-def _losses_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        _to_nowhere(1)  # else the interpreter would fail once more with what is left, when it ends
-        raise StdoutLost(error) from error
+def _lost(error: OSError) -> StdoutLost:
+    _to_nowhere(1)  # else the interpreter would fail once more with what is left, when it ends
+    return StdoutLost(error)
 
 
 def _to_nowhere(number: int) -> None:

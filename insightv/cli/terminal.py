@@ -91,7 +91,7 @@ def interruptible(
     try:
         return asyncio.run(main())
     except StopRun as error:
-        say(f"stopped: {error}" if not isinstance(error, Interrupted) else "stopped")
+        say(f"stopped: {one_line(str(error))}" if not isinstance(error, Interrupted) else "stopped")
         say(f"resume with: {again}")
         stopped()
         raise typer.Exit(error.exit_code) from None

@@ -211,4 +211,4 @@ def test_a_server_that_never_stops_refusing_ends_by_the_deadline(monkeypatch: py
         requests = len(server.log())
     assert caught.value.code in ("rate_limited", "timeout")
     assert "429" in str(caught.value)
-    assert caught.value.usage.requests == requests
+    assert requests <= caught.value.usage.requests <= requests + 1  # the last may be cut off before it is read

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from insightv.config.settings import load_settings
+from insightv.config.trust import confirm
 from insightv.testing import sample_picture
 from tests.server.serving import chat
 from tests.servers.fake_openai import FakeServer, Settings
@@ -36,6 +38,7 @@ def run(fake: FakeServer, tmp_path: Path) -> Path:
     folder.mkdir()
     table = f'[generator]\nmodel = "openai/fake"\nbase_url = "{fake.base_url}"\n'
     (folder / "config.toml").write_text(table, encoding="utf-8")
+    confirm(folder, load_settings(folder / "config.toml"), trust=True)  # as `--trust` does
     (tmp_path / "chart.png").write_bytes(sample_picture().data)
     return folder
 
