@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import ExitStack, aclosing
 from functools import partial
 from importlib.resources import files
+from traceback import clear_frames
 from typing import Any
 
 import orjson
@@ -192,11 +193,26 @@ def _shaped(service: Service, handler: Callable[[Request], Awaitable[ASGIApp]]) 
         except (ClientGone, ClientDisconnect):
             return Response(status_code=CLIENT_GONE)  # nobody gets it, but middleware around this wants one
         except Exception as error:  # whatever it was, the client gets an answer in the right shape
-            fault = api_error(error)
-            service.metrics.count("errors", code=fault.code)
-            return _json(fault.body, fault.status, fault.headers)
+            reply = _refusal(service, api_error(error))
+            _let_go(error)
+            return reply
 
     return handle
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error came through: a task keeps its error, and that the frames with all they hold.
+
+    Python's collector would find them, but not before many a request of megabytes has been refused.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _refusal(service: Service, fault: ApiError) -> Response:
+    service.metrics.count("errors", code=fault.code)
+    return _json(fault.body, fault.status, fault.headers)
 
 
 def _refusals(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -206,9 +222,7 @@ def _refusals(service: Service) -> Callable[[Request, Exception], Awaitable[Resp
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
         text = {404: "there is no such route", 405: "this route does not know this method"}.get(status, "refused")
-        fault = ApiError(status, code, text)
-        service.metrics.count("errors", code=fault.code)
-        return _json(fault.body, status, getattr(error, "headers", None))
+        return _refusal(service, ApiError(status, code, text, headers=dict(getattr(error, "headers", None) or {})))
 
     return told
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import http.client
 import json
 import re
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -253,3 +255,29 @@ def test_the_table_of_limits_names_every_key_with_its_default_and_a_reason() -> 
     for name, default, reason, _ in rows:
         assert default == (json.dumps(value) if isinstance(value := fields[name].default, str) else f"{value}"), name
         assert len(reason) > 20
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_request_leaves_nothing_behind_that_only_the_collector_finds(stream: bool) -> None:
+    size = 2**20
+    later_image: Any = pictures_of(large_url(size), 2)
+    later_image["messages"][0]["content"][1] = chat(image="data:image/png;base64,AAAA")["messages"][0]["content"][1]
+    bodies = [{**later_image, "stream": stream}, {**chat(image=""), "user": "x" * size, "n": 2}]
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
+    with Served(lambda: Reasoner.of(ScriptedModel(lambda *_: "B")), max_body_bytes=2 * size) as served:
+        assert [ask(served.port, body)[0] for body in bodies] == [422, 422]
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                assert [ask(served.port, body)[0] for body in bodies] == [422, 422]
+                with socket.create_connection(("127.0.0.1", served.port)) as client:  # too large only as it arrives
+                    client.sendall(head.encode() + b"%x\r\n%s\r\n" % (3 * size, b" " * 3 * size))
+                    assert client.recv(12) == b"HTTP/1.1 413"
+            wait_for(lambda: gauge(served, "bytes_in_flight") == 0)
+            assert tracemalloc.get_traced_memory()[0] < size
+        finally:
+            tracemalloc.stop()
+            gc.enable()
