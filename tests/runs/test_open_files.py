@@ -93,7 +93,7 @@ except TooManyOpenFiles as error:
 def test_a_process_that_runs_out_of_files_stops_with_all_it_paid_for_recorded(tmp_path: Path) -> None:
     """Something else in the process takes every descriptor, while the calls of the first half second are in flight."""
     with FakeServer(Settings(latency_s=0.7)) as server:
-        questions = write_questions(tmp_path, 30, steps=1)
+        questions = write_questions(tmp_path, 60, steps=1)  # more than are open at once
         extra = "[run]\nconcurrency = 16\n"
         settings = write_settings(tmp_path, server.base_url, path_scorer=False, extra=extra)
         stopped = build([sys.executable, "-c", GREEDY, str(questions), str(settings), str(tmp_path / "run")], 300)
