@@ -57,13 +57,15 @@ class Question(Record):
     """A question about images.
 
     `images` holds sources (paths or data URLs) until they are opened, `Picture`s after. `answer` is the ground truth
-    where there is one. Keys of the input that the library does not know are kept in `meta`.
+    where there is one, `answers` are further ones that are as right. Keys of the input that the library does not know
+    are kept in `meta`.
     """
 
     id: str = Field(min_length=1, max_length=200)
     question: str = Field(min_length=1)
     images: tuple[Picture | str, ...] = ()
     answer: str | None = None
+    answers: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
 

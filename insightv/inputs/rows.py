@@ -45,6 +45,7 @@ class Draft:
     answer: str | None
     choices: tuple[str, ...] | None
     meta: dict[str, object]
+    answers: tuple[str, ...] = ()
 
     def finish(self, id: str) -> Question:
         """The question; images that came as bytes are data URLs then."""
@@ -54,13 +55,14 @@ class Draft:
             question=self.question,
             images=images,
             answer=self.answer,
+            answers=self.answers,
             choices=self.choices,
             meta=self.meta,
         )
 
     def core(self) -> bytes:
         """SHA-256 over all but the id and the images."""
-        content = [self.question, self.answer, self.choices, self.meta]
+        content = [self.question, self.answer, self.choices, self.meta, *([self.answers] if self.answers else [])]
         return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -75,7 +77,8 @@ def question_digest(question: Question, images: Sequence[str] | None = None) -> 
     Without `images` those of the opened pictures are taken; ValueError if one is not opened.
     """
     hashes = [picture.sha256 for picture in question.pictures] if images is None else images
-    draft = Draft(None, question.question, (), question.answer, question.choices, dict(question.meta))
+    told = question.answer, question.choices, dict(question.meta), question.answers
+    draft = Draft(None, question.question, (), *told)
     return digest_of(draft.core(), question.id, hashes).hex()
 
 
