@@ -12,13 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from insightv.inputs.columns import RowRules
 from insightv.inputs.image_checks import ImageChecks
 from insightv.inputs.images import ImageError
-from insightv.inputs.rows import Draft, RowRules, check_row, digest_of, folded, known_id, shown_id
+from insightv.inputs.rows import Draft, check_row, digest_of, folded, known_id, shown_id
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
 
 _KEPT_WARNINGS = 1000
+_KEPT_UNSEEN = 20
 _KEPT_BYTES = 32 * 2**20
 _WINDOW_ROWS, _WINDOW_BYTES = 64, 32 * 2**20
 
@@ -88,6 +90,7 @@ class Reading:
         self._lines = array("Q")  # of each good row
         self._exact = array("Q")  # of each good row: start of a hash of its id as written
         self._text_bytes = 0
+        self._unseen: set[str] = set()
 
     def run(self, progress: Callable[[int], None] | None) -> bool:
         """Read everything; False if the source as a whole turned out to be faulty."""
@@ -117,6 +120,7 @@ class Reading:
         draft, faults = check_row(row, self._rules)
         images = draft.images if draft is not None else ()
         good = None
+        self._warn_unseen(draft)
         if draft is not None and not faults:
             core = draft.core()
             good = _Good(draft.id, core, mark_of(draft, core))
@@ -129,6 +133,13 @@ class Reading:
             images=[self._checks.start(image) if image else "" for image in images],
             weight=len(row.text) + sum(len(image) for image in images if isinstance(image, str | bytes)),
         )
+
+    def _warn_unseen(self, draft: Draft | None) -> None:
+        """Name each column that holds pictures beside those that are looked at, once."""
+        for name in draft.unseen if draft is not None and draft.images else ():
+            if name not in self._unseen and len(self._unseen) < _KEPT_UNSEEN:
+                self._unseen.add(name)
+                self.warnings.append(f"{self._source.name}: {name!r} holds pictures too, which are not looked at")
 
     def _finish(self, window: deque[_Pending]) -> None:
         while window:

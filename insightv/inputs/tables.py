@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 from insightv.errors import InputError, require
+from insightv.inputs.labels import label_names, named
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ class ParquetFile(RowSource):
         number = 0
         try:
             with pq.ParquetFile(self.path) as file:
+                names = label_names(file.schema_arrow.metadata)
                 for batch in file.iter_batches(batch_size=_BATCH):
                     for row in _rows(batch, number + 1):
                         number += 1
-                        yield row
+                        yield named(row, names)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(error, number + 1) from None
 
@@ -65,6 +67,7 @@ class HubDataset(RowSource):
         super().__init__(name, root)
         self._data = loaded.with_format("arrow")
         self._features = _undecoded(loaded.features)
+        self._names = {name: feature.names for name, feature in loaded.features.items() if _is_label(feature)}
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -90,10 +93,16 @@ class HubDataset(RowSource):
         if row.values is None:
             return row
         try:
-            return _row(row.line, self._features.decode_example(row.values))
+            return named(_row(row.line, self._features.decode_example(row.values)), self._names)
         except (ValueError, TypeError, KeyError) as error:
             text = f"what it holds is not what the dataset's features say: {_first_line(error)}; leave the row out"
             return RawRow(row.line, row.text, None, Fault("", "bad_value", text), "table")
+
+
+def _is_label(feature: object) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.ClassLabel)
 
 
 def hub_dataset(name: str) -> HubDataset:

@@ -74,6 +74,8 @@ def read_intake(
         read_questions(
             questions,
             columns=settings.questions.columns,
+            layout=settings.questions.layout,
+            answer=settings.questions.answer,
             bad_rows=bad_rows,
             require_answer=any(table.use in _BY_ANSWER for table in settings.scorers),
             allow_http=settings.images.allowed,

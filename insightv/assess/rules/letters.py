@@ -17,8 +17,8 @@ _ASKS_SYMBOL = re.compile(
 _SMALL_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an the i am and as at be by do for go he if in is it its me mr mrs ms my no of off ok on or so st to up us vs "
-        "we yes",
+        "a an the i am and as at be by do for go he if in is it its me mr mrs ms my no of off ok on or so st to up us "
+        "vs we yes",
     )
 )
 _ARTICLE = re.compile(r"(?i)^(?:a|an|the)\s+(?=\S)")
