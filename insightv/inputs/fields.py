@@ -120,9 +120,8 @@ def _inner(entry: object) -> object:
     if isinstance(entry, dict) and entry and set(entry) <= {"bytes", "path"}:
         entry = entry.get("path") if entry.get("bytes") is None else entry["bytes"]
     if isinstance(entry, dict) and entry.get("type") in ("image_url", "image") and entry.get("image_url"):
-        entry = entry["image_url"]
-    if isinstance(entry, dict) and set(entry) <= {"url", "detail"}:
-        entry = entry.get("url")
+        inner = entry["image_url"]
+        entry = inner.get("url") if isinstance(inner, dict) else inner
     if isinstance(entry, PurePath):
         return str(entry)
     return unpacked(entry) or entry if isinstance(entry, str) and looks_like_base64(entry) else entry

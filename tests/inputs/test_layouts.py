@@ -59,7 +59,7 @@ def codes(source: Path | Sequence[Question], **options: object) -> list[str]:
     return [row.code for row in caught.value.rows]
 
 
-MMMU = {"id": "v_1", "question": "Which is steeper, <image 1> or <image 2>?", "image_1": picture(10)}
+MMMU: dict[str, object] = {"id": "v_1", "question": "Which is steeper, <image 1> or <image 2>?", "image_1": picture(10)}
 MMMU |= {"image_2": picture(20), "image_3": None, "answer": "B", "question_type": "multiple-choice"}
 
 
@@ -100,7 +100,7 @@ def test_scienceqa_index_is_a_place_and_the_hint_is_asked(tmp_path: Path) -> Non
 
 
 def test_aokvqa(tmp_path: Path) -> None:
-    row = {"image": picture(), "question_id": "a", "question": "What?", "choices": ["ramp", "sea"]}
+    row: dict[str, object] = {"image": picture(), "question_id": "a", "question": "What?", "choices": ["ramp", "sea"]}
     row |= {"correct_choice_idx": 1, "direct_answers": "['sea']"}
     assert one(read_questions(parquet(tmp_path, row))).answer == "B"
 
@@ -138,7 +138,7 @@ def test_a_number_beside_choices_is_refused_in_every_row_alike(tmp_path: Path, a
     rows = [{"question": "How many?", "choices": ["1", "2", "3", "4"], "answer": answers[0]}]
     rows += [{"question": "Which?", "choices": [f"c{at}" for at in range(8)], "answer": answers[1]}]
     assert codes(lines(tmp_path, *rows), bad_rows="skip") == ["index_or_text"] * 2
-    assert [question.answer for question in read_questions(lines(tmp_path, *rows), answer="index")][0] == "B"
+    assert next(iter(read_questions(lines(tmp_path, *rows), answer="index"))).answer == "B"
 
 
 def test_labels_by_their_names(tmp_path: Path) -> None:
