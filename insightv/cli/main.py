@@ -19,6 +19,7 @@ from insightv.cli.answer import answer
 from insightv.cli.build import build
 from insightv.cli.demo import demo
 from insightv.cli.evaluate import evaluate
+from insightv.cli.questions import questions
 from insightv.cli.report import report
 from insightv.cli.run import export, status
 from insightv.cli.serve import serve
@@ -53,7 +54,7 @@ def _insightv(
     """Read what stands before a command."""
 
 
-for command in (demo, build, train, answer, serve, status, report, export, evaluate, plugins, config):
+for command in (demo, questions, build, train, answer, serve, status, report, export, evaluate, plugins, config):
     app.command()(command)
 
 

@@ -32,6 +32,8 @@ class ImageChecks:
         store: ImageStore | None = None,
     ) -> None:
         self._pool, self._root, self._allow_http, self._limits, self._store = pool, root, allow_http, limits, store
+        self.blank: set[str] = set()
+        """The hashes of images of one colour."""
         self._done: dict[bytes, bytes] = {}
         self._running: dict[bytes, Future[str | ImageError]] = {}
 
@@ -56,7 +58,10 @@ class ImageChecks:
 
     def _check(self, image: str | bytes) -> str | ImageError:
         try:
-            return check_image(image, root=self._root, allow_http=self._allow_http, limits=self._limits).sha256
+            found = check_image(image, root=self._root, allow_http=self._allow_http, limits=self._limits)
+            if found.blank:
+                self.blank.add(found.sha256)
+            return found.sha256
         except ImageError as error:
             # Anew: the traceback holds the image and its bytes, in a circle that waits for the garbage collector.
             return ImageError(error.code, str(error))

@@ -91,6 +91,7 @@ class Reading:
         self._exact = array("Q")  # of each good row: start of a hash of its id as written
         self._text_bytes = 0
         self._unseen: set[str] = set()
+        self._blank = self._first_blank = 0  # rows with a picture of one colour, and the line of the first
 
     def run(self, progress: Callable[[int], None] | None) -> bool:
         """Read everything; False if the source as a whole turned out to be faulty."""
@@ -111,6 +112,10 @@ class Reading:
             self._bad(fault.line, "", None, [Fault("", fault.code, str(fault))])
             return False
         self._finish(window)
+        if self._blank:
+            rows = f"{self._blank} row{'s have' if self._blank > 1 else ' has'}"
+            text = f"{rows} a picture of one colour throughout, which shows nothing; is it the right one?"
+            self.warnings.append(f"{self._source.name}:{self._first_blank}: {text}")
         if count == 0:
             self._bad(1, "", None, [Fault("", "empty_file", "there are no questions in it")])
         return count > 0
@@ -155,6 +160,9 @@ class Reading:
                 faults.append(Fault(f"images[{index}]", found.code, str(found)))
             else:
                 hashes.append(found)
+        if not self._checks.blank.isdisjoint(hashes):
+            self._blank += 1
+            self._first_blank = self._first_blank or pending.line
         if pending.good is None or faults:
             self.marks.append(0)
             self._bad(pending.line, pending.text, pending.shown_id, faults)
