@@ -225,4 +225,6 @@ def formulas(question: str, truth: str, answer: str) -> bool:
     wanted, given = final_part(truth), final_part(answer)
     if re.fullmatch(r"\d+/\d+/\d+", wanted) or _IN_BRACKETS.fullmatch(wanted) or _unlike_brackets(wanted, given):
         return False
+    if case_counts(question, wanted, given):  # math-verify takes X^R for X^r
+        return False
     return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))

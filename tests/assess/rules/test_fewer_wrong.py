@@ -112,6 +112,11 @@ def test_other_brackets_are_left_to_the_judge(truth: str, answer: str) -> None:
     assert decide("What is the interval?", truth, truth).correct is True
 
 
+def test_letters_that_stand_for_something_are_no_formula() -> None:
+    assert not formulas(GENOTYPE, "X^R X^r", "X^R X^R")
+    assert formulas(WHICH, "2x + 1", "1 + 2x")
+
+
 @pytest.mark.parametrize(("truth", "answer", "expected"), TINY)
 def test_tiny_numbers_are_compared_as_they_are(truth: str, answer: str, expected: bool | None) -> None:
     assert compare(truth, answer) is expected
