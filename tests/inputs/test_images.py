@@ -469,3 +469,11 @@ def test_what_is_white_is_not_laid_over_white() -> None:
     opened = open_picture(hostile.encoded(layers, "PNG"))
     shown = Image.open(io.BytesIO(opened.data)).convert("RGB")
     assert (shown.getpixel((2, 2)), shown.getpixel((38, 2))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_a_picture_of_one_colour_is_told() -> None:
+    plain, other = Image.new("RGB", (40, 32), "red"), Image.new("RGB", (40, 32), "red")
+    other.paste("blue", (0, 0, 20, 32))
+    for form in ("PNG", "JPEG"):
+        assert check_image(hostile.encoded(plain, form)).blank
+        assert not check_image(hostile.encoded(other, form)).blank
