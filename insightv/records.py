@@ -1,7 +1,4 @@
-"""The values that travel through a run: all frozen, all checked, none of them knows a model, a file or a prompt.
-
-    question = Question(id="q1", question="Which bar is tallest?", images=("chart.png",), answer="B")
-"""
+"""The values that travel through a run: all frozen, all checked, none of them knows a model, a file or a prompt."""
 
 from __future__ import annotations
 
