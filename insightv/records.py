@@ -1,10 +1,4 @@
-"""The values that travel through a run: all frozen, all checked, none of them knows a model, a file or a prompt.
-
-    question = Question(id="q1", question="Which bar is tallest?", images=("chart.png",), answer="B")
-
-A `Picture` is an image that has been opened, checked and re-encoded by `insightv.open_picture`; a plain string in
-`Question.images` is a source that has not been opened yet.
-"""
+"""The values that travel through a run: all frozen, all checked, none of them knows a model, a file or a prompt."""
 
 from __future__ import annotations
 
@@ -57,13 +51,15 @@ class Question(Record):
     """A question about images.
 
     `images` holds sources (paths or data URLs) until they are opened, `Picture`s after. `answer` is the ground truth
-    where there is one. Keys of the input that the library does not know are kept in `meta`.
+    where there is one, `answers` are further ones that are as right. Keys of the input that the library does not know
+    are kept in `meta`.
     """
 
     id: str = Field(min_length=1, max_length=200)
     question: str = Field(min_length=1)
     images: tuple[Picture | str, ...] = ()
     answer: str | None = None
+    answers: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from insightv.agents.replies.ask import Asker
 from insightv.agents.replies.reading import Unreadable
 from insightv.assess.judge import Reply, ask_judge
 from insightv.assess.quoting import fill, nonce_of
-from insightv.assess.rules.decide import decide, formulas
+from insightv.assess.rules.decide import any_right, decide, formulas
 from insightv.assess.rules.mathematics import MathChecker
 from insightv.errors import ConfigError
 from insightv.interfaces import ChatModel, Scorer
@@ -150,25 +150,29 @@ class AnswerScorer(Scorer):
             return Score(scorer="answer", reason="the question has no ground truth")
         if not answer:
             return Score(scorer="answer", reason="the path has no answer")
-        ruling = decide(
-            question.question,
-            truth,
-            answer,
-            choices=question.choices,
-            tolerance=self._tolerance,
-            exact_text=self._exact_text,
-        )
+        rulings = [
+            decide(
+                question.question,
+                accepted,
+                answer,
+                choices=question.choices,
+                tolerance=self._tolerance,
+                exact_text=self._exact_text,
+            )
+            for accepted in (truth, *question.answers)
+        ]
+        ruling = any_right(rulings)
         return None if ruling.correct is None else _ruled(ruling.correct, ruling.family, ruling.rule)
 
     async def _otherwise(self, question: Question, answer: str) -> Score:
         truth = question.answer or ""
         readable = not question.choices and formulas(question.question, truth, answer)
-        equal = await self._mathematics.equal(truth, answer) if readable else None
+        equal = await self._mathematics.equal(truth, answer) if readable and not question.answers else None
         if equal is not None:
             return _ruled(equal, "math", "math")
         if self._asker is None:
             return Score(scorer="answer", reason="could not be judged by rules, no model configured")
-        return _asked(await self._ask(self._asker, question, truth, answer))
+        return _asked(await self._ask(self._asker, question, _reference(question), answer))
 
     @property
     def judge(self) -> ChatModel | None:
@@ -184,7 +188,7 @@ class AnswerScorer(Scorer):
         """
         if self._asker is None:
             raise ValueError("this scorer has no model to ask")
-        truth = question.answer or ""
+        truth = _reference(question)
         return [_asked(await self._ask(self._asker, question, truth, answer)) for answer in answers]
 
     async def _ask(self, asker: Asker, question: Question, truth: str, answer: str) -> Reply[tuple[bool | None, str]]:
@@ -204,6 +208,13 @@ class AnswerScorer(Scorer):
             Message(role="system", content=self._system),
             Message(role="user", content=fill(USER_PROMPT, words)),
         ]
+
+
+def _reference(question: Question) -> str:
+    """The truth as the judge is told it."""
+    truth = question.answer or ""
+    others = "".join(f"\n{answer}" for answer in question.answers)
+    return f"{truth}\nAny of these is right as well:{others}" if others else truth
 
 
 def _ruled(correct: bool, family: str, rule: str) -> Score:

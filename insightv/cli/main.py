@@ -20,6 +20,7 @@ from insightv.cli.agents import answer, serve
 from insightv.cli.build import build
 from insightv.cli.demo import demo
 from insightv.cli.evaluate import evaluate
+from insightv.cli.questions import questions
 from insightv.cli.run import export, report, status
 from insightv.cli.setup import config, plugins
 from insightv.cli.streams import StdoutLost, own_streams
@@ -52,7 +53,7 @@ def _insightv(
     """Read what stands before a command."""
 
 
-for command in (demo, build, train, answer, serve, status, report, export, evaluate, plugins, config):
+for command in (demo, questions, build, train, answer, serve, status, report, export, evaluate, plugins, config):
     app.command()(command)
 
 

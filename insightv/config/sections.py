@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from insightv.errors import did_you_mean
+from insightv.inputs.columns import FIELDS
 from insightv.inputs.image_error import ImageLimits, Opening
-from insightv.inputs.rows import FIELDS
+from insightv.inputs.layouts import NAMES, AnswerIs
 
 
 class Section(BaseModel):
@@ -238,7 +239,7 @@ class ImageSection(Section):
         return {"allow_http": self.hosts or False, "limits": ImageLimits(max_pixels=self.max_pixels)}
 
 
-def _known_fields(columns: dict[str, str]) -> dict[str, str]:
+def _known_fields(columns: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
     for name in columns:
         if name not in FIELDS:
             hint = did_you_mean(name, FIELDS, "rename it")
@@ -246,14 +247,26 @@ def _known_fields(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
-Columns = Annotated[dict[str, str], AfterValidator(_known_fields)]
-"""Our field names -> a dataset's own."""
+def _known_layout(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"it is not known (there are {', '.join(NAMES)}); {did_you_mean(name, NAMES, 'leave it out')}")
+    return name
+
+
+Columns = Annotated[dict[str, str | tuple[str, ...]], AfterValidator(_known_fields)]
+"""Our field names -> a dataset's own; several for images and choices that have a column each."""
 
 
 class QuestionSection(Section):
-    """`[questions]`: `columns` maps our field names to a dataset's own."""
+    """`[questions]`: `columns` maps our field names to a dataset's own.
+
+    `layout` names a well-known one (`inputs.layouts`), `answer` says what a whole number is beside choices: one of
+    their texts, or a place counted from 0.
+    """
 
     columns: Columns = Field(default_factory=dict)
+    layout: Annotated[str, AfterValidator(_known_layout)] | None = None
+    answer: AnswerIs = "auto"
 
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]

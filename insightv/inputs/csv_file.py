@@ -9,8 +9,9 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from insightv.inputs.sources import KEPT_TEXT, Fault, Line, RawRow, SourceFault, TextFile, cut_text
+from insightv.inputs.sources import KEPT_TEXT, MAX_LINE, Fault, Line, RawRow, SourceFault, TextFile, cut_text
 
 MAX_RECORD = 2**20
 """Characters of the further lines of one row: a quote that is never closed would make the rest of the file one row."""
@@ -19,20 +20,26 @@ _MAX_READ_AGAIN = 64 * 2**20
 
 
 class CsvFile(TextFile):
-    """Comma-separated with a header line, quoted as RFC 4180 says.
+    """Separated by commas, or by tabs, with a header line, quoted as RFC 4180 says.
 
     A row of several lines that comes to nothing is bad by its first line; the lines after it are read as rows of their
     own, since a quote that was never closed may have taken them in.
     """
 
+    def __init__(self, path: Path, delimiter: str = ",") -> None:
+        super().__init__(path)
+        self._delimiter = delimiter
+        if csv.field_size_limit() < MAX_LINE:  # of the whole process: an image in base64 is one cell
+            csv.field_size_limit(MAX_LINE)
+
     @property
     def columns(self) -> frozenset[str] | None:
         """The header."""
-        return frozenset(_header(_Records(self.lines())))
+        return frozenset(_header(_Records(self.lines(), self._delimiter)))
 
     def rows(self) -> Iterator[RawRow]:
         """See `RowSource`."""
-        records = _Records(self.lines())
+        records = _Records(self.lines(), self._delimiter)
         header = _header(records)
         while (record := records.take(len(header))) is not None:
             values: dict[str, object] | None = None if record.fault else dict(zip(header, record.cells, strict=True))
@@ -60,11 +67,12 @@ def _header(records: _Records) -> list[str]:
 class _Records:
     """Rows from lines, one after the other; an iterator of text lines for the csv reader in between."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[Line], delimiter: str) -> None:
         self._lines = lines
+        self._delimiter = delimiter
         self._again: deque[Line] = deque()  # given back by a row that came to nothing
         self._read_again = 0
-        self._reader = csv.reader(self, strict=True)
+        self._reader = csv.reader(self, delimiter=self._delimiter, strict=True)
         self._begin()
 
     def _begin(self) -> None:
@@ -120,7 +128,7 @@ class _Records:
     def _give_back(self) -> None:
         self._again.extendleft(reversed(self._further))
         self._read_again += self._size
-        self._reader = csv.reader(self, strict=True)
+        self._reader = csv.reader(self, delimiter=self._delimiter, strict=True)
         if self._read_again > _MAX_READ_AGAIN:
             reason = "quotes are opened and not closed in too many rows up to here; write the file anew, or as JSONL"
             raise SourceFault(self._first, "bad_csv", reason)

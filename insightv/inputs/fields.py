@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 
 from insightv.inputs.image_error import shorten
+from insightv.inputs.seen_pictures import looks_like_base64, unpacked
 from insightv.records import Picture
 from insightv.strict_json import clean
 
@@ -110,12 +111,21 @@ def read_images(value: object, report: Report) -> tuple[Image, ...]:
         return ()
     images: list[Image] = []
     for index, entry in enumerate(entries):
-        if isinstance(entry, dict) and set(entry) == {"bytes", "path"}:  # an image of the datasets library
-            entry = entry["path"] if entry["bytes"] is None else entry["bytes"]
-        if isinstance(entry, PurePath):
-            entry = str(entry)
+        entry = _inner(entry)
         images.append(entry if isinstance(entry, bytes | Picture) else _source(entry, f"images[{index}]", report))
     return tuple(images)
+
+
+def _inner(entry: object) -> object:
+    """What a record of an image holds: the datasets library's, or a part of a chat message; base64 as bytes."""
+    if isinstance(entry, dict) and entry and set(entry) <= {"bytes", "path"}:
+        entry = entry.get("path") if entry.get("bytes") is None else entry["bytes"]
+    if isinstance(entry, dict) and entry.get("type") in ("image_url", "image") and entry.get("image_url"):
+        inner = entry["image_url"]
+        entry = inner.get("url") if isinstance(inner, dict) else inner
+    if isinstance(entry, PurePath):
+        return str(entry)
+    return unpacked(entry) or entry if isinstance(entry, str) and looks_like_base64(entry) else entry
 
 
 def _source(entry: object, field: str, report: Report) -> str:
@@ -125,6 +135,8 @@ def _source(entry: object, field: str, report: Report) -> str:
         report(field, "blank", "the path of the image is empty or blank")
     elif not encodable(entry):
         report(field, "lone_surrogate", "half of a surrogate pair in the path")
+    elif looks_like_base64(entry):
+        report(field, "bad_base64", f"{shorten(entry[:60])} looks like the base64 of an image, and is damaged")
     else:
         return entry
     return ""
@@ -148,7 +160,7 @@ def read_choices(value: object, report: Report) -> tuple[str, ...] | None:
         report("choices", "wrong_number", f"{len(kept)} choices; 2 to 26 are possible")
     elif not all(text.strip() for text in kept):
         report("choices", "blank", "one of the choices is empty or blank")
-    elif len({same_text(text) for text in kept}) != len(kept):
+    elif len({same_choice(text) for text in kept}) != len(kept):
         report("choices", "duplicate", "two of the choices are the same")
     else:
         return kept
@@ -181,7 +193,8 @@ def read_answer(
 
 
 def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None:
-    same = [index for index, choice in enumerate(choices) if same_text(choice) == same_text(answer)]
+    exact = [index for index, choice in enumerate(choices) if same_choice(choice) == same_choice(answer)]
+    same = exact or [index for index, choice in enumerate(choices) if same_text(choice) == same_text(answer)]
     letter = _LETTER.fullmatch(answer)
     index = ord(letter[1].upper()) - ord("A") if letter else -1
     if index >= len(choices):
@@ -189,6 +202,8 @@ def _check_choice(answer: str, choices: tuple[str, ...], report: Report) -> None
     if not same and index < 0 and not _is_lettered(answer, choices) and not _names_several(answer, len(choices)):
         last = chr(ord("A") + len(choices) - 1)
         report("answer", "not_a_choice", f"{shorten(answer)} is neither a letter A to {last} nor one of the choices")
+    elif len(same) > 1 and index < 0:
+        report("answer", "ambiguous", f"{shorten(answer)} may be any of {len(same)} choices; write the letter")
     elif same and index >= 0 and same != [index]:
         report(
             "answer",
@@ -234,6 +249,11 @@ def kind_name(value: object) -> str:
 def encodable(text: str) -> bool:
     """Whether UTF-8 can hold the text: not half of a surrogate pair."""
     return clean(text) is text
+
+
+def same_choice(text: str) -> str:
+    """The text without differences of white space and of Unicode form; case and powers tell choices apart."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def same_text(text: str) -> str:

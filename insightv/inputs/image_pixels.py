@@ -43,15 +43,39 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image as pil
 
     if image.mode.startswith("I"):
-        return image.convert("I").point([value >> 8 for value in range(65536)], "L").convert("RGB")
+        shift = _bits(image) - 8
+        return image.convert("I").point([min(255, value >> shift) for value in range(65536)], "L").convert("RGB")
     if image.mode == "F":
         raise ValueError("floating point pixels")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layers = image.convert("RGBA")
-        white = pil.new("RGB", layers.size, (255, 255, 255))
-        white.paste(layers, mask=layers.getchannel("A"))
-        return white
+        ground = pil.new("RGB", layers.size, _ground(layers))
+        ground.paste(layers, mask=layers.getchannel("A"))
+        return ground
     return image.convert("RGB")
+
+
+_FEW_BITS = 14
+
+
+def _bits(image: Image.Image) -> int:
+    """The bits that a picture of 16 uses: those of a scanner are often 12 or 10, and would be black as 16."""
+    low_high = image.getextrema()
+    high = low_high[1] if isinstance(low_high[1], int | float) else 65535
+    used = max(8, int(high).bit_length())
+    return used if used <= _FEW_BITS else 16
+
+
+_VISIBLE, _LIGHT = 64, 200
+
+
+def _ground(layers: Image.Image) -> tuple[int, int, int]:
+    """White, or black where all that can be seen is too light for white."""
+    visible = layers.getchannel("A").point([255 if alpha >= _VISIBLE else 0 for alpha in range(256)])
+    counts = layers.convert("L").histogram(visible)
+    seen, dark = sum(counts), sum(counts[:_LIGHT])
+    lost = 0 in visible.getextrema() and 50 * dark < seen
+    return (0, 0, 0) if lost else (255, 255, 255)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -61,12 +61,16 @@ _large = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """What `check_image` found: SHA-256 (hex) of the file's bytes, its format, and its size in pixels as stored."""
+    """What `check_image` found: SHA-256 (hex) of the file's bytes, its format, and its size in pixels as stored.
+
+    `blank`: it is of one colour throughout.
+    """
 
     sha256: str
     format: str
     width: int
     height: int
+    blank: bool = False
 
 
 def open_picture(
@@ -122,7 +126,9 @@ def check_image(
         # JPEG: every coefficient is read, so that a cut is noticed, but only an eighth of each side is computed.
         image.draft("RGB", (1, 1))
         image.load()
-        return CheckedImage(hashlib.sha256(data).hexdigest(), str(image.format), width, height)
+        bounds = image.getextrema()
+        blank = all(low == high for low, high in (bounds if isinstance(bounds[0], tuple) else [bounds]))
+        return CheckedImage(hashlib.sha256(data).hexdigest(), str(image.format), width, height, blank)
 
 
 def open_question(

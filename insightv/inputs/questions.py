@@ -14,16 +14,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from insightv.errors import InputError
+from insightv.inputs.columns import COLUMNS, Format, RowRules, row_rules
 from insightv.inputs.csv_file import CsvFile
 from insightv.inputs.image_store import ImageStore
 from insightv.inputs.images import DEFAULT_LIMITS, AllowHttp, ImageLimits
 from insightv.inputs.json_lines import JsonLines
+from insightv.inputs.layouts import AnswerIs
 from insightv.inputs.row_checks import BadRow, ImageChecks, Reading, mark_of
-from insightv.inputs.rows import COLUMNS, RowRules, check_row, question_digest, row_rules
+from insightv.inputs.rows import check_row, question_digest
 from insightv.inputs.sources import RawRow, Rows, RowSource, SourceFault
 from insightv.records import Question
 
@@ -95,7 +98,9 @@ class QuestionFile:
 def read_questions(
     source: str | Path | Iterable[Question | dict[str, object]],
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    layout: str | None = None,
+    answer: AnswerIs = "auto",
     setting: str = COLUMNS,
     bad_rows: Literal["stop", "skip"] = "stop",
     require_answer: bool = False,
@@ -110,7 +115,11 @@ def read_questions(
 
     Args:
         source: a .jsonl (.gz), .csv or .parquet file, `hf:NAME`, a folder saved by the datasets library, or questions.
-        columns: our field -> the source's name for it; `{"id": "@content"}` makes ids from the content.
+        columns: our field -> the source's name for it, or names of columns with an image or a choice each;
+            `{"id": "@content"}` makes ids from the content.
+        layout: the name of a well-known layout (`layouts.NAMES`); without it, and without `columns`, it is told from
+            the columns.
+        answer: what a whole number is beside choices, a "text" or an "index" from 0; "auto" refuses it.
         setting: the setting that `columns` come from, for messages.
         bad_rows: "stop" raises when there is any, "skip" lists them in `.bad`. What makes the source as a whole
             unreadable is raised in any case.
@@ -131,15 +140,20 @@ def read_questions(
     rows = _open_source(source)
     rows.root = root if root is not None else rows.root
     try:
-        rules, missing = row_rules(columns, rows.columns, require_answer, setting)
+        rules, missing = row_rules(Format(columns, layout, answer, setting), rows.columns, require_answer)
         if missing:
             raise SourceFault(1, "missing_column", _missing(missing, sorted(rows.columns or ()), setting))
     except SourceFault as fault:
         raise BadRows([BadRow(rows.name, fault.line, None, "", fault.code, str(fault))]) from None
     workers = threads or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="insightv-images") as pool:
-        reading = Reading(rows, rules, ImageChecks(pool, rows.root, allow_http, limits, store))
+        checks = ImageChecks(pool, rows.root, allow_http, limits, store)
+        reading = Reading(rows, rules, checks)
         whole = reading.run(progress)
+        if any(row.code == "index_or_text" for row in reading.bad):  # in every row alike, also where one would do
+            rules = replace(rules, digits=True)
+            reading = Reading(rows, rules, checks)
+            whole = reading.run(progress)
     found = QuestionFile(rows, rules, reading)
     if found.bad and (bad_rows == "stop" or not whole or not len(found)):
         raise BadRows(found.bad)
@@ -165,14 +179,14 @@ def _open_source(source: str | Path | Iterable[Question | dict[str, object]]) ->
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in (".jsonl", ".ndjson", ".json"):
         return JsonLines(path)
-    if suffix == ".csv":
-        return CsvFile(path)
+    if suffix in (".csv", ".tsv"):
+        return CsvFile(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet":
         from insightv.inputs.tables import ParquetFile
 
         return ParquetFile(path)
     raise InputError(
-        f"{path.name}: questions come as .jsonl, .csv or .parquet, not as {suffix or 'a file without ending'}"
+        f"{path.name}: questions come as .jsonl, .csv, .tsv or .parquet, not as {suffix or 'a file without ending'}"
     )
 
 
@@ -207,4 +221,6 @@ def _values(item: Question | dict[str, object]) -> dict[str, object]:
     if not isinstance(item, Question):
         return item
     values = {name: getattr(item, name) for name in ("id", "question", "images", "answer", "choices", "meta")}
+    if item.answers:
+        values["answer"] = [item.answer, *item.answers]
     return {name: value for name, value in values.items() if value is not None}

@@ -15,16 +15,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from insightv.inputs.columns import RowRules
 from insightv.inputs.fields import Image
 from insightv.inputs.image_store import STORED, ImageStore
 from insightv.inputs.images import AllowHttp, ImageError, ImageLimits, check_image
-from insightv.inputs.rows import Draft, RowRules, check_row, digest_of, folded, known_id, shown_id
+from insightv.inputs.rows import Draft, check_row, digest_of, folded, known_id, shown_id
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
 from insightv.records import Picture
 
 _KEPT_WARNINGS = 1000
 _MOST_BAD = 100_000
 """A table of a few kB may have rows without number, none of them good."""
+_KEPT_UNSEEN = 20
 _KEPT_BYTES = 32 * 2**20
 _WINDOW_ROWS, _WINDOW_BYTES = 64, 32 * 2**20
 
@@ -88,6 +90,8 @@ class ImageChecks:
     allow_http: AllowHttp
     limits: ImageLimits
     store: ImageStore | None = None
+    blank: set[str] = field(default_factory=set, init=False)
+    """The hashes of images of one colour."""
     _done: dict[bytes, bytes] = field(default_factory=dict, init=False)
     _running: dict[bytes, Future[str | ImageError]] = field(default_factory=dict, init=False)
 
@@ -112,7 +116,10 @@ class ImageChecks:
 
     def _check(self, image: str | bytes) -> str | ImageError:
         try:
-            return check_image(image, root=self.root, allow_http=self.allow_http, limits=self.limits).sha256
+            found = check_image(image, root=self.root, allow_http=self.allow_http, limits=self.limits)
+            if found.blank:
+                self.blank.add(found.sha256)
+            return found.sha256
         except ImageError as error:
             # Anew: the traceback holds the image and its bytes, in a circle that waits for the garbage collector.
             return ImageError(error.code, str(error))
@@ -154,6 +161,8 @@ class Reading:
         self._lines = array("Q")  # of each good row
         self._exact = array("Q")  # of each good row: start of a hash of its id as written
         self._text_bytes = 0
+        self._unseen: set[str] = set()
+        self._blank = self._first_blank = 0  # rows with a picture of one colour, and the line of the first
 
     def run(self, progress: Callable[[int], None] | None) -> bool:
         """Read everything; False if the source as a whole turned out to be faulty."""
@@ -177,6 +186,10 @@ class Reading:
             self._bad(fault.line, "", None, [Fault("", fault.code, str(fault))])
             return False
         self._finish(window)
+        if self._blank:
+            rows = f"{self._blank} row{'s have' if self._blank > 1 else ' has'}"
+            text = f"{rows} a picture of one colour throughout, which shows nothing; is it the right one?"
+            self.warnings.append(f"{self._source.name}:{self._first_blank}: {text}")
         if count == 0:
             self._bad(1, "", None, [Fault("", "empty_file", "there are no questions in it")])
         return count > 0
@@ -186,6 +199,7 @@ class Reading:
         draft, faults = check_row(row, self._rules)
         images = draft.images if draft is not None else ()
         good = None
+        self._warn_unseen(draft)
         if draft is not None and not faults:
             core = draft.core()
             good = _Good(draft.id, core, mark_of(draft, core))
@@ -198,6 +212,13 @@ class Reading:
             images=[self._checks.start(image) if image else "" for image in images],
             weight=len(row.text) + sum(len(image) for image in images if isinstance(image, str | bytes)),
         )
+
+    def _warn_unseen(self, draft: Draft | None) -> None:
+        """Name each column that holds pictures beside those that are looked at, once."""
+        for name in draft.unseen if draft is not None and draft.images else ():
+            if name not in self._unseen and len(self._unseen) < _KEPT_UNSEEN:
+                self._unseen.add(name)
+                self.warnings.append(f"{self._source.name}: {name!r} holds pictures too, which are not looked at")
 
     def _finish(self, window: deque[_Pending]) -> None:
         while window:
@@ -213,6 +234,9 @@ class Reading:
                 faults.append(Fault(f"images[{index}]", found.code, str(found)))
             else:
                 hashes.append(found)
+        if not self._checks.blank.isdisjoint(hashes):
+            self._blank += 1
+            self._first_blank = self._first_blank or pending.line
         if pending.good is None or faults:
             self.marks.append(0)
             self._bad(pending.line, pending.text, pending.shown_id, faults)

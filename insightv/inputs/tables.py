@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from insightv.errors import InputError, TooManyOpenFiles, require
 from insightv.inputs.arrow_rows import first_line, row_of, rows_of
+from insightv.inputs.labels import label_names, named
 from insightv.inputs.parquet_pages import MOST_ROWS, read_plan
 from insightv.inputs.saved_arrow import check_saved
 from insightv.inputs.sources import Fault, RawRow, RowSource, SourceFault
@@ -52,11 +53,12 @@ class ParquetFile(RowSource):
             plan = read_plan(self.path, metadata)
             options = {"metadata": metadata, "read_dictionary": plan.dictionaries, "buffer_size": _BUFFER_BYTES}
             with pq.ParquetFile(self.path, **options) as file:
+                names = label_names(file.schema_arrow.metadata)
                 for group in range(metadata.num_row_groups):  # each has dictionaries of its own
                     for batch in file.iter_batches(plan.rows, row_groups=[group]):
                         for row in rows_of(batch, self._read + 1):
                             self._read += 1
-                            yield row
+                            yield named(row, names)
 
     @contextmanager
     def _faults_named(self) -> Iterator[None]:
@@ -81,6 +83,7 @@ class HubDataset(RowSource):
         super().__init__(name, root)
         self._data = loaded.with_format("arrow")
         self._features = _undecoded(loaded.features)
+        self._names = {name: feature.names for name, feature in loaded.features.items() if _is_label(feature)}
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -107,10 +110,16 @@ class HubDataset(RowSource):
         if row.values is None:
             return row
         try:
-            return row_of(row.line, self._features.decode_example(row.values))
+            return named(row_of(row.line, self._features.decode_example(row.values)), self._names)
         except (ValueError, TypeError, KeyError) as error:
             text = f"what it holds is not what the dataset's features say: {first_line(error)}; leave the row out"
             return RawRow(row.line, row.text, None, Fault("", "bad_value", text), "table")
+
+
+def _is_label(feature: object) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.ClassLabel)
 
 
 def hub_dataset(name: str) -> HubDataset:

@@ -75,6 +75,8 @@ def read_intake(
         read_questions(
             questions,
             columns=settings.questions.columns,
+            layout=settings.questions.layout,
+            answer=settings.questions.answer,
             bad_rows=bad_rows,
             require_answer=any(table.use in _BY_ANSWER for table in settings.scorers),
             store=store,
@@ -171,7 +173,7 @@ def _question_differences(connection: sqlite3.Connection) -> list[str]:
 def _content_differences(before: Question, after: Question) -> list[str]:
     """Each field in which two questions differ whose digests do; the images where it can only be them."""
     found: list[str] = []
-    for name in ("question", "answer", "choices", "meta"):
+    for name in ("question", "answer", "answers", "choices", "meta"):
         old, new = ({name: getattr(record, name)} for record in (before, after))
         if orjson.dumps(old, option=orjson.OPT_SORT_KEYS) != orjson.dumps(new, option=orjson.OPT_SORT_KEYS):
             found += differences_between(old, new) or [f"{name}: values of another type (true for 1, null for nothing)"]

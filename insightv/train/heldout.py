@@ -33,6 +33,8 @@ def read_heldout(
     file = read_questions(
         settings.train.heldout,
         columns=settings.questions.columns,
+        layout=settings.questions.layout,
+        answer=settings.questions.answer,
         require_answer=True,
         **opening,
     )

@@ -223,3 +223,9 @@ def test_no_process_is_started_where_no_formula_is_seen() -> None:
         judge(ask_about("oak"), ["elm", "beech"])
         judge(ask_about("A or B", choices=("x^2", "x^3")), ["x^2"])
     assert began == []
+
+
+def test_any_of_several_answers_is_right() -> None:
+    question = Question(id="q", question="What colour is it?", answer="red", answers=("orange",))
+    paths = [path_of(text) for text in ("orange", "red", "blue")]
+    assert [score.accepted for score in asyncio.run(answer_scorer().score(question, paths))] == [True, True, False]

@@ -452,3 +452,28 @@ def test_a_failing_disk_stops_the_run_with_the_reason(tmp_path: Path, monkeypatc
     with pytest.raises(StorageFull, match=os.strerror(errno.EREMOTEIO)):
         ImageStore(tmp_path).put(open_picture(ACCEPTED["jpeg"][0]))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_picture_of_few_bits_in_sixteen_is_stretched(bits: int) -> None:
+    row = [1 << (bits - 1)] * 20 + [(1 << bits) - 1] * 20
+    grey = Image.frombytes("I;16", (40, 32), b"".join(value.to_bytes(2, "little") for value in row) * 32)
+    opened = open_picture(hostile.encoded(grey, "PNG"))
+    shown = Image.open(io.BytesIO(opened.data)).convert("L")
+    assert (shown.getpixel((2, 2)), shown.getpixel((38, 2))) == (128, 255)
+
+
+def test_what_is_white_is_not_laid_over_white() -> None:
+    layers = Image.new("RGBA", (40, 32), (255, 255, 255, 0))
+    layers.paste((255, 255, 255, 255), (0, 0, 20, 32))
+    opened = open_picture(hostile.encoded(layers, "PNG"))
+    shown = Image.open(io.BytesIO(opened.data)).convert("RGB")
+    assert (shown.getpixel((2, 2)), shown.getpixel((38, 2))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_a_picture_of_one_colour_is_told() -> None:
+    plain, other = Image.new("RGB", (40, 32), "red"), Image.new("RGB", (40, 32), "red")
+    other.paste("blue", (0, 0, 20, 32))
+    for form in ("PNG", "JPEG"):
+        assert check_image(hostile.encoded(plain, form)).blank
+        assert not check_image(hostile.encoded(other, form)).blank

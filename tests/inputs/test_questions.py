@@ -95,6 +95,7 @@ def test_skip_keeps_every_good_row(large: Path) -> None:
         "question": "What is 0?",
         "images": ("a.png",),
         "answer": "0",
+        "answers": (),
         "choices": None,
         "meta": {"level": [0]},
     }
@@ -142,7 +143,9 @@ def test_the_same_row_with_another_picture_is_another_content(folder: Path) -> N
     Image.new("RGB", (32, 32), "red").save(folder / "red-too.png")
     Image.new("RGB", (32, 32), "blue").save(folder / "blue.png")
     red, again, blue = (defects.row(images=[name]) for name in ("red.png", "red-too.png", "blue.png"))
-    assert len(read_questions(write(folder, red, again)).warnings) == 1
+    same, blank = read_questions(write(folder, red, again)).warnings
+    assert "the same as line 1" in same
+    assert "2 rows have a picture of one colour throughout" in blank
     assert codes(lambda: read_questions(write(folder, red, blue))) == [(2, "id", "duplicate_id")]
 
 

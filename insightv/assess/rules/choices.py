@@ -27,6 +27,9 @@ _NEGATION = re.compile(
 def _by_text(text: str, choices: Sequence[str]) -> set[int]:
     if _LABEL_A.match(text):  # a label, which a key would leave out as an article: "(A) green" is not "green"
         return {i for i, choice in enumerate(choices) if plain(choice).casefold() == text.casefold()}
+    same = {i for i, choice in enumerate(choices) if final_part(choice) == text}
+    if len(same) == 1:  # choices may differ by case or by a power alone: Ff and ff, 10^2 and 102
+        return same
     wanted = key(text)
     return {i for i, choice in enumerate(choices) if wanted and key(choice) == wanted}
 
@@ -41,8 +44,9 @@ def named(text: str, choices: Sequence[str]) -> frozenset[int] | None:
 
     A letter that is also the text of another choice is not plain, nor are choices that read the same.
     """
+    exact = {i for i, choice in enumerate(choices) if choice.strip() == text.strip()}
     text = final_part(text)
-    by_text = _by_text(text, choices)
+    by_text = exact if len(exact) == 1 else _by_text(text, choices)
     if match := _ALONE.match(text):
         at = _index(match.group(1), len(choices))
         found = by_text | ({at} if at is not None else set())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -16,15 +16,17 @@ from insightv.assess.rules import choices as multiple_choice
 from insightv.assess.rules import numbers
 from insightv.assess.rules.comparison import OPEN, Comparison, Rule, Ruling, first_of, when
 from insightv.assess.rules.dates import read_date, same_date
+from insightv.assess.rules.letters import case_counts
 from insightv.assess.rules.lists import in_order, same_items, unlike
 from insightv.assess.rules.normalise import contains, final_part, key
 from insightv.assess.rules.number_words import mentions_number
 from insightv.assess.rules.question_words import comparison, may_be_no_fraction, order_counts, stated
 from insightv.assess.rules.yes_no import yes_or_no
+from insightv.inputs.listed import asks_several, quoted_texts
 
 LONGEST = 4_000
 """Characters of an answer beyond which no rule looks at it."""
-_BRACKETED = re.compile(r"\\?([\[({])(?:[-+\d.,\s/\u221e]|\\infty)+?\\?([\])}])")
+_BRACKETED = re.compile(r"[\[({][^\[\](){}]*[,;][^\[\](){}]*[\])}]")
 _IN_BRACKETS = re.compile(r"\([^\w()]?[\d,.]+%?\)")
 
 
@@ -94,21 +96,40 @@ def _number(case: _Case) -> Ruling | None:
     return None if unread else found
 
 
+def _accepted(case: _Case) -> Ruling | None:
+    """What any of the answers says that the truth lists in quotes; None where the question may ask for all of them."""
+    answers = quoted_texts(case.truth.strip())
+    if not answers or case.choices or asks_several(case.question) or case.by_items:
+        return None
+    rulings = [first_of(RULES, replace(case, truth=truth)) for truth in dict.fromkeys(answers)]
+    return Ruling(any_right(rulings).correct)
+
+
 def _other_brackets(case: _Case) -> bool:
     """An open and a closed interval, a list and a tuple; (5), which in accounts is below zero."""
-    found = [match.groups() for text in (case.wanted, case.given) if (match := _BRACKETED.fullmatch(text))]
     bracketed = _IN_BRACKETS.fullmatch(case.wanted) and case.wanted != case.given
-    return bool(bracketed) or (len(found) == 2 and found[0] != found[1])
+    return bool(bracketed) or _unlike_brackets(case.wanted, case.given)
+
+
+def _unlike_brackets(truth: str, answer: str) -> bool:
+    """Whether both hold things in brackets, and not in the same ones: [a, b) and (a, b], {1, 2} and (1, 2)."""
+    kinds = [_brackets(text) for text in (truth, answer)]
+    return all(kinds) and kinds[0] != kinds[1]
+
+
+def _brackets(text: str) -> list[str]:
+    """The two brackets of each pair, triple or set, in order; the curved ones of a set of LaTeX as those of any set."""
+    found = _BRACKETED.findall(re.sub(r"\\(?:left|right|big[lr]?)\b|\\(?=[{}])", "", text, flags=re.IGNORECASE))
+    return [group[0] + group[-1] for group in found]
 
 
 def _written_apart(case: _Case) -> bool:
-    """Whether texts of one key differ in accents that both have, or in the case of a short symbol."""
+    """Whether texts of one key differ in accents that both have, or in the case of letters that stand for something."""
     truth, answer = case.wanted, case.given
     if not _same_text(case):
         return False
     if truth.casefold() == answer.casefold():
-        mixed = len(truth) == 2 or (len(truth) <= 4 and re.search("[a-z][A-Z]", truth + " " + answer))
-        return truth != answer and bool(mixed)
+        return case_counts(case.question, truth, answer)
     return not (truth.isascii() or answer.isascii()) and re.sub(r"\W", "", truth) != re.sub(r"\W", "", answer)
 
 
@@ -152,6 +173,7 @@ RULES: tuple[Rule[_Case], ...] = (
     Rule("choice", "The answer names a choice.", _choice, "choice"),
     Rule("choice_by_value", "The answer is the value of one choice.", _choice_by_value, "choice"),
     when(OPEN, "no_choice", "Only a choice answers a choice question.", lambda c: bool(c.choices), "choice"),
+    Rule("accepted", "Any of the answers that are listed in quotes is right.", _accepted, "list"),
     Rule("yes_no", "A yes is no no.", lambda c: yes_or_no(c.question, c.wanted, c.given), "yes_no"),
     Rule("label", "A letter names one thing of the picture.", _label, "label"),
     Rule("number", "Two numbers are compared, in all the ways to read them (`NUMBER_RULES`).", _number),
@@ -191,9 +213,18 @@ def decide(
     return first_of(RULES, _Case(question, truth, answer, choices or (), tolerance, exact_text))
 
 
+def any_right(rulings: Sequence[Ruling]) -> Ruling:
+    """The ruling on an answer of which each of several truths says one: right by any, wrong by all."""
+    right = [ruling for ruling in rulings if ruling.correct]
+    wrong = all(ruling.correct is False for ruling in rulings)
+    return right[0] if right else rulings[0] if wrong else OPEN
+
+
 def formulas(question: str, truth: str, answer: str) -> bool:
     """Whether mathematics may decide what `decide` leaves open: not where both are numbers, or the truth is a date."""
     wanted, given = final_part(truth), final_part(answer)
-    if re.fullmatch(r"\d+/\d+/\d+", wanted) or _IN_BRACKETS.fullmatch(wanted):
+    if re.fullmatch(r"\d+/\d+/\d+", wanted) or _IN_BRACKETS.fullmatch(wanted) or _unlike_brackets(wanted, given):
+        return False
+    if case_counts(question, wanted, given):  # math-verify takes X^R for X^r
         return False
     return not may_be_no_fraction(question, wanted) and not (numbers.read(wanted) and numbers.read(given))

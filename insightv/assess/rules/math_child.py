@@ -46,7 +46,7 @@ def compare(truth: str, answer: str) -> bool | None:
             return None
         for left, right in ((wanted, given), (given, wanted)):
             if verify(left, right, timeout_seconds=None, raise_on_error=True):
-                return True
+                return True if _tiny_alike(wanted[0], given[0]) else None
         return None if some or more or _nearly(wanted[0], given[0]) else False
     except Exception:  # any failure inside sympy on hostile input means: not decided
         return None
@@ -64,6 +64,32 @@ def _set_and_interval(wanted: Basic | str, given: Basic | str) -> bool:
     from sympy import FiniteSet, Interval
 
     return any(isinstance(a, FiniteSet) and isinstance(b, Interval) for a, b in ((wanted, given), (given, wanted)))
+
+
+_TINY = 1e-2
+
+
+def _tiny_alike(wanted: Basic | str, given: Basic | str) -> bool:
+    """Whether each tiny number of one has its like in the other: math-verify compares six digits after the point."""
+    ours, theirs = _tiny(wanted), _tiny(given)
+    return _have_likes(ours, theirs) and _have_likes(theirs, ours)
+
+
+def _have_likes(numbers: list[Basic], others: list[Basic]) -> bool:
+    return all(any(abs(number - other) <= abs(number) / 1000 for other in others) for number in numbers)
+
+
+def _tiny(formula: Basic | str) -> list[Basic]:
+    """The numbers in a formula that are so near to zero that their first digits may stand far behind the point."""
+    from sympy import N
+
+    if isinstance(formula, str):
+        return []
+    if getattr(formula, "is_number", False):
+        value = N(formula)
+        return [value] if abs(value) < _TINY else []
+    parts = [_tiny(part) for part in formula.args]
+    return [number for part in parts for number in part]
 
 
 def _nearly(wanted: Basic | str, given: Basic | str) -> bool:

@@ -23,8 +23,23 @@ _COUNTS_UNITS = re.compile(
     r"|\bin (?:hundreds|thousands|millions|billions|trillions|%|percent)\b"
 )
 _ASKS_SCALE = re.compile(r"\b(?:in|how many) (hundred|thousand|million|billion|trillion)s?\b")
-_ASKS_YEAR = re.compile(r"\b(?:which|what|in (?:which|what)) years?\b|^when\b|\bwhat is the (?:\w+ )?year\b")
+_ASKS_YEAR = re.compile(
+    r"\b(?:which|what|what's|whats|name|find|give|state|tell|identify|say|report|select|choose|specify|determine|write"
+    r"|indicate|provide|mention|list)\b"
+    r"(?: (?:is|was|are|were|be|me|us|of|out|one|the|these|those|most|recent|exact|calendar|fiscal|financial"
+    r"|single|only|best|worst|first|last|second|third|final|previous|next|peak|record|[a-z]+(?:est|ing|ed)))* years?\b"
+    r"|(?:^|[.?!:;,]\s*)(?:since |until |by |from )?when\b|\bwhen (?:is|are|was|were|do|does|did|has|had|have|will)\b"
+)
+"""The year is what is asked for; words that count or measure stand in between otherwise ("which value of the year")."""
 _SPEAKS_OF_YEAR = re.compile(r"\byears?\b|\bwhen\b|\bdates?\b|\bsince\b")
+_MAY_BE_YEAR = re.compile(
+    r"\b(?:dated|periods?|decades?|century|centuries|era|time|seasons?|born|founded|established|published|released"
+    r"|copyright|edition|vintage|x|axis|axes|labels?|ticks?|category|categories|legend)\b|\bx-"
+    r"|\ba[n\u00f1]os?\b|\bann[o\u00e9i]|\bann[\u00e9e]e|\bjahr|\bjaar|\b\u00e5r|\brok|\bvuo[sn]|\by\u0131l|\btahun\b"
+    r"|\b\u0433\u043e\u0434|\u5e74|\ub144|\u0633\u0646\u0629|\u0639\u0627\u0645|\u0935\u0930\u094d\u0937|\u0938\u093e\u0932"
+    r"|\bwann\b|\bquand\b|\bcu[a\u00e1]ndo\b|\bquando\b|\bwanneer\b|\bkiedy\b|\bn\u00e4r\b|\u043a\u043e\u0433\u0434\u0430"
+)
+"""What is asked for may be a year, or a label that is one; also in some other languages."""
 _SPEAKS_OF_HEAT = re.compile(r"temperat|kelvin|thermo|\bk\b|\b(?:heat|hot|warm|cold|cool|melt|boil|freez|degree)")
 _SPEAKS_OF_CHANGE = re.compile(
     r"decreas|declin|drop|fall|fell|difference|chang|loss|lost|lower|less|reduc|shr[aiu]nk|down"
@@ -71,7 +86,7 @@ def comparison(question: str, tolerance: Fraction) -> Comparison:
     return Comparison(
         tolerance=tolerance,
         counting=None if not counting and abroad else counting,
-        year=False if quantity and not of_year else year,
+        year=False if quantity and not of_year and not _MAY_BE_YEAR.search(text) else year,
         exact=bool(_EXACT.search(text)),
         percent=bool(re.search(r"percent|%|per cent", text)),
         scale=SCALES[scale[1]] if (scale := _ASKS_SCALE.search(text)) else 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from insightv.assess.rules.letters import asks_symbol
 from insightv.assess.rules.normalise import key
 
 _WORDS = {
@@ -21,6 +22,8 @@ _TURNS = re.compile(
     r"|\b(?:cannot|can't|unable|impossible|hard|difficult|not possible|don't|do not|not sure)\b.{0,20}"
     r"\b(?:determin|tell|say|see|know|confirm|answer|judge|read|sure|verif)"
 )
+_ASKS_NAME = re.compile(r"(?i)^\W*(?:what|which|who|whose|where|name|how)\b")
+_ENGLISH = frozenset(("yes", "true", "no", "false"))
 _DENIES = re.compile(r"(?i)\b(?:not|never|none|nothing|neither|nor|cannot|without)\b|n't\b")
 
 
@@ -33,12 +36,17 @@ def yes_or_no(question: str, truth: str, answer: str) -> bool | None:
     if wanted is None:
         return None
     if (said := _SAYS.get(key(answer))) is not None:
-        return said is wanted
+        return None if said is wanted and _is_name(question, {key(truth), key(answer)}) else said is wanted
     opening = _OPENING.match(answer)
     if opening is None:
         return None
     said, rest = _SAYS[opening.group(1).lower()], answer[opening.end(1) :]
     return None if _TURNS.search(rest) or _belies(question, said, rest) else said is wanted
+
+
+def _is_name(question: str, words: set[str]) -> bool:
+    """Whether the words may be no yes and no at all: "Si" is an element, and "NO" is not "No"."""
+    return asks_symbol(question) or bool(_ASKS_NAME.match(question) and not words <= _ENGLISH)
 
 
 def _belies(question: str, said: bool, rest: str) -> bool:

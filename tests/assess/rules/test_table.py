@@ -43,6 +43,7 @@ NUMBERS: dict[str, Example] = {
 
 TEXTS: dict[str, Example] = {
     "size": (WHICH, "red", "red" * 4000, None),
+    "accepted": (WHICH, "['red', 'orange']", "orange", True),
     "yes_no": ("Is it red?", "yes", "No.", False),
     "label": (WHICH, "B", "(C)", False),
     "number": (VALUE, "100m", "100 million", None),
