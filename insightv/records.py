@@ -123,7 +123,9 @@ class Sampling(Record):
     @classmethod
     def _none_reserved(cls, extra: dict[str, Any]) -> dict[str, Any]:
         if reserved := sorted(RESERVED & extra.keys()):
-            raise ValueError(f"it holds {', '.join(reserved)}, which insightv sets itself; leave that out")
+            raise ValueError(
+                f"it holds {', '.join(reserved)}, which insightv sets itself; leave that out, or see omit and rename"
+            )
         return extra
 
 
@@ -175,21 +177,23 @@ class Completion(Record):
 
     `finish` is "stop" (complete), "length" (cut off by the token limit) or "refusal" (refused or filtered). Of the n
     replies to one request the first carries the usage of the whole request. `call` is the key under which a run's
-    journal has recorded the call, None outside a run.
+    journal has recorded the call, None outside a run. `thoughts` are what the model thought before it replied, where
+    the server tells them apart from the reply.
     """
 
     text: str
     finish: Finish = "stop"
     usage: Usage = Usage()
     call: str | None = None
+    thoughts: str = ""
 
     def under(self, call: str) -> Completion:
         """The same reply as one that the journal has recorded under a key."""
-        return Completion(text=self.text, finish=self.finish, usage=self.usage, call=call)
+        return Completion(text=self.text, finish=self.finish, usage=self.usage, call=call, thoughts=self.thoughts)
 
     def costing(self, usage: Usage) -> Completion:
         """The same reply with another usage."""
-        return Completion(text=self.text, finish=self.finish, usage=usage, call=self.call)
+        return Completion(text=self.text, finish=self.finish, usage=usage, call=self.call, thoughts=self.thoughts)
 
 
 class Step(Record):

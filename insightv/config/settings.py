@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from insightv.config.sections import (
     Bands,
@@ -34,18 +34,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("insightv")
 
-BACKEND_KEYS = ("base_url", "api_key_env", "structured", "mode", "backend")
+BACKEND_KEYS = (
+    *("base_url", "api_key_env", "structured", "profile", "omit", "rename", "system"),
+    *("mode", "backend"),
+)
 """Keys of a role's table that are for the backend of its model."""
 
 OBJECT = "object:"
 """Begins the `use` of a role that was given as an object; the name of its class follows."""
 
 
+NULL = "null"
+"""What stands for null in the `extra` of a table."""
+
+
+def _replaced(value: Any, old: str | None, new: str | None) -> Any:
+    """A value with another one in place of `old`, however deep."""
+    if isinstance(value, Mapping):
+        return {name: _replaced(each, old, new) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(each, old, new) for each in value]
+    return new if value == old else value
+
+
 class RoleTable(BaseModel):
     """A role by name: `use` the part, `model` as provider/model, and options.
 
-    `mode` says how calls go out: each on its own, or together as jobs of a Batch API. `backend` holds options of the
-    model's backend beyond base_url, api_key_env, structured and mode.
+    `profile`, `omit`, `rename` and `system` fit what is sent to the model's server. `mode` says how calls go out: each
+    on its own, or together as jobs of a Batch API. `backend` holds options of the model's backend beyond these.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
@@ -55,13 +71,28 @@ class RoleTable(BaseModel):
     base_url: str | tuple[str, ...] | None = None
     api_key_env: str | None = None
     structured: Literal["schema", "json", "prompt"] | None = None
+    profile: str | None = None
+    omit: tuple[str, ...] | None = None
+    rename: dict[str, str] | None = None
+    system: Literal["system", "developer", "user"] | None = None
     mode: Literal["chat", "batch"] | None = None
     backend: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_by_name(cls, table: Any) -> Any:
+        """TOML has no null: in `extra` the text "null" stands for it, and for None of Python."""
+        if isinstance(table, Mapping) and isinstance(table.get("extra"), Mapping):
+            return {**table, "extra": _replaced(table["extra"], None, NULL)}
+        return table
 
     @property
     def options(self) -> dict[str, Any]:
         """The options of the role's factory; without a model, those that a backend would be given are its own too."""
-        return dict(self.model_extra or {}) | ({} if self.model is not None else self._of_backend)
+        own = dict(self.model_extra or {})
+        if "extra" in own:
+            own["extra"] = _replaced(own["extra"], NULL, None)
+        return own | ({} if self.model is not None else self._of_backend)
 
     @property
     def backend_options(self) -> dict[str, Any]:

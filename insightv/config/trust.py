@@ -25,7 +25,19 @@ DEFAULT_KEY = "OPENAI_API_KEY"
 """The variable whose value a server is sent as the key where `api_key_env` names none."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PLAIN = {
-    *("structured", "mode", "deadline_s", "connections", "max_reply_bytes", "gather_s", "poll_s"),
+    *(
+        "structured",
+        "profile",
+        "omit",
+        "rename",
+        "system",
+        "mode",
+        "deadline_s",
+        "connections",
+        "max_reply_bytes",
+        "gather_s",
+        "poll_s",
+    ),
     *("start_s", "restarts", "device", "dtype", "batch", "threads", "cache_gb", "revision"),
 }
 """Options of our own backends by which nothing is started, sent or reached; all others are asked about."""

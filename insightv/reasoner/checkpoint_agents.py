@@ -12,7 +12,7 @@ from typing import Any
 
 from insightv.agents.replies.transcript import TAGS, check_tags
 from insightv.backends.checkpoints import MARKER, is_complete, own_base, read_marker
-from insightv.config.settings import RoleTable, Settings, check_settings, load_settings
+from insightv.config.settings import BACKEND_KEYS, RoleTable, Settings, check_settings, load_settings
 from insightv.config.trust import asks_of_agents, asks_of_serve, confirm
 from insightv.errors import ConfigError, InputError
 from insightv.runs.reader import CHECKPOINTS, CONFIG
@@ -197,5 +197,5 @@ def trained_table(
     if table.use == "steps":  # an untrained model's way to reason; a trained one writes its path as text
         kept = {name: table.options[name] for name in ("tags",) if name in table.options}
         return type(table).model_validate({**kept, "use": "thoughts", "model": model, "backend": given})
-    where: dict[str, Any] = {"base_url": None, "api_key_env": None, "structured": None, "mode": None, "backend": given}
+    where: dict[str, Any] = {**dict.fromkeys(BACKEND_KEYS), "backend": given}
     return table.model_copy(update={"model": model, **where})

@@ -33,7 +33,7 @@ def test_a_reply_that_does_not_end_is_given_up_at_the_deadline(fault: str) -> No
 def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.2)
     monkeypatch.setattr(endpoint, "PROBE_GAPS_S", (0.2,))
-    with FakeServer(Settings(faults={"500": 1.0})) as server:
+    with FakeServer(Settings(faults={"503": 1.0})) as server:
         began = time.monotonic()
         with pytest.raises(ModelError) as caught:
             ask(server, deadline_s=1.0)
@@ -41,7 +41,7 @@ def test_failing_for_ever_ends_by_the_deadline_with_the_cause(monkeypatch: pytes
         assert caught.value.usage.requests == len(server.log())
     assert took < 10
     assert caught.value.code in ("server_error", "connection", "timeout"), "the deadline may fall into a try"
-    assert "the server answered 500" in str(caught.value)
+    assert "the server answered 503" in str(caught.value)
 
 
 def test_nobody_listening_ends_after_the_patience_and_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_server_that_only_fails_cannot_be_asked_until_it_answers_again() -> No
         server.change(models_status=500)
         assert await checked(model) == "", "a server that answers was asked for more than to listen"
 
-    with FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as server:
+    with FakeServer(Settings(faults={"503": 1.0}, models_status=500)) as server:
         with_model(server, outage, deadline_s=0.5)
 
 
@@ -146,13 +146,13 @@ def test_calls_that_wait_for_a_server_know_better_than_its_list_of_models() -> N
         calls = [asyncio.create_task(model.chat(question(), Sampling(seed=seed), schema=ANSWER)) for seed in range(4)]
         while not (fault := await checked(model)):
             await asyncio.sleep(0.02)
-        assert "is down (the server answered 500" in fault
+        assert "is down (the server answered 503" in fault
         server.change(faults={})
         await asyncio.gather(*calls)
         assert await checked(model) == ""
         assert [endpoint.waiting for endpoint in model._pool._endpoints] == [0]
 
-    with FakeServer(Settings(faults={"500": 1.0})) as server:
+    with FakeServer(Settings(faults={"503": 1.0})) as server:
         with_model(server, outage)
 
 

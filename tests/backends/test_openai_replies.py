@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from insightv.backends.openai import endpoint, retry
-from insightv.backends.openai.classify import MOST_PARTS, Setback, of_reply, read_usage, settle
+from insightv.backends.openai.classify import Setback, of_reply
+from insightv.backends.openai.error_body import MOST_PARTS
 from insightv.backends.openai.http import HttpTransport, Reply
+from insightv.backends.openai.message import settle
+from insightv.backends.openai.usage import read_usage
 from insightv.errors import KeyRefused, ModelError, ModelUnknown, QuotaExhausted, StopRun
 from insightv.records import Sampling, Usage
 from insightv.redact import Redactor

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from insightv.backends.openai import request
+from insightv.backends.openai.fit import fit_of
 from insightv.backends.openai.model import OpenAIModel
 from insightv.errors import ModelError
 from insightv.records import RESERVED, Message, Sampling, Schema
@@ -64,7 +65,7 @@ def test_body_holds_what_was_said_and_nothing_else() -> None:
     ("structured", "expected"), [("json", {"type": "json_object"}), ("prompt", None)], ids=["json", "prompt"]
 )
 def test_weaker_servers_get_a_weaker_format_and_the_same_chain(structured: str, expected: object) -> None:
-    weak = body(question(), schema=STEP, structured=structured)
+    weak = body(question(), schema=STEP, fit=fit_of(structured=structured))
     assert json.loads(weak).get("response_format") == expected
     end = body(question(), schema=STEP).index(b'],"model"')
     assert weak[:end] == body(question(), schema=STEP)[:end]

@@ -21,7 +21,8 @@ from insightv.backends.openai.address import Address, Proxy, proxy_of, reach_any
 from insightv.backends.openai.batch_results import Outcome, failures, rows_of, verdict_of
 from insightv.backends.openai.batch_service import ENDPOINT, BatchService, NoSuchJob
 from insightv.backends.openai.classify import Answered, Halt, Refused, of_reply
-from insightv.backends.openai.request import Structured, request_body
+from insightv.backends.openai.fit import Fit
+from insightv.backends.openai.request import request_body
 from insightv.concurrency import end_all
 from insightv.errors import ConfigError, ModelError
 from insightv.records import Completion, Message, Sampling, Schema, Usage
@@ -78,7 +79,7 @@ class BatchModel(JobModel):
         addresses: Sequence[Address],
         client: AsyncOpenAI | None,
         proxy: Proxy,
-        structured: Structured,
+        fit: Fit,
         deadline_s: float,
         gather_s: float,
         poll_s: float,
@@ -90,7 +91,7 @@ class BatchModel(JobModel):
         self._model = model
         self._address = addresses[0]
         self._client, self._proxy = client, proxy
-        self._structured: Structured = structured
+        self._fit = fit
         self._deadline_s, self._gather_s, self._poll_s = deadline_s, gather_s, poll_s
         self._redactor = Redactor(self._address.secrets)
         self._made: BatchService | None = None
@@ -107,7 +108,9 @@ class BatchModel(JobModel):
     ) -> list[Completion]:
         """See `ChatModel.chat`. The usage counts every job that the call was part of as one request."""
         key = bytes.fromhex(call_key(self.name, messages, sampling, schema=schema, n=n))
-        body = request_body(self._model, messages, sampling, n=n, schema=schema, structured=self._structured)
+        body = request_body(
+            self._model, messages, sampling, n=1 if self._fit.draws_one else n, schema=schema, fit=self._fit
+        )
         entry = await self._ledger.entry(key)
         usage = Usage()
         if entry is not None:
@@ -131,7 +134,7 @@ class BatchModel(JobModel):
                 stop.usage = usage
                 raise stop
             if isinstance(verdict, Refused):
-                raise ModelError(verdict.code, verdict.text, usage=usage, kept=verdict.kept)
+                raise ModelError(verdict.code, verdict.text, usage=usage + verdict.usage, kept=verdict.kept)
             usage += verdict.usage
             last, code = verdict.text, verdict.code
         raise ModelError(code, f"not answered in {MOST_TRIES} jobs; the last: {last}", usage=usage)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from insightv.backends.openai.classify import Halt, Refused, Setback, Verdict, of_reply, read_json
+from insightv.backends.openai.classify import Halt, Refused, Setback, Verdict, of_reply
+from insightv.backends.openai.error_body import read_json
 from insightv.backends.openai.http import Reply
 from insightv.errors import ModelUnknown, QuotaExhausted
 from insightv.redact import Redactor

@@ -6,48 +6,23 @@ itself is at fault), or as a `Halt` (asking for anything is pointless).
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
+from insightv.backends.openai.error_body import ServerError, error_in, error_of, read_json
 from insightv.backends.openai.http import BrokenReply, CutReply, NoConnection, Reply, TransportFailure
+from insightv.backends.openai.meanings import meaning_of
+from insightv.backends.openai.message import Said, said_in, settle
 from insightv.backends.openai.retry_after import retry_after_s
+from insightv.backends.openai.usage import read_usage
 from insightv.errors import KeyRefused, ModelUnknown, QuotaExhausted, StopRun
-from insightv.records import Completion, Finish, Usage
+from insightv.records import Completion, Usage
 from insightv.redact import Redactor
 
 KEPT_BYTES = 2048
-MOST_PARTS = 2**18
-"""Objects and lists of one reply. 8 MiB of small ones take 190 MB to hold; the probabilities of some thousand tokens
-with twenty others each are about 2e5."""
-_MOST_TOKENS = 10**9
-"""Of one request; a server that counts more has counted wrong, and would use up a budget at once."""
 _NOTHING = Usage()
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
-_FILTERED = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
-_TOO_LONG = re.compile(
-    r"context[_ ](length|window)|max(imum)?[_ ](model|context|input|sequence)[_ ]?len"
-    r"|prompt is too long|too many (input )?tokens",
-    re.IGNORECASE,
-)
-_NO_LETTERS = re.compile(r"[^a-z]+")
-_CUT = frozenset(
-    {"length", "maxtokens", "maxlength", "maxnewtokens", "maxoutputtokens", "modellength", "tokenlimit", "timelimit"}
-    | {"modelcontextwindowexceeded", "contextlengthexceeded", "contextlength", "errorlimit"}
-)
-_WITHHELD = frozenset(
-    {"contentfilter", "contentfiltered", "contentpolicyviolation", "safety", "imagesafety", "recitation", "blocklist"}
-    | {"prohibitedcontent", "spii", "guardrailintervened", "guardrails", "refusal", "errortoxic", "moderation"}
-)
-_ABORTED = frozenset(
-    {"abort", "aborted", "error", "cancelled", "canceled", "usercancel", "insufficientsystemresource"}
-    | {"malformedmodeloutput"}
-)
-"""Finish reasons as their letters alone, in the words of the chat completions format and of other servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +40,18 @@ class Setback:
     kept: str = ""
     retry_after_s: float | None = None
     sent: bool = True
+    error: ServerError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A reply that the same request would meet again."""
+    """A reply that the same request would meet again; `error` is what the server told, where it told one."""
 
     code: str
     text: str
     kept: str = ""
+    usage: Usage = _NOTHING
+    error: ServerError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,35 +90,47 @@ def of_reply(reply: Reply, n: int, redactor: Redactor) -> Verdict:
     """The verdict on a whole reply of any status."""
     if reply.status == 200:
         return _of_success(reply, n, redactor)
-    status, error = reply.status, _error_object(reply.body)
-    words = redactor.clean(str(error.get("message") or "")) or redactor.clean_bytes(reply.body, 300, lines=False)
-    text = f"the server answered {status}" + (f": {words}" if words else "")
-    if status < 400:
+    if reply.status < 400:
         return _of_other_success(reply, redactor)
-    if _codes(error) & _QUOTA or status == 402:
-        return Halt(QuotaExhausted, text)
-    if status != 401 and _codes(error) & _FILTERED:  # hosts say so with 400 or 403; it is about this call alone
-        return Answered([Completion(text="", finish="refusal")])
-    if status in (401, 403):
-        return Halt(KeyRefused, text)
-    if status in (404, 410):
-        return Halt(ModelUnknown, text)
-    if status in (408, 409, 425, 429) or status >= 500:
-        return _of_trouble(reply, text, redactor)
-    code = "too_long" if _TOO_LONG.search(f"{error.get('code')} {error.get('message')}") else "bad_request"
-    return Refused(code, text, redactor.clean_bytes(reply.body, KEPT_BYTES))
+    return _of_error(error_in(reply.body, reply.status), reply, redactor)
 
 
-def _of_trouble(reply: Reply, text: str, redactor: Redactor) -> Setback:
-    status = reply.status
-    wait_s = retry_after_s(reply.headers, time.time())
+def _of_error(error: ServerError, reply: Reply, redactor: Redactor, usage: Usage = _NOTHING) -> Verdict:
+    """The verdict on an error, in a reply of whatever status."""
+    rule = meaning_of(error)
+    meaning = rule.meaning if rule else None
+    words = redactor.clean(error.message) or redactor.clean_bytes(reply.body, 300, lines=False)
+    inner = f" with an error {error.status or ''}".rstrip() if reply.status == 200 else ""
+    text = f"the server answered {reply.status}{inner}" + (f": {words}" if words else "")
+    if meaning == "content":
+        return Answered([Completion(text="", finish="refusal")], usage)
+    if meaning in _HALTS:
+        return Halt(_HALTS[meaning], text)
+    if meaning is None or (meaning == "trouble" and reply.status == 200):
+        return malformed("error with 200", text, reply.body, redactor, usage)
+    if meaning in ("limit", "trouble"):
+        return _of_trouble(error, reply, text, redactor, limited=meaning == "limit")
+    code = {"too_long": "too_long", "forbidden": FORBIDDEN}.get(meaning, "bad_request")
+    return Refused(code, text, redactor.clean_bytes(reply.body, KEPT_BYTES), usage, error)
+
+
+FORBIDDEN = "forbidden"
+"""The code of a call that was refused with 403, without a word of a content check."""
+_HALTS: dict[str | None, type[StopRun]] = {"credit": QuotaExhausted, "key": KeyRefused, "model": ModelUnknown}
+
+
+def _of_trouble(error: ServerError, reply: Reply, text: str, redactor: Redactor, *, limited: bool) -> Setback:
+    wait_s = retry_after_s(reply.headers)
     kept = redactor.clean_bytes(reply.body, KEPT_BYTES)
-    if status == 429:
+    if limited:
+        wait_s = error.wait_s if wait_s is None else wait_s
         return Setback("429", "rate_limited", text, "busy", kept=kept, retry_after_s=wait_s)
+    kind = str(error.status)
     asked = "Retry-After" in reply.headers or "retry-after-ms" in reply.headers  # not the counters of a good day
     if wait_s is not None and asked:
-        return Setback(str(status), "server_error", text, "busy", kept=kept, retry_after_s=wait_s)
-    return Setback(str(status), "server_error", text, "down" if status >= 500 else "up", kept=kept)
+        return Setback(kind, "server_error", text, "busy", kept=kept, retry_after_s=wait_s)
+    health: Literal["down", "up"] = "down" if error.status >= 500 else "up"
+    return Setback(kind, "server_error", text, health, kept=kept, error=error)
 
 
 def _of_other_success(reply: Reply, redactor: Redactor) -> Verdict:
@@ -167,92 +157,56 @@ def _of_success(reply: Reply, n: int, redactor: Redactor) -> Verdict:
         return malformed("too many parts", f"the reply {error}", body, redactor)
     if not isinstance(form, dict):
         return malformed("not an object", "the reply is JSON, but not an object", body, redactor)
-    usage = read_usage(form.get("usage"))
-    if form.get("error"):
-        if _codes(_error_object(body)) & _QUOTA:
-            said = redactor.clean_bytes(body, 300, lines=False)
-            return Halt(QuotaExhausted, f"the server answered 200 with an error: {said}")
-        return malformed("error with 200", "the reply of status 200 holds an error", body, redactor, usage)
+    usage = read_usage(form.get("usage") or form.get("usageMetadata"))
+    return of_form(form, reply, n, redactor, usage)
+
+
+def of_form(form: dict[str, Any], reply: Reply, n: int, redactor: Redactor, usage: Usage) -> Verdict:
+    """The verdict on the object of a reply of status 200, or on an event of a stream."""
     choices = form.get("choices")
+    held = [choice for choice in choices[:n] if isinstance(choice, dict)] if isinstance(choices, list) else []
+    if form.get("error") or form.get("object") == "error":
+        return _of_error(error_of(form, 200), reply, redactor, usage)
+    if held and all(choice.get("error") for choice in held):
+        return _of_error(error_of(held[0], 200), reply, redactor, usage)
+    if not held and _blocked(form):
+        return Answered([Completion(text="", finish="refusal")], usage)
     if not isinstance(choices, list) or not choices:
-        return malformed("no choices", "the reply holds no choices", body, redactor, usage)
-    found = [done for choice in choices[:n] if (done := _completion(choice)) is not None]
-    if not found:
-        return malformed("no content", "the reply's choices hold no text and no refusal", body, redactor, usage)
-    return Answered(found, usage)
+        return malformed("no choices", "the reply holds no choices", reply.body, redactor, usage)
+    said = [(choice, said_in(message)) for choice in held if isinstance(message := choice.get("message"), dict)]
+    found = [done for choice, each in said if (done := _completion(choice, each)) is not None]
+    if found:
+        return Answered(found, usage)
+    if thought := [each for _, each in said if each.thoughts]:
+        kept = redactor.clean_bytes(thought[0].thoughts.encode(errors="replace"), KEPT_BYTES)
+        return Refused(THOUGHTS_ONLY, only_thoughts(thought[0].thoughts, thought[0].place), kept, usage)
+    return malformed("no content", "the reply's choices hold no text and no refusal", reply.body, redactor, usage)
 
 
-def _completion(choice: object) -> Completion | None:
+def _blocked(form: dict[str, Any]) -> bool:
+    """Whether a reply without choices says that the prompt was blocked, as Google's does."""
+    feedback = form.get("promptFeedback") or form.get("prompt_feedback")
+    return isinstance(feedback, dict) and bool(feedback.get("blockReason") or feedback.get("block_reason"))
+
+
+def _completion(choice: dict[str, Any], said: Said) -> Completion | None:
     """One choice; None where it holds neither a text nor a reason for having none."""
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        return None
-    return settle(message.get("content"), message.get("refusal"), choice.get("finish_reason"))
+    message = choice["message"]
+    reason = None if choice.get("error") else choice.get("finish_reason")
+    if said.thoughts and not (said.text or "").strip() and not message.get("refusal"):
+        done = settle(None, None, reason, said.thoughts)  # a text that is blank behind thoughts is none
+        return done if done is not None and done.finish == "refusal" else None
+    return settle(said.text, message.get("refusal"), reason, said.thoughts)
 
 
-def settle(content: object, refusal: object, reason: object) -> Completion | None:
-    """A reply from its text, its refusal and its finish reason; None where these make no reply.
-
-    A reason that is missing or unknown counts as "stop": servers have many words for a natural end.
-    """
-    if content is not None and not isinstance(content, str):
-        return None
-    word = _NO_LETTERS.sub("", reason[:64].lower()).removeprefix("finishreason") if isinstance(reason, str) else ""
-    if word in _ABORTED:
-        return None
-    finish: Finish = "stop"
-    if isinstance(refusal, str) and refusal:
-        finish, content = "refusal", content or refusal
-    elif word in _WITHHELD:
-        finish = "refusal"
-    elif word in _CUT:
-        finish = "length"
-    elif content is None:
-        return None
-    return Completion(text=content or "", finish=finish)
+THOUGHTS_ONLY = "thoughts_only"
+"""The code of a call whose reply is thoughts alone."""
 
 
-def read_json(body: bytes) -> object:
-    """What a body holds.
-
-    Raises:
-        ValueError: more than `MOST_PARTS` objects and lists, by their opening brackets, also those in texts;
-            orjson.JSONDecodeError where it is not JSON.
-    """
-    if body.count(b"{") + body.count(b"[") > MOST_PARTS:
-        raise ValueError(f"holds more than {MOST_PARTS} objects and lists")
-    return orjson.loads(body)
-
-
-def read_usage(form: object) -> Usage:
-    """The token counts of a reply; what is missing or is not a count is 0."""
-    if not isinstance(form, dict):
-        return _NOTHING
-    details = form.get("prompt_tokens_details")
-    prompt = _count(form, "prompt_tokens")
-    return Usage(
-        prompt_tokens=prompt,
-        cached_tokens=min(prompt, _count(details, "cached_tokens")),
-        completion_tokens=_count(form, "completion_tokens"),
+def only_thoughts(thoughts: str, place: str) -> str:
+    """What to say of a reply that is thoughts alone, and what to do about it."""
+    return (
+        f"the reply is thoughts alone: {len(thoughts)} characters in {place}, nothing after them; in the table of this "
+        "model set a larger max_tokens, or extra = {chat_template_kwargs = {enable_thinking = false}}, and leave out a "
+        "reasoning parser of the server where the model does not think"
     )
-
-
-def _count(form: object, name: str) -> int:
-    value = form.get(name) if isinstance(form, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else 0
-
-
-def _error_object(body: bytes) -> Mapping[str, object]:
-    """The error of a reply: `{"error": {...}}`, or the bare object of older servers."""
-    try:
-        form = read_json(body)
-    except ValueError:
-        return {}
-    if not isinstance(form, dict):
-        return {}
-    error = form.get("error", form)
-    return error if isinstance(error, dict) else {"message": error if isinstance(error, str) else ""}
-
-
-def _codes(error: Mapping[str, object]) -> set[str]:
-    return {value for value in (error.get("code"), error.get("type")) if isinstance(value, str)}

@@ -16,8 +16,10 @@ from typing import TypeVar
 from insightv.backends.openai.address import LOOK_S, Address, reach_any, unreached
 from insightv.backends.openai.classify import Answered, Refused, Setback, Verdict, of_failure, of_reply
 from insightv.backends.openai.endpoint import Endpoint, EndpointPool, Patience, endpoint_at
+from insightv.backends.openai.fit import Fit
 from insightv.backends.openai.http import BrokenReply, HttpTransport, Transport, TransportFailure
-from insightv.backends.openai.request import Structured, request_body
+from insightv.backends.openai.learned import Asked, Learned
+from insightv.backends.openai.request import request_body
 from insightv.backends.openai.retry import Tries
 from insightv.backends.openai.sse import StreamedReply
 from insightv.backends.retry_pause import NotTriedAgain
@@ -44,7 +46,7 @@ class OpenAIModel(ChatModel):
         *,
         addresses: Sequence[Address],
         transport: Transport,
-        structured: Structured = "schema",
+        fit: Fit | None = None,
         deadline_s: float = 600.0,
         idle_s: float = 120.0,
         connections: int = 1024,
@@ -55,12 +57,11 @@ class OpenAIModel(ChatModel):
         self._model = model
         self._transport = transport
         self._redactor = Redactor(secret for address in addresses for secret in address.secrets)
-        self._structured: Structured = structured
+        self._learned = Learned(self.name, fit or Fit(), self.setbacks)
         self._deadline_s = deadline_s
         self._idle_s = idle_s
         self._connections = connections
         self._addresses = {address.url: address for address in addresses}
-        self._draws_one = False
         self._pool = EndpointPool([endpoint_at(address.url) for address in addresses])
         self._cures: dict[type[StopRun], str] = {
             KeyRefused: f"check the key in the environment variable {api_key_env}, then resume",
@@ -75,22 +76,19 @@ class OpenAIModel(ChatModel):
         self, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, schema: Schema | None = None
     ) -> list[Completion]:
         """See `ChatModel.chat`. The first completion's usage counts all tries of the call, failed ones too."""
-        chain = self._chain(messages)
-        tries = Tries(Patience(self._deadline_s), self.setbacks)
-        drawn = 1 if self._draws_one else n
+        asked = Asked(messages, sampling, schema, n, self._learned.fit)
+        chain, tries = self._chain(messages), Tries(Patience(self._deadline_s), self.setbacks)
         while True:
-            body = request_body(self._model, messages, sampling, n=drawn, schema=schema, structured=self._structured)
+            body = self._body(asked)
             async with self._turn(chain, tries) as endpoint:
                 sent_at = time.monotonic()
-                verdict = await self._ask(endpoint, body, drawn, tries)
-                if drawn > 1 and isinstance(verdict, Refused) and verdict.code == "bad_request":
-                    # Many servers draw one reply at a time and refuse to be asked for more.
+                said = await self._ask(endpoint, body, asked.drawn, tries)
+                verdict = self._learned.verdict(said, asked)
+                if verdict is None:
                     tries.spent(Usage())
-                    drawn = 1
                     continue
                 completions = self._settle(verdict, endpoint, sent_at, tries)
             if completions is not None:
-                self._draws_one = self._draws_one or drawn < n
                 return completions
             await tries.pause(endpoint)
 
@@ -98,20 +96,23 @@ class OpenAIModel(ChatModel):
         self, messages: Sequence[Message], sampling: Sampling, *, schema: Schema | None = None
     ) -> AsyncIterator[str | Completion]:
         """See `ChatModel.stream`. After the first piece nothing is asked again: a broken stream is a ModelError."""
-        structured = self._structured
-        body = request_body(self._model, messages, sampling, schema=schema, structured=structured, stream=True)
-        chain = self._chain(messages)
-        tries = Tries(Patience(self._deadline_s), self.setbacks)
+        asked = Asked(messages, sampling, schema, 1, self._learned.fit, stream=True)
+        chain, tries = self._chain(messages), Tries(Patience(self._deadline_s), self.setbacks)
         while True:
+            body = self._body(asked)
             async with self._turn(chain, tries) as endpoint:
                 sent_at, streamed = time.monotonic(), StreamedReply(self._redactor)
                 try:
                     async with aclosing(self._pieces(endpoint, body, streamed, tries)) as pieces:
                         async for piece in pieces:
                             yield piece
-                    verdict = streamed.verdict()
+                    said = streamed.verdict()
                 except TransportFailure as failure:
-                    verdict = of_failure(failure, self._redactor)
+                    said = of_failure(failure, self._redactor)
+                verdict = self._learned.verdict(said, asked)
+                if verdict is None:
+                    tries.spent(Usage())
+                    continue
                 completions = self._settle(verdict, endpoint, sent_at, tries)
             if completions is not None:
                 if completions[0].text and not streamed.begun:
@@ -125,6 +126,17 @@ class OpenAIModel(ChatModel):
     async def aclose(self) -> None:
         """Close the connections; those of a client handed in stay its owner's."""
         await self._transport.aclose()
+
+    def _body(self, asked: Asked) -> list[bytes]:
+        return request_body(
+            self._model,
+            asked.messages,
+            asked.sampling,
+            n=asked.drawn,
+            schema=asked.schema,
+            fit=asked.fit,
+            stream=asked.stream,
+        )
 
     async def _ask(self, endpoint: Endpoint, body: Sequence[bytes], n: int, tries: Tries) -> Verdict:
         try:
@@ -208,7 +220,7 @@ class OpenAIModel(ChatModel):
             tries.spent(verdict.usage)
             first, *others = verdict.completions
             return [first.costing(tries.usage), *others]
-        tries.spent(Usage())
+        tries.spent(verdict.usage if isinstance(verdict, Refused) else Usage())
         if isinstance(verdict, Refused):
             raise tries.error(verdict.code, f"{endpoint.label}: {verdict.text}", verdict.kept)
         self._stopped = (verdict.stop, f"{endpoint.label}: {verdict.text}; {self._cures[verdict.stop]}")

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import base64
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import orjson
 
+from insightv.backends.openai.fit import Fit
 from insightv.errors import ModelError
 from insightv.records import Message, Picture, Sampling, Schema
 
-Structured = Literal["schema", "json", "prompt"]
 Source = TypeVar("Source")
 Made = TypeVar("Made")
 
@@ -47,12 +47,13 @@ def _picture_part(picture: Picture) -> bytes:
     return b'{"type":"image_url","image_url":{"url":"' + url + b'"}}'
 
 
-def _message_pieces(message: Message) -> tuple[bytes, ...]:
-    opening = b'{"role":"' + message.role.encode() + b'","content":'
-    if isinstance(message.content, str):
-        return (opening + orjson.dumps(message.content) + b"}",)
+def _message_pieces(message: Message, role: str = "") -> tuple[bytes, ...]:
+    opening = b'{"role":"' + (role or message.role).encode() + b'","content":'
+    texts = [part for part in message.parts if isinstance(part, str)]
+    if len(texts) == len(message.parts):  # some servers take a list only where there are pictures
+        return (opening + orjson.dumps("\n".join(texts)) + b"}",)
     pieces: list[bytes] = [opening + b"["]
-    for number, part in enumerate(message.content):
+    for number, part in enumerate(message.parts):
         if number:
             pieces.append(b",")
         if isinstance(part, Picture):
@@ -80,7 +81,7 @@ def request_body(
     *,
     n: int = 1,
     schema: Schema | None = None,
-    structured: Structured = "schema",
+    fit: Fit = Fit(),  # noqa: B008  # frozen
     stream: bool = False,
 ) -> list[bytes]:
     """The body of a request in pieces.
@@ -90,28 +91,34 @@ def request_body(
     """
     pieces = [b'{"messages":[']
     try:
-        for number, message in enumerate(messages):
+        for number, message in enumerate(fit.messages(messages)):
             if number:
                 pieces.append(b",")
-            pieces.extend(MESSAGES.of(message))
-        fields = _fields(model, sampling, n, schema, structured, stream)
-        pieces.append(b"]," + orjson.dumps(fields)[1:])
+            renamed = message.role == "system" and fit.system != "system"
+            pieces.extend(_message_pieces(message, fit.system) if renamed else MESSAGES.of(message))
+        fields = sent_fields(model, sampling, n, schema, fit, stream)
+        pieces.append(b"]," + orjson.dumps(fit.fields(fields) | _extra(sampling, fit))[1:])
     except TypeError as error:  # orjson: lone surrogates, values that JSON does not have
         raise ModelError("bad_request", f"a message or an extra field cannot be written as JSON: {error}") from None
     return pieces
 
 
-def _fields(
-    model: str, sampling: Sampling, n: int, schema: Schema | None, structured: Structured, stream: bool
-) -> Mapping[str, object]:
+def _extra(sampling: Sampling, fit: Fit) -> dict[str, object]:
+    return {name: value for name, value in sampling.extra.items() if name not in fit.omit}
+
+
+def sent_fields(
+    model: str, sampling: Sampling, n: int, schema: Schema | None, fit: Fit, stream: bool = False
+) -> dict[str, object]:
+    """The fields beside the messages by our names, `fit` not yet applied, but for how a schema is asked for."""
     fields: dict[str, object] = {"model": model} | sampling.model_dump(exclude={"extra"})
     if n > 1:
         fields["n"] = n
-    if schema is not None and structured == "schema":
+    if schema is not None and fit.structured == "schema":
         fields["response_format"] = _FORMS.of(schema)
-    elif schema is not None and structured == "json":
+    elif schema is not None and fit.structured == "json":
         fields["response_format"] = {"type": "json_object"}
     if stream:
         fields["stream"] = True
         fields["stream_options"] = {"include_usage": True}
-    return fields | sampling.extra
+    return fields

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from insightv.backends.openai.classify import Answered, Verdict, malformed, of_reply, read_json, read_usage, settle
+from insightv.backends.openai.classify import (
+    KEPT_BYTES,
+    THOUGHTS_ONLY,
+    Answered,
+    Refused,
+    Verdict,
+    malformed,
+    of_form,
+    of_reply,
+    only_thoughts,
+)
+from insightv.backends.openai.error_body import read_json
 from insightv.backends.openai.http import Incoming, Reply
+from insightv.backends.openai.message import said_in, settle
+from insightv.backends.openai.usage import read_usage
 from insightv.records import Usage
 from insightv.redact import Redactor
 
@@ -20,6 +33,8 @@ class StreamedReply:
         self._tail = bytearray()
         self._pieces: list[str] = []
         self._refusals: list[str] = []
+        self._thoughts: list[str] = []
+        self._place = ""
         self._reason: str | None = None
         self._usage = Usage()
         self._events = 0
@@ -57,7 +72,12 @@ class StreamedReply:
         # A body that came to its end after the reason is whole: some servers and proxies leave the [DONE] out.
         if not self.ended and self._reason is None:
             return self._bad("cut stream", "the stream ended without a finish_reason and [DONE]", text.encode())
-        completion = settle(text if self._spoke else None, "".join(self._refusals), self._reason)
+        thoughts, refusal = "".join(self._thoughts), "".join(self._refusals)
+        silent = not self._spoke or (thoughts and not text.strip() and not refusal)
+        completion = settle(None if silent else text, refusal, self._reason, thoughts)
+        if thoughts and silent and (completion is None or completion.finish != "refusal"):
+            kept = self._redactor.clean_bytes(thoughts.encode(errors="replace"), KEPT_BYTES)
+            return Refused(THOUGHTS_ONLY, only_thoughts(thoughts, self._place), kept, self._usage)
         if completion is None:
             return self._bad("no content", "the stream holds no text and no refusal", text.encode())
         return Answered([completion], self._usage)
@@ -75,9 +95,13 @@ class StreamedReply:
             event = read_json(data)
         except ValueError:
             event = None
-        if not isinstance(event, dict) or event.get("error"):
+        if not isinstance(event, dict):
             self.ended = True
-            self._verdict = self._bad("bad event", "an event of the stream is an error or not JSON", data)
+            self._verdict = self._bad("bad event", "an event of the stream is not JSON", data)
+            return None
+        if event.get("error"):
+            self.ended = True
+            self._verdict = of_form(event, Reply(200, self._headers, data), 1, self._redactor, self._usage)
             return None
         if event.get("usage"):
             self._usage = read_usage(event["usage"])
@@ -94,9 +118,12 @@ class StreamedReply:
             return None
         if isinstance(delta.get("refusal"), str):
             self._refusals.append(delta["refusal"])
-        content = delta.get("content")
-        self._spoke = self._spoke or isinstance(content, str)
-        return content if isinstance(content, str) and content else None
+        said = said_in(delta)
+        if said.thoughts:
+            self._thoughts.append(said.thoughts)
+            self._place = said.place
+        self._spoke = self._spoke or said.text is not None
+        return said.text or None
 
     def _bad(self, kind: str, text: str, body: bytes) -> Verdict:
         return malformed(kind, text, body, self._redactor, self._usage)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from insightv.backends.openai.address import Address, check_amounts
+from insightv.backends.openai.fit import Fit, Structured
 from insightv.backends.openai.http import HttpTransport
 from insightv.backends.openai.model import MAX_REPLY_BYTES, OpenAIModel
-from insightv.backends.openai.request import Structured
 from insightv.backends.vllm.launch import Launch
 from insightv.backends.vllm.source import Adapter, ModelSource, source_of
 from insightv.backends.vllm.supervisor import Engine
@@ -171,7 +171,7 @@ def vllm(
         source,
         join(launch, source.adapter, log_folder),
         transport=HttpTransport(max_reply_bytes=MAX_REPLY_BYTES),
-        structured=structured,
+        fit=Fit(structured=structured),
         deadline_s=deadline_s,
         connections=connections,
     )
