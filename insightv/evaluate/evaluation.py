@@ -218,7 +218,8 @@ class Evaluation:
 
 def _evaluation_settings(settings: Settings, grader: ScorerTable, paths: int, identity: Mapping[str, Any]) -> Settings:
     table = settings.model_dump(exclude_unset=True)
-    table["generator"] = {"paths": paths, **identity}
+    # Not `system`, which is what a server takes for the role of the system message.
+    table["generator"] = {"paths": paths, "evaluated": identity["system"], "agents": identity["agents"]}
     table["scorers"] = [grader.model_dump(exclude_unset=True)]
     return check_settings(table)
 

@@ -129,6 +129,9 @@ def _as_named_now(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, A
     of our own objects.
     """
     own = f"{OBJECT}insightv."
+    generator = before.get("generator", {})
+    if "agents" in generator and "system" in generator:  # an evaluation of 0.1.0
+        generator["evaluated"] = generator.pop("system")
     for role, today in zip(_roles(before), _roles(now), strict=False):
         if role.pop("class", None) is not None and "object" in today:
             role["object"] = today["object"]
