@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -41,17 +41,28 @@ class _RunLogFile(logging.FileHandler):
     def __init__(self, path: Path, created: CreatedFiles | None) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
         self._created = created
+        # Opened now: whatever is in the folder's place when the first line comes is not the run's.
+        self._folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
 
     def _open(self) -> TextIOWrapper:
         """The file, for its owner alone: it quotes what models say."""
+        path = Path(self.baseFilename)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
         try:
-            handle = os.open(self.baseFilename, flags | os.O_EXCL, 0o600)
-            if self._created is not None:
-                self._created.add(Path(self.baseFilename))
+            handle = os.open(path.name, flags | os.O_EXCL, 0o600, dir_fd=self._folder)
+            with suppress(OSError):
+                if self._created is not None and os.path.samestat(os.fstat(handle), os.lstat(path)):
+                    self._created.add(path)
         except FileExistsError:
-            handle = os.open(self.baseFilename, flags, 0o600)
+            handle = os.open(path.name, flags, 0o600, dir_fd=self._folder)
         return open(handle, "a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Let go of the file and its folder."""
+        super().close()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk stops the run by way of its database; the log then only falls silent."""

@@ -356,7 +356,7 @@ def test_health_fails_where_the_engine_only_fails(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(retry, "LONGEST_BACKOFF_S", 0.05)
     monkeypatch.setattr(service, "HEALTH_KEPT_S", 0.1)
     with (
-        FakeServer(Settings(faults={"500": 1.0}, models_status=500)) as engine,
+        FakeServer(Settings(faults={"503": 1.0}, models_status=500)) as engine,
         Served(lambda: Reasoner.of("openai/fake", base_url=engine.base_url, deadline_s=0.3)) as served,
     ):
         assert served.form("POST", PATH, chat())[0] >= 500
