@@ -80,10 +80,10 @@ def test_killed_at_every_change_of_a_file_while_sets_are_written_they_are_the_sa
         assert run(*build_args(questions, settings, start)).returncode == 0
         whole = tmp_path / "whole"
         shutil.copytree(start, whole)
-        assert run("build", "--run", whole).returncode == 0
+        assert run("build", "--run", whole, "--trust").returncode == 0
         undisturbed = len(server.log())
         rounds = []
-        for number, died, again in dying("file", tmp_path / "cut", ["build", "--run", "{run}"]):
+        for number, died, again in dying("file", tmp_path / "cut", ["build", "--run", "{run}", "--trust"]):
             rounds.append(died)
             assert again == 0, f"boundary {number}: the second build ended with {again}"
             folder = tmp_path / "cut" / str(number)

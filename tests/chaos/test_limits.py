@@ -162,7 +162,20 @@ def test_hung_and_dripping_replies_cost_their_paths_by_the_deadline_and_can_be_t
     assert len(sent) == len(set(sent)), "what was answered was asked again"
 
 
-@pytest.mark.parametrize("fault", REFUSALS)
+def test_refused_with_403_in_a_row_amid_answers_is_the_keys_fault_and_can_be_tried_again(tmp_path: Path) -> None:
+    """One 403 amid answered calls is that call's own; the sixth in a row stops the run, with few more in flight."""
+    with FakeServer(Settings(script=("ok",) * 50 + ("403",) * 1000, latency_s=0.02)) as server:
+        questions = write_questions(tmp_path, 20, steps=2)
+        with pytest.raises(REFUSALS["403"]):
+            build(tmp_path / "run", server, questions, concurrency=6)
+        assert 6 <= sum(entry["fault"] == "403" for entry in server.log()) <= 12
+        assert check_run(tmp_path / "run", done=False)["requests"] == len(server.log())
+        server.change(script=())
+        pipeline = Pipeline.from_config(run=tmp_path / "run")
+        assert asyncio.run(pipeline.abuild(datasets=False, retry_failed=True)).paths.ok == 80
+
+
+@pytest.mark.parametrize("fault", [fault for fault in REFUSALS if fault != "403"])
 def test_a_refusal_in_mid_run_stops_it_and_it_goes_on_where_it_was(fault: str, tmp_path: Path) -> None:
     """A key that is withdrawn, a quota that ends, a model that is taken away: at most `concurrency` requests more."""
     with FakeServer(Settings(script=("ok",) * 50 + (fault,) * 1000, latency_s=0.02)) as server:
